@@ -1,0 +1,134 @@
+"""Rewards for GRPO: completions and MOS of the global batch → one number, or None, per rollout.
+
+A new reward is one file with a config and a class, one line in `REWARDS`, and one test. One that
+lives elsewhere is named by its dotted path. The package needs the standard library and numpy only.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from rewards.answer import Answer, InvalidAnswer, parse_answer
+from rewards.format import FormatConfig, FormatReward
+from rewards.ranking import RankingConfig, RankingReward
+from rewards.regression import RegressionConfig, RegressionReward
+from rewards.temporal import TemporalConfig, TemporalReward
+
+__all__ = ["REWARDS", "Answer", "InvalidAnswer", "Reward", "build_reward", "parse_answer"]
+
+
+class Reward(Protocol):
+    """What the trainer calls, once a step, with the rows of all processes."""
+
+    name: str  # in metrics
+    needs_perturbed: bool  # True: `columns` holds perturbed_completions, row-aligned
+
+    def __call__(
+        self,
+        completions: Sequence[str],
+        sample_id: Sequence[str],
+        mos: Sequence[float],
+        **columns: Any,
+    ) -> Sequence[float | None]:
+        """One reward per row; None = cannot be judged, 0.0 = judged, badly.
+
+        Columns that a reward does not know are ignored.
+        """
+        ...
+
+
+REWARDS: dict[str, tuple[type, type]] = {
+    "format": (FormatConfig, FormatReward),
+    "regression": (RegressionConfig, RegressionReward),
+    "ranking": (RankingConfig, RankingReward),
+    "temporal": (TemporalConfig, TemporalReward),
+}
+
+
+def build_reward(name: str, config: Mapping[str, Any] | None = None) -> Reward:
+    """Builds a reward by its name in `REWARDS` or by a dotted path `package.module.Class`.
+
+    `config` holds the fields of the reward's config; for a user's own class, its keyword arguments.
+    Raises ValueError for an unknown name, an unknown key, a value out of range, or a class that is
+    not a `Reward`.
+
+    >>> build_reward("regression", {"sigma": 0.4}).config
+    RegressionConfig(sigma=0.4, short_factor=0.8)
+    """
+    config = dict(config or {})
+    if name in REWARDS:
+        config_class, reward_class = REWARDS[name]
+        _check_keys(name, config, [field.name for field in dataclasses.fields(config_class)])
+        return reward_class(config_class(**config))
+    if "." not in name:
+        raise ValueError(
+            f"got reward {name!r}; expected one of {list(REWARDS)} or a dotted path "
+            f"package.module.Class{_nearest(name, REWARDS)}"
+        )
+    return _build_own(name, config)
+
+
+def _build_own(path: str, config: dict[str, Any]) -> Reward:
+    reward_class = _import_class(path)
+    parameters = inspect.signature(reward_class).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        _check_keys(path, config, [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL])
+    reward = reward_class(**config)
+    missing = [
+        what
+        for what, found in (
+            ("a method __call__", callable(reward)),
+            ("a str name", isinstance(getattr(reward, "name", None), str)),
+            ("a bool needs_perturbed", isinstance(getattr(reward, "needs_perturbed", None), bool)),
+        )
+        if not found
+    ]
+    if missing:
+        raise ValueError(
+            f"got reward {path!r} without {' and '.join(missing)}; expected a rewards.Reward; "
+            "add what is missing"
+        )
+    return reward
+
+
+def _import_class(path: str) -> type:
+    module_name, _, class_name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # Something that the user's module itself fails to import keeps its own traceback.
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"got reward {path!r}, but there is no module {error.name!r}; expected "
+            "package.module.Class; check the spelling and that the package is on PYTHONPATH"
+        ) from error
+    if not hasattr(module, class_name):
+        raise ValueError(
+            f"got reward {path!r}, but module {module_name!r} has no {class_name!r}; expected "
+            f"the name of a class there{_nearest(class_name, vars(module))}"
+        )
+    found = getattr(module, class_name)
+    if not inspect.isclass(found):
+        raise ValueError(
+            f"got reward {path!r}, which is a {type(found).__name__}; expected a class; wrap it in "
+            "a class with name, needs_perturbed and __call__"
+        )
+    return found
+
+
+def _check_keys(reward: str, config: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in config:
+        if key not in known:
+            raise ValueError(
+                f"reward {reward!r}: got config key {key!r}; expected one of {list(known)}"
+                f"{_nearest(str(key), known)}"
+            )
+
+
+def _nearest(given: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(given, known, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

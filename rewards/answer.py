@@ -1,0 +1,106 @@
+"""The one completion parser: the text a policy wrote → an `Answer`, or an `InvalidAnswer` and why.
+
+Training rewards, inference and evaluation all call `parse_answer`, so a completion means the same
+everywhere. What cannot be parsed stays invalid; no number is ever made up for it (the reference
+draws a random one in training and writes 3.00 in inference). Every step is one linear pass over the
+text, whatever the text holds.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+InvalidReason = Literal[
+    "no_answer",  # neither <answer> nor </answer>
+    "broken_tags",  # a tag without its partner (typically a cut-off completion), or wrong order
+    "several_answers",  # <answer> or </answer> more than once, nested ones included
+    "not_a_number",  # what stands between the tags is not digits[.digits]
+    "out_of_range",  # a number outside [low, high]
+]
+
+_DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")  # [0-9], because \d also takes ٣ and other scripts
+_ASCII_WHITESPACE = " \t\n\r\f\v"
+_MAX_DETAIL_CHARS = 40  # of a quoted text; a completion may be a megabyte, a log line should not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The one valid answer of a completion."""
+
+    value: float  # within [low, high]
+    text: str  # the number as written, "3.50"
+    # From the first <think> to the last </think> before the answer; None without such a pair.
+    reasoning: str | None
+    # The whole completion is <think>…</think>\s*<answer>…</answer>.
+    well_formed: bool
+
+    @property
+    def num_decimals(self) -> int:
+        """Written digits after the point: 2 for "3.50", 0 for "3"."""
+        return len(self.text.partition(".")[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvalidAnswer:
+    """A completion without a valid answer."""
+
+    reason: InvalidReason  # for counting
+    detail: str  # for a person
+
+
+def parse_answer(completion: str, *, low: float = 1.0, high: float = 5.0) -> Answer | InvalidAnswer:
+    """Reads the single `<answer>number</answer>` of a completion.
+
+    The number is ASCII `digits[.digits]` with nothing but ASCII white space around it, and low <=
+    number <= high (compared as float64). So "3", "3.5", "3.50" and "03.50" are numbers; ".85",
+    "3.", "+3", "-3", "1e0", "1_0", "3,5", "NaN", "inf", "٣.٥" and "3/5" are not. Tags are matched
+    exactly, lower case and without blanks. Text around the answer is allowed and makes the answer
+    valid but not `well_formed`, which is a full match of the reference's
+    `<think>.*?</think>\\s*<answer>.*?</answer>` (dot matches newline).
+
+    Raises ValueError when low < high does not hold.
+
+    >>> parse_answer("<think>sharp, a little noisy</think><answer>3.50</answer>")
+    Answer(value=3.5, text='3.50', reasoning='sharp, a little noisy', well_formed=True)
+    >>> parse_answer("I would say 3.50")
+    InvalidAnswer(reason='no_answer', detail='no <answer> tag')
+    """
+    if not low < high:
+        raise ValueError(f"got low={low}, high={high}; expected low < high, e.g. low=1.0, high=5.0")
+    num_open, num_close = completion.count("<answer>"), completion.count("</answer>")
+    if num_open == num_close == 0:
+        return InvalidAnswer(reason="no_answer", detail="no <answer> tag")
+    if max(num_open, num_close) > 1:
+        return InvalidAnswer(
+            reason="several_answers", detail=f"{num_open} <answer>, {num_close} </answer>"
+        )
+    before, opened, rest = completion.partition("<answer>")
+    inside, closed, after = rest.partition("</answer>")
+    if not (opened and closed):
+        return InvalidAnswer(
+            reason="broken_tags", detail="<answer> and </answer> do not form one pair in this order"
+        )
+    text = inside.strip(_ASCII_WHITESPACE)
+    if not _DECIMAL.fullmatch(text):
+        return InvalidAnswer(reason="not_a_number", detail=_quote(text))
+    value = float(text)  # inf for 400 digits: out of range like any other large number
+    if not low <= value <= high:
+        return InvalidAnswer(
+            reason="out_of_range", detail=f"{_quote(text)} is not in [{low}, {high}]"
+        )
+
+    think_start, think_end = before.find("<think>"), before.rfind("</think>")
+    reasoning = before[think_start + len("<think>") : think_end]
+    head = before.rstrip()  # Unicode white space, the \s of the reference
+    well_formed = head.startswith("<think>") and head.endswith("</think>") and not after
+    return Answer(
+        value=value,
+        text=text,
+        reasoning=reasoning if 0 <= think_start < think_end else None,
+        well_formed=well_formed,
+    )
+
+
+def _quote(text: str) -> str:
+    shown = text[:_MAX_DETAIL_CHARS]
+    return repr(shown) if shown == text else f"{shown!r}… ({len(text)} characters)"

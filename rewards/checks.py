@@ -1,0 +1,54 @@
+"""Checks that all rewards share: rows of a batch, numbers of a config. They raise ValueError."""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from numbers import Real
+
+
+def check_rows(
+    reward: str,
+    completions: Sequence[str],
+    sample_id: Sequence[Hashable],
+    mos: Sequence[float],
+    **more_completions: Sequence[str],
+) -> None:
+    """Equal lengths, plain strings, finite MOS, and one MOS per video (rows of equal sample_id)."""
+    text_columns = {"completions": completions, **more_completions}
+    lengths = {name: len(column) for name, column in text_columns.items()}
+    lengths |= {"sample_id": len(sample_id), "mos": len(mos)}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(
+            f"reward {reward!r}: got columns of lengths {lengths}; expected equal lengths; "
+            "pass one entry per rollout in every column"
+        )
+    for name, column in text_columns.items():
+        for row, text in enumerate(column):
+            if not isinstance(text, str):
+                raise ValueError(
+                    f"reward {reward!r}: got {type(text).__name__} in {name}[{row}]; expected a "
+                    "plain string; pass the assistant's text, not a list of chat messages"
+                )
+    mos_of: dict[Hashable, float] = {}
+    for row, (video, label) in enumerate(zip(sample_id, mos, strict=True)):
+        if not _is_finite_number(label):
+            raise ValueError(
+                f"reward {reward!r}: got {label!r} in mos[{row}] (sample {video!r}); expected a "
+                "finite number; convert or drop the label when the data set is read"
+            )
+        if mos_of.setdefault(video, label) != label:
+            raise ValueError(
+                f"reward {reward!r}: got mos {mos_of[video]!r} and {label!r} for sample {video!r}; "
+                "expected one MOS per sample; give different videos different sample ids"
+            )
+
+
+def check_number(field: str, given: object, expected: str, accept: Callable[[float], bool]) -> None:
+    """Checks one numeric config field; `expected` puts into words what `accept` tests ("> 0")."""
+    if not (_is_finite_number(given) and accept(given)):  # type: ignore[arg-type]
+        raise ValueError(
+            f"{field}: got {given!r}; expected a finite number {expected}; correct the config"
+        )
+
+
+def _is_finite_number(given: object) -> bool:
+    return not isinstance(given, bool) and isinstance(given, Real) and math.isfinite(given)

@@ -1,0 +1,170 @@
+"""Shared-prompt scoring equals the plain form, one row a completion: logps and every gradient."""
+
+import pytest
+import torch
+from policy_factory import BACKBONES, random_clip, small_policy
+
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
+
+from thinker.rollout.base import left_pad
+from thinker.shared_prompt import SharedPromptMask, enable_shared_prompt, pack_groups
+
+GROUP, LENGTH = 3, 5
+
+
+def batch(policy, num_groups=2):
+    """Two groups with prompts of different length and ragged completions."""
+    clips = [random_clip(policy, seed) for seed in range(num_groups)]
+    questions = ["Why?", "What is the main distortion presented in this video?"]
+    rows = [
+        torch.tensor(policy.inputs.prompt_ids(clip, question))
+        for clip, question in zip(clips, questions, strict=True)
+    ]
+    prompt_ids = left_pad(rows, policy.tokenizer.pad_token_id)
+    prompt_mask = left_pad([torch.ones_like(row) for row in rows])
+    draw = torch.Generator().manual_seed(7)
+    completions = torch.randint(20, 200, (num_groups * GROUP, LENGTH), generator=draw)
+    lengths = torch.tensor([5, 2, 4, 3, 5, 1])
+    mask = (torch.arange(LENGTH) < lengths.unsqueeze(1)).long()
+    return clips, prompt_ids, prompt_mask, completions, mask
+
+
+def plain_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
+    """The oracle: every completion is a row of its own with its own encoding, default attention."""
+    backbone = policy.model.model
+    repeat = lambda x: x.repeat_interleave(GROUP, dim=0)  # noqa: E731
+    media = policy.inputs.media_inputs([clip for clip in clips for _ in range(GROUP)])
+    positions = backbone.prompt_positions(repeat(prompt_ids), repeat(prompt_mask), media)
+    tail = positions.next.unsqueeze(1) + torch.arange(LENGTH)
+    if positions.ids.dim() == 3:
+        tail = tail.expand(3, -1, -1)
+    output = policy.model(
+        input_ids=torch.cat([repeat(prompt_ids), completions], dim=1),
+        attention_mask=torch.cat([repeat(prompt_mask), mask], dim=1),
+        position_ids=torch.cat([positions.ids, tail], dim=-1),
+        media_inputs=media,
+    )
+    logps = output.logits[:, -LENGTH - 1 : -1].log_softmax(-1)
+    return logps.gather(-1, completions.unsqueeze(-1)).squeeze(-1)
+
+
+def shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
+    media = policy.inputs.media_inputs(clips)
+    positions = policy.model.model.prompt_positions(prompt_ids, prompt_mask, media)
+    packed = pack_groups(
+        prompt_ids, prompt_mask, completions, mask, positions.ids, positions.next
+    )
+    output = policy.model(
+        input_ids=packed.input_ids,
+        attention_mask={"full_attention": packed.mask},
+        position_ids=packed.position_ids,
+        media_inputs=media,
+        hidden_from=packed.num_prompt,
+    )
+    assert output.logits.shape[1] == GROUP * LENGTH  # the head never sees the prompt
+    logps = output.logits.log_softmax(-1)
+    labels = packed.labels.clamp(min=0).unsqueeze(-1)
+    return logps.gather(-1, labels).squeeze(-1).view(-1, LENGTH)
+
+
+def gradients(policy, logps, mask):
+    weights = torch.linspace(-1, 1, mask.numel(), dtype=logps.dtype).view_as(mask)
+    policy.model.zero_grad()
+    (logps * weights * mask).sum().backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in policy.model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.fixture
+def exact_norms(monkeypatch):
+    """transformers' RMSNorm computes in float32 whatever it is given; in float64 tests it must not."""
+
+    def forward(self, hidden_states):
+        variance = hidden_states.pow(2).mean(-1, keepdim=True)
+        return self.weight * hidden_states * torch.rsqrt(variance + self.variance_epsilon)
+
+    for norm in (Qwen2RMSNorm, Qwen2_5_VLRMSNorm):
+        monkeypatch.setattr(norm, "forward", forward)
+
+
+@pytest.mark.usefixtures("exact_norms")
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_logps_and_gradients_equal_the_plain_form(backbone, dtype, tolerance):
+    policy = small_policy(backbone)
+    policy.model.to(dtype).eval()
+    inputs = batch(policy)
+    mask = inputs[-1]
+    plain = plain_logps(policy, *inputs)
+    plain_gradients = gradients(policy, plain, mask)
+    enable_shared_prompt(policy.model)
+    shared = shared_logps(policy, *inputs)
+    shared_gradients = gradients(policy, shared, mask)
+    scale = plain.abs().max()
+    assert ((plain - shared) * mask).abs().max() < tolerance * scale
+    assert plain_gradients.keys() == shared_gradients.keys()
+    reached = {name.split(".")[1] for name in plain_gradients}
+    assert {"language_model", "motion"} <= reached
+    assert any("vis" in name for name in plain_gradients)
+    for name, gradient in plain_gradients.items():
+        difference = (gradient - shared_gradients[name]).abs().max()
+        assert difference <= tolerance * gradient.abs().max().clamp(min=1.0), name
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_wrong_position_or_mask_shows(backbone):
+    """The equality above means something: small mistakes move the logps a lot."""
+    policy = small_policy(backbone)
+    policy.model.double().eval()
+    enable_shared_prompt(policy.model)
+    clips, prompt_ids, prompt_mask, completions, mask = batch(policy)
+    right = shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask)
+    no_padding = torch.ones_like(prompt_mask)
+    no_padding[prompt_ids == policy.tokenizer.pad_token_id] = 1
+    media_rows = shared_logps(
+        policy, clips[::-1], prompt_ids, prompt_mask, completions, mask
+    )
+    assert ((right - media_rows) * mask).abs().max() > 0.1
+    if backbone == "internvl3":  # Qwen's position rule needs the true mask
+        unmasked = shared_logps(policy, clips, prompt_ids, no_padding, completions, mask)
+        assert ((right - unmasked) * mask)[:GROUP].abs().max() > 0.01
+
+
+def test_language_model_without_the_function_fails_loudly():
+    policy = small_policy("internvl3")
+    with pytest.raises((AttributeError, TypeError)):
+        shared_logps(policy, *batch(policy))
+
+
+def test_dropout_is_refused():
+    policy = small_policy("internvl3")
+    enable_shared_prompt(policy.model)
+    for layer in policy.model.model.language_model.layers:
+        layer.self_attn.attention_dropout = 0.1
+    policy.model.train()
+    with pytest.raises(ValueError, match="attention dropout is 0.1"):
+        shared_logps(policy, *batch(policy))
+
+
+def test_pack_groups_worked_example():
+    """Prompt [7 8 9], completions [1 2 0] (last padded) and [3 4 5]:
+
+    row  7 8 | 9 1 2 | 9 3 4     positions  0 1 | 2 3 4 | 2 3 4     labels  1 2 - 3 4 5
+    """
+    packed = pack_groups(
+        torch.tensor([[7, 8, 9]]),
+        torch.tensor([[1, 1, 1]]),
+        torch.tensor([[1, 2, 0], [3, 4, 5]]),
+        torch.tensor([[1, 1, 0], [1, 1, 1]]),
+        torch.tensor([[0, 1, 2]]),
+        torch.tensor([3]),
+    )
+    assert packed.input_ids.tolist() == [[7, 8, 9, 1, 2, 9, 3, 4]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 4, 2, 3, 4]]
+    assert packed.labels.tolist() == [[1, 2, -100, 3, 4, 5]]
+    assert isinstance(packed.mask, SharedPromptMask)
+    assert packed.num_prompt == 2

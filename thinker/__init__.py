@@ -1,0 +1,1 @@
+"""Thinker: video quality assessment that reasons, trained by GRPO."""

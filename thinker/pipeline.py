@@ -1,0 +1,318 @@
+"""A whole training run: configuration in, `OUTPUT_DIR` out.
+
+Flow: labels → samples → check and cache every video → policy (loaded, or tiny and warm-started) → held-out
+scores before → GRPO → held-out scores after → `final/`, `summary.json`, `curves.png`; `metrics.jsonl` and
+`rollouts.jsonl` are written as it goes.
+"""
+
+import dataclasses
+import json
+import logging
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import TrainerCallback, TrainingArguments
+from trl import GRPOConfig
+
+from rewards import build_reward
+from thinker.config import RunConfig, check_keys
+from thinker.data import EvalSet, load_dataset_config, load_eval_samples, load_train_samples
+from thinker.metrics import evaluate_scores
+from thinker.motion import MotionConfig
+from thinker.policies import Policy, load_policy
+from thinker.policies.inputs import ClipConfig
+from thinker.rollout.base import Rollout
+from thinker.samples import VideoSample
+from thinker.scorer import QualityScorer, hf_rollout
+from thinker.sft import train_supervised, warm_start_lessons
+from thinker.synthetic import DISTORTIONS
+from thinker.tiny import TinySize, tiny_policy
+from thinker.trainer import ThinkerTrainer, WeightedReward
+from thinker.video import Clip, ClipSpec, FrameCache, check_videos, read_clip
+
+logger = logging.getLogger(__name__)
+REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")
+EVAL_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """Samples of a run, videos checked; eval_sets holds (set, its samples)."""
+
+    train: list[VideoSample]
+    eval_sets: list[tuple[EvalSet, list[VideoSample]]]
+    reader: partial
+
+    @property
+    def eval_samples(self) -> list[VideoSample]:
+        return [sample for _, samples in self.eval_sets for sample in samples]
+
+
+def run_training(config: RunConfig) -> dict[str, Any]:
+    """Run it all; returns what `summary.json` holds."""
+    began = time.perf_counter()
+    output = Path(config.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    policy = start_policy(config)
+    data = load_data(config, policy.inputs.clip_spec)
+    if config.warm_start is not None:
+        warm_start(config, policy, data)
+    policy = reload(policy, output / "start", config)
+    before = held_out(policy, data, hf_rollout(policy), config)
+    trained = train_grpo(config, policy, data)
+    trained.save(output / "final")
+    after = held_out(trained, data, hf_rollout(trained), config)
+    summary = {
+        **{f"{name}_before": value for name, value in before.items()},
+        **{f"{name}_after": value for name, value in after.items()},
+        "num_train": len(data.train),
+        "num_eval": len(data.eval_samples),
+        "seconds": round(time.perf_counter() - began, 1),
+        "seed": config.seed,
+        "versions": {name: version(name) for name in REPORTED_PACKAGES},
+        "python": platform.python_version(),
+        "config": dataclasses.asdict(config),
+    }
+    write_json(output / "summary.json", summary)
+    return summary
+
+
+# Data
+
+
+def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
+    """Read all labels, then decode (or find cached) every video once; what fails is left out."""
+    settings = config.data
+    dataset = load_dataset_config(
+        settings.config, variables=settings.variables, overrides=settings.overrides
+    )
+    train, bad = load_train_samples(dataset, skip_bad_lines=settings.skip_bad_lines)
+    if bad:
+        logger.warning("%d bad label lines skipped", len(bad))
+    eval_sets = [
+        (eval_set, load_eval_samples(eval_set, require_files=True).samples)
+        for eval_set in dataset.eval
+    ]
+    reader = clip_reader(settings.cache, spec)
+    if settings.cache is None:
+        return RunData(train=train, eval_sets=eval_sets, reader=reader)
+    videos = [sample.path for _, samples in [(None, train), *eval_sets] for sample in samples]
+    failures = check_videos(
+        videos,
+        spec,
+        FrameCache(settings.cache),
+        max_failed_share=settings.max_failed_share,
+        num_workers=max(1, settings.num_workers),
+    )
+    for error in failures.values():
+        logger.warning("left out: %s", error)
+    return RunData(
+        train=[sample for sample in train if sample.path not in failures],
+        eval_sets=[
+            (eval_set, [s for s in samples if s.path not in failures])
+            for eval_set, samples in eval_sets
+        ],
+        reader=reader,
+    )
+
+
+def clip_reader(cache: str | None, spec: ClipSpec) -> partial:
+    """path → Clip, picklable."""
+    if cache is None:
+        return partial(read_clip, spec=spec)
+    return partial(FrameCache(cache).get_or_read, spec=spec)
+
+
+# Policy
+
+
+def start_policy(config: RunConfig) -> Policy:
+    """The policy that training starts from, parts frozen as configured."""
+    settings = config.model
+    if settings.path == "tiny":
+        size = TinySize(**settings.clip, **settings.motion)
+        texts = tuple(lesson_texts())
+        policy = tiny_policy(settings.backbone, size=size, texts=texts, seed=config.seed)
+    else:
+        policy = load_policy(
+            settings.path,
+            dtype=getattr(torch, settings.dtype),
+            motion=MotionConfig.from_dict(settings.motion) if settings.motion else None,
+            clip=ClipConfig(**settings.clip) if settings.clip else None,
+        )
+        if policy.new_parts:
+            logger.info("new motion branch: %d tensors", len(policy.new_parts))
+    if settings.slowfast is not None:
+        policy.model.model.motion.load_slowfast_checkpoint(settings.slowfast)
+    return policy
+
+
+def lesson_texts() -> list[str]:
+    """Words of the warm start, for the tiny tokenizer."""
+    from thinker.prompts import LEVELS
+    from thinker.sft import reasoning_text
+
+    return [reasoning_text(name, level) for name in DISTORTIONS for level in LEVELS]
+
+
+def reload(policy: Policy, folder: Path, config: RunConfig) -> Policy:
+    """Save the start and load it back: TRL builds the reference model from that folder."""
+    policy.save(folder)
+    policy = load_policy(folder, dtype=getattr(torch, config.model.dtype))
+    policy.model.freeze(config.model.freeze)
+    return policy
+
+
+def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
+    """The supervised stage of a policy without pretraining; needs the demo set's distortion words."""
+    settings = config.warm_start
+    assert settings is not None
+    truth_file = load_dataset_config(
+        config.data.config, variables=config.data.variables, overrides=config.data.overrides
+    ).train[0].jsonl.with_name("distortions.json")
+    truth = json.loads(truth_file.read_text(encoding="utf-8"))
+    root = truth_file.parent / "videos"
+    words = {s.id: truth[str(s.path.relative_to(root))]["distortion"] for s in data.train}
+    lessons = warm_start_lessons(
+        data.train, words, level_share=settings.level_share, seed=config.seed
+    )
+    args = TrainingArguments(
+        **{
+            "output_dir": str(Path(config.output_dir) / "warm_start"),
+            "seed": config.seed,
+            "report_to": [],
+            "save_strategy": "no",
+            "dataloader_num_workers": config.data.num_workers,
+            **numbers(TrainingArguments, settings.trainer),
+        }
+    )
+    train_supervised(policy, lessons, data.reader, args)
+
+
+# GRPO
+
+
+def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> Policy:
+    """Train by GRPO; returns the policy in memory, LoRA merged."""
+    args = grpo_args(config)
+    trainer = ThinkerTrainer(
+        policy=policy,
+        args=args,
+        rewards=[
+            WeightedReward(reward=build_reward(r.name, r.config), weight=r.weight)
+            for r in config.rewards
+        ],
+        samples=data.train,
+        read_clip=data.reader,
+        rollout=lambda model: hf_rollout(dataclasses.replace(policy, model=model)),
+        perturbations=config.perturbations,
+        evaluate_policy=partial(_short_scores, data=data, config=config),
+        peft_config=lora_config(config),
+        callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
+    )
+    trainer.train()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    return dataclasses.replace(policy, model=model)
+
+
+def grpo_args(config: RunConfig) -> GRPOConfig:
+    """TRL's configuration with the run's seed and folder."""
+    return GRPOConfig(
+        **{
+            "output_dir": config.output_dir,
+            "seed": config.seed,
+            "dataloader_num_workers": config.data.num_workers,
+            "report_to": ["tensorboard"],
+            **numbers(GRPOConfig, config.grpo),
+        }
+    )
+
+
+def numbers(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """Check the keys of a foreign configuration; YAML reads 1e-6 as text, which becomes a number."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    check_keys(values, list(fields), cls.__name__)
+    return {
+        key: float(value)
+        if isinstance(value, str) and "float" in str(fields[key].type)
+        else value
+        for key, value in values.items()
+    }
+
+
+def lora_config(config: RunConfig) -> LoraConfig | None:
+    lora = config.model.lora
+    if lora is None:
+        return None
+    modules = "|".join(lora.target_modules)
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=rf".*language_model.*\.({modules})",
+        modules_to_save=None,
+    )
+
+
+# Evaluation
+
+
+def held_out(
+    policy: Policy, data: RunData, rollout: Rollout, config: RunConfig
+) -> dict[str, float | None]:
+    """SRCC and PLCC over all held-out videos, and the share that got a valid answer."""
+    max_new_tokens = grpo_args(config).max_completion_length
+    scorer = QualityScorer(policy, rollout, max_new_tokens=max_new_tokens)
+    samples = data.eval_samples
+    clips = (data.reader(sample.path) for sample in samples)
+    predictions = list(scorer.score_stream(clips, batch_size=EVAL_BATCH))
+    pairs = [
+        (p.score, sample.target)
+        for p, sample in zip(predictions, samples, strict=True)
+        if p.score is not None
+    ]
+    scores = {"valid_share": len(pairs) / max(len(samples), 1)}
+    return scores | correlations(pairs)
+
+
+def correlations(pairs: Sequence[tuple[float, float]]) -> dict[str, float | None]:
+    from scipy.stats import pearsonr, spearmanr
+
+    if len(pairs) < 3 or len({p for p, _ in pairs}) < 2:
+        return {"srcc": None, "plcc": None}
+    predicted, target = zip(*pairs, strict=True)
+    return {
+        "srcc": float(spearmanr(predicted, target).statistic),
+        "plcc": float(pearsonr(predicted, target).statistic),
+    }
+
+
+def _short_scores(policy: Policy, rollout: Rollout, *, data: RunData, config: RunConfig):
+    scores = held_out(policy, data, rollout, config)
+    return {name: value for name, value in scores.items() if value is not None}
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log of the trainer to a jsonl file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if state.is_world_process_zero and logs:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

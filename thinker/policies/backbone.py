@@ -1,0 +1,194 @@
+"""What both policies share: a motion branch inside a native vision-language backbone.
+
+Flow: pixels of unique videos → `encode_media` (vision tower + projector, motion encoder, interleaved in
+prompt order) → embeddings scattered at the placeholder positions of every row that shows the video →
+language model. A row is one token sequence; several rows may show one video (`media_rows`), which is how
+G completions share one encoding, with gradient in the training forward.
+
+The branch lives in the backbone (`...Model`), not in `...ForConditionalGeneration`: TRL's fused LM head
+calls the backbone alone.
+
+Shapes: B unique videos, R rows, N slots (frames, or frame pairs for Qwen2.5-VL) of all videos,
+M dense frames, S placeholder tokens of a video, L row length, D text width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from thinker.motion import MotionConfig, MotionEncoder, init_motion_weights
+
+FORBIDDEN_LOGIT_BIAS = -1e4
+"""Added to the logits of placeholder ids: exp(-1e4) is exactly 0 in every dtype, and finite, so that the
+entropy p·log p stays 0 instead of becoming 0·inf = NaN."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptPositions:
+    """Position ids of a padded prompt batch and the position of the first token after it.
+
+    ids: (R, L), or (3, R, L) for M-RoPE; next: (R,), the position that the first completion token takes.
+    """
+
+    ids: torch.Tensor
+    next: torch.Tensor
+
+
+class MotionBackbone:
+    """Mixin for a transformers backbone `…Model`; see the module docstring.
+
+    The host class supplies `encode_slots`, its stock `forward` and `get_input_embeddings`.
+    """
+
+    def build_motion(self, config) -> None:
+        motion_config = MotionConfig.from_dict(config.motion_config)
+        width = config.get_text_config().hidden_size
+        if motion_config.mode != "none" and motion_config.hidden_size != width:
+            raise ValueError(
+                f"motion_config.hidden_size is {motion_config.hidden_size}, expected the language "
+                f"model's width {width}"
+            )
+        self.motion = MotionEncoder(motion_config) if motion_config.mode != "none" else None
+
+    def encode_slots(self, pixel_values, **grids) -> list[torch.Tensor]:
+        """Visual tokens of every slot, in order: N tensors of shape (tokens, D)."""
+        raise NotImplementedError
+
+    def encode_motion(self, motion_frames: torch.Tensor, num_slots: int) -> torch.Tensor:
+        """Motion tokens (B, num_slots, m, D) of dense frames (B, M, 3, px, px), uint8; (B, 1, D)
+        in mode "pooled". A slot of several keyframes gets the tokens of all of them."""
+        tokens = self.motion(motion_frames)
+        if self.motion.config.mode == "pooled":
+            return tokens
+        return tokens.reshape(len(tokens), num_slots, -1, tokens.shape[-1])
+
+    def assemble_media(
+        self, slots: list[torch.Tensor], motion: torch.Tensor | None, num_slots: int
+    ) -> list[torch.Tensor]:
+        """Interleave: the placeholder embeddings of each video in prompt order, B tensors (S, D)."""
+        videos = [slots[i : i + num_slots] for i in range(0, len(slots), num_slots)]
+        if motion is None:
+            return [torch.cat(video) for video in videos]
+        if self.motion.config.mode == "pooled":  # one token, after the last frame
+            return [torch.cat([*video, m]) for video, m in zip(videos, motion, strict=True)]
+        return [
+            torch.cat([part for pair in zip(video, m, strict=True) for part in pair])
+            for video, m in zip(videos, motion, strict=True)
+        ]
+
+    def encode_media(
+        self,
+        pixel_values: torch.Tensor,
+        motion_frames: torch.Tensor | None = None,
+        num_slots: int = 1,
+        **grids,
+    ) -> list[torch.Tensor]:
+        """All placeholder embeddings of B videos with `num_slots` slots each: B tensors (S, D)."""
+        slots = self.encode_slots(pixel_values, **grids)
+        motion = None
+        if self.motion is not None:
+            if motion_frames is None:
+                raise ValueError(
+                    "this policy has a motion branch but got no motion_frames; "
+                    "build its inputs with the policy's own inputs class"
+                )
+            motion = self.encode_motion(motion_frames, num_slots)
+        return self.assemble_media(slots, motion, num_slots)
+
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        media_embeds: list[torch.Tensor],
+        media_rows: list[int] | None = None,
+    ) -> torch.Tensor:
+        """Token embeddings (R, L, D) with every row's placeholders replaced by its video's embeddings."""
+        inputs_embeds = self.get_input_embeddings()(input_ids)
+        rows = range(len(input_ids)) if media_rows is None else media_rows
+        mask = input_ids == self.config.image_token_id
+        counts = mask.sum(1).tolist()
+        wanted = [len(media_embeds[i]) for i in rows]
+        if counts != wanted:
+            raise ValueError(
+                f"placeholder tokens a row {counts} differ from the embeddings of its video {wanted}; "
+                "the prompt was built for other frames, or a completion holds a placeholder token"
+            )
+        if not media_embeds:
+            return inputs_embeds
+        features = torch.cat([media_embeds[i] for i in rows]).to(inputs_embeds)
+        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features)
+
+    def begin_generation(self, position_offsets: torch.Tensor) -> None:
+        """Told before `generate` continues from a cache: (R,) next position minus prompt length.
+
+        0 for plain positions; M-RoPE prompts are longer than their positions reach.
+        """
+
+    def media_forward(
+        self,
+        input_ids: torch.Tensor,
+        media_embeds: list[torch.Tensor] | None,
+        media_rows: list[int] | None,
+        media_inputs: dict[str, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """`inputs_embeds` from ready embeddings, or by encoding `media_inputs` (see `encode_media`)."""
+        if media_embeds is None:
+            media_embeds = self.encode_media(**(media_inputs or {}))
+        return self.embed(input_ids, media_embeds, media_rows)
+
+
+class MotionPolicy:
+    """Mixin for `…ForConditionalGeneration`: freezing by part and the placeholder ban."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Named parts for freezing, learning rates and reports."""
+        raise NotImplementedError
+
+    def freeze(self, names: list[str] | tuple[str, ...]) -> None:
+        """Stop gradients of the named parts and put them in eval mode for good (see `train`)."""
+        parts = self.parts()
+        for name in names:
+            if name not in parts:
+                raise ValueError(f"no part {name!r} to freeze; parts are {sorted(parts)}")
+            parts[name].requires_grad_(False)
+        self.train(self.training)
+
+    def motion_parts(self) -> dict[str, nn.Module]:
+        motion = self.model.motion
+        if motion is None:
+            return {}
+        projector = nn.ModuleList([motion.projector])
+        if motion.config.mode == "interleaved":
+            projector.append(motion.position_embedding)
+        return {"slowfast": motion.slowfast, "motion_projector": projector}
+
+    def train(self, mode: bool = True):
+        """As `nn.Module.train`, but a part whose parameters are all frozen stays in eval mode."""
+        super().train(mode)
+        for part in self.parts().values():
+            parameters = list(part.parameters())
+            if mode and parameters and not any(p.requires_grad for p in parameters):
+                part.eval()
+        return self
+
+    def forbid_placeholders(self) -> None:
+        """Give the LM head a fixed bias that rules the placeholder ids out.
+
+        A sampled placeholder would break the scoring forward (more placeholders than features). As a bias
+        of the head it holds for generation and scoring alike, so both see one distribution. The buffer is
+        not saved: the checkpoint stays a plain one.
+        """
+        head = self.get_output_embeddings()
+        bias = torch.zeros(head.out_features, dtype=head.weight.dtype, device=head.weight.device)
+        bias[self.placeholder_ids()] = FORBIDDEN_LOGIT_BIAS
+        if "bias" in head._parameters:
+            del head._parameters["bias"]
+        head.register_buffer("bias", bias, persistent=False)
+
+    def placeholder_ids(self) -> list[int]:
+        ids = [self.config.image_token_id, getattr(self.config, "video_token_id", None)]
+        return [i for i in ids if i is not None]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        init_motion_weights(module)

@@ -1,0 +1,166 @@
+"""Clips → what a policy eats: prompt token ids and pixel tensors. One builder a backbone.
+
+The frame sampler and the sizes are part of the saved policy (`config.clip_config`), so that inference reads
+videos exactly as training did. Prompt ids depend only on the number and size of the slots.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from thinker import prompts
+from thinker.motion import MotionConfig
+from thinker.video import Clip, ClipSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """What a policy reads of a video.
+
+    num_keyframes: K frames over the whole video.
+    keyframe_px: side of the square that InternVL's frames are stretched to; 0 for Qwen2.5-VL.
+    min_pixels, max_pixels: area range of Qwen2.5-VL's aspect-preserving resize; 0 for InternVL.
+    """
+
+    num_keyframes: int = 6
+    keyframe_px: int = 448
+    min_pixels: int = 0
+    max_pixels: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class PolicyInputs:
+    """Prompt and pixels of clips for one policy; base of the two backbones' builders."""
+
+    resize = "square"
+    size_factor = 1
+    pair = 1  # keyframes a slot
+
+    def __init__(self, processor, config):
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.clip_config = ClipConfig(**config.clip_config)
+        self.motion_config = MotionConfig.from_dict(config.motion_config)
+        self.image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)
+        self._prompt_ids = lru_cache(maxsize=256)(self._build_prompt_ids)
+
+    @property
+    def clip_spec(self) -> ClipSpec:
+        """What the clip reader has to deliver for this policy."""
+        interleaved = self.motion_config.mode == "interleaved"
+        return ClipSpec(
+            num_keyframes=self.clip_config.num_keyframes,
+            resize=self.resize,
+            keyframe_px=self.clip_config.keyframe_px,
+            min_pixels=self.clip_config.min_pixels,
+            max_pixels=self.clip_config.max_pixels,
+            factor=self.size_factor,
+            num_motion_frames=self.motion_config.num_motion_frames if interleaved else 0,
+            motion_px=self.motion_config.motion_px,
+        )
+
+    def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
+        """Visual tokens of each slot of the clip."""
+        raise NotImplementedError
+
+    def slot_text(self, num_visual: int, num_motion: int) -> str:
+        """Placeholder text of one slot."""
+        raise NotImplementedError
+
+    def prompt_ids(self, clip: Clip, question: str = prompts.SCORING) -> list[int]:
+        """Token ids of the chat prompt for one clip, placeholders expanded, ready for a completion."""
+        return list(self._prompt_ids(self.slot_tokens(clip), question))
+
+    def _build_prompt_ids(self, slot_tokens: tuple[int, ...], question: str) -> tuple[int, ...]:
+        mode = self.motion_config.mode
+        per_slot = self.motion_config.tokens_per_frame * self.pair if mode == "interleaved" else 0
+        slots = [self.slot_text(tokens, per_slot) for tokens in slot_tokens]
+        if mode == "pooled":
+            question = f"Motion Feature:{self.slot_text(1, 0)}\n{question}"
+        text = prompts.video_text(slots, question)
+        message = {"role": "user", "content": [{"type": "text", "text": text}]}
+        chat = self.processor.apply_chat_template([message], add_generation_prompt=True)
+        return tuple(self.tokenizer(chat, add_special_tokens=False)["input_ids"])
+
+    def media_inputs(self, clips: list[Clip]) -> dict[str, Any]:
+        """Arguments of the backbone's `encode_media` for these clips, in order."""
+        inputs = self.pixels(clips)
+        if self.motion_config.mode == "interleaved":
+            inputs["motion_frames"] = torch.stack([clip.motion_MCHW for clip in clips])
+        elif self.motion_config.mode == "pooled":
+            inputs["motion_frames"] = torch.stack([clip.keyframes_KCHW for clip in clips])
+        inputs["num_slots"] = len(self.slot_tokens(clips[0]))
+        return inputs
+
+    def pixels(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        raise NotImplementedError
+
+
+class InternVLInputs(PolicyInputs):
+    """A slot is a frame, stretched to a square."""
+
+    def __init__(self, processor, config):
+        super().__init__(processor, config)
+        self.image_seq_length = config.image_seq_length
+
+    def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
+        return (self.image_seq_length,) * len(clip.keyframes_KCHW)
+
+    def slot_text(self, num_visual: int, num_motion: int) -> str:
+        tokenizer = self.tokenizer
+        placeholders = self.image_token * (num_visual + num_motion)
+        return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
+
+    def pixels(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        """Frames rescaled to 0..1 and normalised: float32 (B·K, 3, px, px)."""
+        image_processor = self.processor.image_processor
+        frames = torch.cat([clip.keyframes_KCHW for clip in clips]).float()
+        mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
+        std = torch.tensor(image_processor.image_std).view(3, 1, 1)
+        return {"pixel_values": frames.div_(255).sub_(mean).div_(std)}
+
+
+class Qwen2_5_VLInputs(PolicyInputs):
+    """A slot is a frame pair, its aspect ratio kept."""
+
+    resize = "smart"
+
+    def __init__(self, processor, config):
+        vision = config.vision_config
+        self.merge = vision.spatial_merge_size
+        self.size_factor = vision.patch_size * self.merge
+        self.pair = vision.temporal_patch_size
+        super().__init__(processor, config)
+        if self.motion_config.mode == "interleaved" and self.clip_config.num_keyframes % self.pair:
+            raise ValueError(
+                f"clip.num_keyframes is {self.clip_config.num_keyframes}, expected an even number: "
+                "a slot is a frame pair, and gets the motion tokens of both"
+            )
+
+    def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
+        num_frames, _, height, width = clip.keyframes_KCHW.shape
+        tokens = (height // self.size_factor) * (width // self.size_factor)
+        return (tokens,) * -(-num_frames // self.pair)  # an odd last frame is doubled
+
+    def slot_text(self, num_visual: int, num_motion: int) -> str:
+        runs = [n for n in (num_visual, num_motion) if n]
+        return "".join(f"<|vision_start|>{self.image_token * n}<|vision_end|>" for n in runs)
+
+    def pixels(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+        """Patches of frame pairs from transformers' own video processor, and a (1, h, w) grid a pair."""
+        patches, grids = [], []
+        for clip in clips:
+            output = self.processor.video_processor(
+                videos=[clip.keyframes_KCHW],
+                do_resize=False,
+                do_sample_frames=False,
+                return_tensors="pt",
+            )
+            patches.append(output["pixel_values_videos"])
+            (frames, height, width) = output["video_grid_thw"][0].tolist()
+            grids += [[1, height, width]] * frames
+        return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids)}

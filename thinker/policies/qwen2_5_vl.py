@@ -1,0 +1,122 @@
+"""Qwen2.5-VL with a motion branch: a native transformers subclass, no remote code.
+
+The vision tower merges two consecutive frames, so a slot is a frame *pair*, placed as one image item of
+grid (1, h, w), followed by an item of grid (1, 2, 2m) that holds the m motion tokens:
+`Frame2:<|vision_start|>` visual `<|vision_end|><|vision_start|>` motion `<|vision_end|>`.
+Image items get their M-RoPE positions from transformers' own `get_rope_index`, and a rollout engine that is
+fed with embeddings computes the same ones from the same grids: one position rule for training,
+generation and vLLM.
+"""
+
+import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+
+from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositions
+
+
+class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
+    """Qwen2.5-VL's configuration plus `motion_config` (see `thinker.motion.MotionConfig`) and
+    `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts."""
+
+    model_type = "thinker_qwen2_5_vl"
+    motion_config: dict | None = None
+    clip_config: dict | None = None
+
+
+class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
+    config: ThinkerQwen2_5_VLConfig
+    config_class = ThinkerQwen2_5_VLConfig
+
+    def __init__(self, config: ThinkerQwen2_5_VLConfig):
+        super().__init__(config)
+        self.build_motion(config)
+        self.post_init()
+
+    def encode_slots(self, pixel_values, image_grid_thw) -> list[torch.Tensor]:
+        """Patches (sum t·h·w, C·2·14·14) with one grid row (1, h, w) a slot → N tensors (h·w/4, D)."""
+        output = self.get_image_features(pixel_values, image_grid_thw, return_dict=True)
+        return list(output.pooler_output)
+
+    def item_grids(self, image_grid_thw: torch.Tensor, num_slots: int) -> torch.Tensor:
+        """Grids of all items in prompt order: slots (1, h, w) and motion items (1, 2, 2m)."""
+        if self.motion is None:
+            return image_grid_thw
+        motion = self.motion.config
+        pooled = motion.mode == "pooled"
+        pair = self.config.vision_config.temporal_patch_size
+        tokens = 1 if pooled else motion.tokens_per_frame * pair
+        every = num_slots if pooled else 1  # a motion item follows the last slot, or every slot
+        item = image_grid_thw.new_tensor([[1, 2, 2 * tokens]])
+        return torch.cat([torch.cat([grids, item]) for grids in image_grid_thw.split(every)])
+
+    def prompt_positions(self, input_ids, attention_mask, media_inputs) -> PromptPositions:
+        """M-RoPE positions by transformers' `get_rope_index`; rows show the videos of `media_inputs`
+        in order, one each."""
+        ids, deltas = self.get_rope_index(
+            input_ids,
+            mm_token_type_ids=(input_ids == self.config.image_token_id).int(),
+            image_grid_thw=self.item_grids(
+                media_inputs["image_grid_thw"], media_inputs["num_slots"]
+            ),
+            attention_mask=attention_mask,
+        )
+        return PromptPositions(ids=ids, next=attention_mask.sum(-1) + deltas.squeeze(1))
+
+    def begin_generation(self, position_offsets: torch.Tensor) -> None:
+        self.rope_deltas = position_offsets.unsqueeze(1)
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        media_embeds=None,
+        media_rows=None,
+        media_inputs=None,
+        hidden_from=0,
+        **kwargs,
+    ):
+        """As `Qwen2_5_VLModel.forward`, with videos given as `media_inputs` (pixels of unique videos) or
+        `media_embeds` (their embeddings), and `media_rows` (row → video); only hidden states from
+        position `hidden_from` on are returned, so that a head need not see the prompt."""
+        if inputs_embeds is None and (media_embeds is not None or media_inputs is not None):
+            inputs_embeds = self.media_forward(input_ids, media_embeds, media_rows, media_inputs)
+            input_ids = None
+        outputs = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        outputs.last_hidden_state = outputs.last_hidden_state[:, hidden_from:]
+        return outputs
+
+
+class ThinkerQwen2_5_VLForConditionalGeneration(MotionPolicy, Qwen2_5_VLForConditionalGeneration):
+    config: ThinkerQwen2_5_VLConfig
+    config_class = ThinkerQwen2_5_VLConfig
+
+    backbone_class = ThinkerQwen2_5_VLModel
+
+    def __init__(self, config: ThinkerQwen2_5_VLConfig):
+        # The stock constructor would build the stock backbone; skip to its base and name ours.
+        super(Qwen2_5_VLForConditionalGeneration, self).__init__(config)
+        self.model = self.backbone_class(config)
+        text_config = config.get_text_config()
+        self.lm_head = torch.nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def parts(self) -> dict[str, torch.nn.Module]:
+        visual = self.model.visual
+        parts = {
+            # `visual` also holds the projector, which is a part of its own
+            "vision_tower": torch.nn.ModuleList([visual.patch_embed, visual.blocks]),
+            "vision_projector": visual.merger,
+            "language_model": self.model.language_model,
+        }
+        return parts | self.motion_parts()

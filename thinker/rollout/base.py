@@ -1,0 +1,121 @@
+"""What a rollout back end takes and gives; the trainer and the scorer know no more of it.
+
+The policy encodes each video once (`encode_prompts`); a back end gets token ids and the embeddings that
+stand at their placeholders, and returns completions. It never sees pixels.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from thinker import prompts
+from thinker.policies import Policy
+from thinker.video import Clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPrompt:
+    """One prompt with its video already encoded.
+
+    token_ids: P ids, placeholders expanded. embeds: (S, D), one row a placeholder, in order, no gradient.
+    positions: (P,), or (3, P) for M-RoPE. next_position: that of the first completion token.
+    """
+
+    token_ids: list[int]
+    embeds: torch.Tensor
+    positions: torch.Tensor
+    next_position: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How completions are drawn; temperature 0 is greedy."""
+
+    max_new_tokens: int = 2048
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+    def __post_init__(self):
+        if self.max_new_tokens < 1 or self.temperature < 0:
+            raise ValueError(
+                f"max_new_tokens is {self.max_new_tokens} and temperature {self.temperature}, "
+                "expected at least 1 and at least 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """token_ids end with the end-of-sequence id unless cut at max_new_tokens; logprobs, one a token, are
+    those of the sampling distribution, None where the back end does not report them."""
+
+    token_ids: list[int]
+    logprobs: list[float] | None = None
+
+
+class Rollout(Protocol):
+    """A rollout back end."""
+
+    name: str
+
+    def generate(
+        self,
+        requests: list[EncodedPrompt],
+        num_generations: int,
+        sampling: Sampling,
+        seed: int,
+    ) -> list[list[Completion]]:
+        """`num_generations` completions of every request; the same seed gives the same completions."""
+        ...
+
+    def sync(self, step: int) -> None:
+        """Make the back end use the trainer's present weights."""
+        ...
+
+
+@torch.no_grad()
+def encode_prompts(
+    policy: Policy, clips: list[Clip], question: str = prompts.SCORING
+) -> list[EncodedPrompt]:
+    """Encode every clip once, without gradient, and build its prompt."""
+    inputs = policy.inputs
+    backbone = policy.model.model
+    device = policy.model.device
+    encoded = []
+    for group in _same_shape(clips):
+        media = to_device(inputs.media_inputs([clips[i] for i in group]), device)
+        embeds = backbone.encode_media(**media)
+        ids = torch.tensor([inputs.prompt_ids(clips[i], question) for i in group], device=device)
+        positions = backbone.prompt_positions(ids, torch.ones_like(ids), media)
+        for j, i in enumerate(group):
+            prompt = EncodedPrompt(
+                token_ids=ids[j].tolist(),
+                embeds=embeds[j],
+                positions=positions.ids[..., j, :],
+                next_position=int(positions.next[j]),
+            )
+            encoded.append((i, prompt))
+    return [prompt for _, prompt in sorted(encoded, key=lambda pair: pair[0])]
+
+
+def to_device(inputs: dict, device) -> dict:
+    """Move the tensors of a `media_inputs` dict."""
+    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+
+def _same_shape(clips: list[Clip]) -> list[list[int]]:
+    """Indices of clips whose keyframes have one shape: a batch the encoder can take at once."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, clip in enumerate(clips):
+        groups.setdefault(tuple(clip.keyframes_KCHW.shape), []).append(i)
+    return list(groups.values())
+
+
+def left_pad(rows: list[torch.Tensor], value: int | float = 0) -> torch.Tensor:
+    """Stack (…, L_i) tensors along a new row axis before the last, padded on the left."""
+    length = max(row.shape[-1] for row in rows)
+    padded = [
+        torch.nn.functional.pad(row, (length - row.shape[-1], 0), value=value) for row in rows
+    ]
+    return torch.stack(padded, dim=-2)

@@ -1,0 +1,104 @@
+"""Rollouts by transformers' `generate`: runs wherever the policy runs.
+
+A prompt is forwarded once; its cache is then repeated for the G completions, so generation costs P + G·C
+tokens a video rather than G·(P + C).
+"""
+
+import torch
+from transformers import GenerationConfig
+
+from thinker.rollout.base import Completion, EncodedPrompt, Sampling, left_pad
+
+ROWS_AT_ONCE = 512
+"""Completions generated in one batch; bounds the memory of the key/value cache."""
+
+
+class HfRollout:
+    name = "hf"
+
+    def __init__(self, model, pad_token_id: int, eos_token_ids: list[int]):
+        self.model = model
+        self.pad_token_id = pad_token_id
+        self.eos_token_ids = eos_token_ids
+
+    def sync(self, step: int) -> None:
+        """Nothing to do: the model generates itself."""
+
+    def generate(
+        self,
+        requests: list[EncodedPrompt],
+        num_generations: int,
+        sampling: Sampling,
+        seed: int,
+    ) -> list[list[Completion]]:
+        """See `Rollout.generate`. Runs in eval mode, without gradient, on its own random stream."""
+        training = self.model.training
+        self.model.eval()
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        at_once = max(1, ROWS_AT_ONCE // num_generations)
+        completions: list[list[Completion]] = []
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices=devices):
+                torch.manual_seed(seed)
+                for start in range(0, len(requests), at_once):
+                    chunk = requests[start : start + at_once]
+                    completions += self._generate_chunk(chunk, num_generations, sampling)
+        finally:
+            self.model.train(training)
+        return completions
+
+    def _generate_chunk(self, requests, num_generations, sampling) -> list[list[Completion]]:
+        ids, mask, cache = self._prefill(requests)
+        cache.batch_repeat_interleave(num_generations)
+        ids, mask = (x.repeat_interleave(num_generations, dim=0) for x in (ids, mask))
+        offsets = [r.next_position - len(r.token_ids) for r in requests for _ in range(num_generations)]
+        self.model.model.begin_generation(torch.tensor(offsets, device=ids.device))
+        output = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            generation_config=self._generation_config(sampling),
+        )
+        new_tokens = output[:, ids.shape[1] :].tolist()
+        rows = [Completion(token_ids=self._cut(row)) for row in new_tokens]
+        return [rows[i : i + num_generations] for i in range(0, len(rows), num_generations)]
+
+    def _prefill(self, requests: list[EncodedPrompt]):
+        """Forward all prompts but their last token once; ids, mask (B, P) and the cache of P - 1."""
+        device = self.model.device
+        rows = [torch.tensor(request.token_ids, device=device) for request in requests]
+        ids = left_pad(rows, self.pad_token_id)
+        mask = left_pad([torch.ones_like(row) for row in rows])
+        positions = left_pad([request.positions for request in requests])
+        backbone = self.model.model
+        output = backbone(
+            input_ids=ids[:, :-1],
+            attention_mask=mask[:, :-1],
+            position_ids=positions[..., :-1],
+            media_embeds=[request.embeds for request in requests],
+            use_cache=True,
+        )
+        return ids, mask, output.past_key_values
+
+    def _generation_config(self, sampling: Sampling) -> GenerationConfig:
+        greedy = sampling.temperature == 0
+        drawing = {} if greedy else {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+        }
+        return GenerationConfig(
+            max_new_tokens=sampling.max_new_tokens,
+            do_sample=not greedy,
+            pad_token_id=self.pad_token_id,
+            eos_token_id=self.eos_token_ids,
+            disable_compile=True,
+            **drawing,
+        )
+
+    def _cut(self, row: list[int]) -> list[int]:
+        """Tokens up to and including the first end-of-sequence id."""
+        for i, token in enumerate(row):
+            if token in self.eos_token_ids:
+                return row[: i + 1]
+        return row

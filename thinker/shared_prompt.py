@@ -1,0 +1,170 @@
+"""Shared-prompt scoring: G completions of a video, one forward over its prompt.
+
+One packed row a group, P - 1 + G·C tokens instead of G·(P + C):
+
+    [ prompt without its last token | last, c1[:-1] | last, c2[:-1] | … ]
+
+The last prompt token heads every completion, so that each completion has exactly C positions that predict
+its C tokens (`shift_labels` of TRL's fused LM head). Position ids restart after the prompt for each
+completion. Prompt queries attend causally to the prompt; completion queries to the prompt and, causally, to
+their own completion. Loss and gradients equal those of G unshared rows (tests/test_shared_prompt.py).
+
+The mask travels as the value of transformers' ready-made mask mapping (`{"full_attention": mask}`), which
+every decoder layer hands to the attention function unread. Only the function registered here understands
+it, so a language model that was not switched to it fails loudly instead of ignoring the layout.
+
+Shapes: B groups, G completions a group, P prompt length without its last token (left-padded), C completion
+length (right-padded), Q heads, K key/value heads, d head width, D model width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+ATTENTION = "thinker_shared_prompt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPromptMask:
+    """Which tokens of a packed row see which. prompt_BP: bool, True for real prompt tokens."""
+
+    prompt_BP: torch.Tensor
+    num_completions: int
+    completion_length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedGroups:
+    """Model inputs of B packed rows.
+
+    labels: (B, G·C), the token that each completion position predicts, -100 where padded. The hidden states
+    they belong to start at packed position P (`num_prompt`); the head never sees the prompt's.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    labels: torch.Tensor
+    mask: SharedPromptMask
+
+    @property
+    def num_prompt(self) -> int:
+        return self.mask.prompt_BP.shape[1]
+
+
+def pack_groups(
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    positions: torch.Tensor,
+    next_position: torch.Tensor,
+) -> PackedGroups:
+    """Pack B groups.
+
+    prompt_ids, prompt_mask: (B, P + 1), left-padded. completion_ids, completion_mask: (B·G, C),
+    right-padded, group by group. positions: (B, P + 1), or (3, B, P + 1) for M-RoPE; next_position (B,):
+    the position of a completion's first token.
+    """
+    num_groups = len(prompt_ids)
+    group_size, length = len(completion_ids) // num_groups, completion_ids.shape[1]
+    completions_BGC = completion_ids.view(num_groups, group_size, length)
+    last = prompt_ids[:, -1].view(-1, 1, 1).expand(-1, group_size, 1)
+    inputs_BGC = torch.cat([last, completions_BGC[..., :-1]], dim=-1)
+    labels_BGC = completions_BGC.masked_fill(completion_mask.view_as(completions_BGC) == 0, -100)
+    # the heading prompt token keeps its own position, completion token j takes next_position + j
+    steps = torch.arange(length - 1, device=prompt_ids.device)
+    tail = next_position.unsqueeze(1) + steps
+    if positions.dim() == 3:
+        tail = tail.expand(3, -1, -1)
+    per_completion = torch.cat([positions[..., -1:], tail], dim=-1)
+    repeats = [1] * (positions.dim() - 1) + [group_size]
+    return PackedGroups(
+        input_ids=torch.cat([prompt_ids[:, :-1], inputs_BGC.flatten(1)], dim=1),
+        position_ids=torch.cat([positions[..., :-1], per_completion.repeat(*repeats)], dim=-1),
+        labels=labels_BGC.flatten(1),
+        mask=SharedPromptMask(
+            prompt_BP=prompt_mask[:, :-1].bool(),
+            num_completions=group_size,
+            completion_length=length,
+        ),
+    )
+
+
+def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs):
+    """Attention function: scaled dot product, split by `SharedPromptMask` when one is given.
+
+    query (B, Q, P + G·C, d), key and value (B, K, P + G·C, d) → (B, P + G·C, Q, d).
+    """
+    if not isinstance(attention_mask, SharedPromptMask):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if kwargs.get("dropout", 0.0):
+        raise ValueError(
+            f"attention dropout is {kwargs['dropout']}, expected 0: completions that share a prompt "
+            "would share its noise, and differ from rows that do not"
+        )
+    scale = kwargs.get("scaling")
+    repeats = getattr(module, "num_key_value_groups", 1)
+    key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
+    prompt_BP = attention_mask.prompt_BP
+    num_prompt = prompt_BP.shape[1]
+    outputs = []
+    if num_prompt:
+        prompt_part = (x[:, :, :num_prompt] for x in (query, key, value))
+        mask = _causal(num_prompt, prompt_BP.device) & _open_rows(prompt_BP)
+        outputs.append(_attend(*prompt_part, mask, scale))
+    outputs.append(_attend_completions(query, key, value, attention_mask, scale))
+    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _attend(query, key, value, mask, scale):
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale
+    )
+
+
+def _causal(length: int, device) -> torch.Tensor:
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+
+
+def _open_rows(prompt_BP: torch.Tensor) -> torch.Tensor:
+    """Keys a prompt query may see, (B, 1, P, P); a padding query sees itself, lest softmax be NaN."""
+    eye = torch.eye(prompt_BP.shape[1], dtype=torch.bool, device=prompt_BP.device)
+    return prompt_BP[:, None, None, :] | eye
+
+
+def _attend_completions(query, key, value, mask: SharedPromptMask, scale):
+    """Completion queries over the prompt's keys and their own completion's."""
+    batch, heads, _, width = query.shape
+    num_prompt = mask.prompt_BP.shape[1]
+    group, length = mask.num_completions, mask.completion_length
+
+    def own(x):  # (B, Q, G·C, d) → (B·G, Q, C, d)
+        x = x[:, :, num_prompt:].reshape(batch, heads, group, length, width)
+        return x.transpose(1, 2).reshape(batch * group, heads, length, width)
+
+    def with_prompt(x):  # own keys after the prompt's, which every completion of the group reads
+        prompt = x[:, None, :, :num_prompt].expand(-1, group, -1, -1, -1)
+        return torch.cat([prompt.reshape(batch * group, heads, num_prompt, width), own(x)], dim=2)
+
+    visible = mask.prompt_BP[:, None, None, :].expand(-1, group, length, -1)
+    causal = _causal(length, query.device).expand(batch, group, -1, -1)
+    allowed = torch.cat([visible, causal], dim=-1).flatten(0, 1).unsqueeze(1)
+    output = _attend(own(query), with_prompt(key), with_prompt(value), allowed, scale)
+    output = output.view(batch, group, heads, length, width).transpose(1, 2)
+    return output.reshape(batch, heads, group * length, width)
+
+
+def enable_shared_prompt(model) -> None:
+    """Switch the language model of a policy to the shared-prompt attention function, for good.
+
+    It stays switched: going back between forward and backward would give reentrant checkpointing another
+    function to recompute with. Rows without a `SharedPromptMask` get plain scaled dot-product attention.
+    """
+    model.model.language_model.set_attn_implementation(ATTENTION)
+
+
+AttentionInterface.register(ATTENTION, shared_prompt_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

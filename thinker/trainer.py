@@ -1,0 +1,364 @@
+"""GRPO on videos: a thin subclass of TRL's `GRPOTrainer`.
+
+What differs from TRL, method by method:
+- data: a row carries its `Clip` (TRL has no video column, and drops video from its scoring forward);
+- `_tokenize_prompts`: the policy's own prompt builder;
+- `_generate_single_turn`: each video is encoded once, its G rollouts and the G of its perturbed copy come
+  from one call of a rollout back end;
+- `_calculate_rewards`: rewards see the global batch of all processes;
+- `_prepare_inputs`: micro-batches keep groups whole (TRL shuffles rows);
+- `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once (shared_prompt.py);
+- `evaluate`: SRCC and PLCC on held-out videos.
+Losses, advantages, KL, optimisation, logging and checkpoints are TRL's.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from peft import PeftConfig
+from trl import GRPOConfig, GRPOTrainer
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import split_tensor_dict
+
+from rewards import Answer, Reward, parse_answer
+from thinker import prompts
+from thinker.perturb import choose_perturbation, perturb_clip, perturbation_seed
+from thinker.policies import Policy
+from thinker.rollout.base import Rollout, Sampling, encode_prompts, to_device
+from thinker.samples import VideoSample
+from thinker.shared_prompt import enable_shared_prompt, pack_groups
+from thinker.video import Clip
+
+ClipReader = Callable[[Path], Clip]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedReward:
+    """A reward and its weight in the sum."""
+
+    reward: Reward
+    weight: float = 1.0
+
+
+class ThinkerTrainer(GRPOTrainer):
+    """Trains a motion-aware policy on video MOS by GRPO; see the module docstring.
+
+    policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
+    read_clip: path → `Clip`, runs in data-loader workers.
+    rollout: makes the back end from the model that is trained, LoRA included.
+    evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        args: GRPOConfig,
+        rewards: Sequence[WeightedReward],
+        samples: Sequence[VideoSample],
+        read_clip: ClipReader,
+        rollout: Callable[[Any], Rollout],
+        perturbations: tuple[str, ...] = (),
+        evaluate_policy: Callable[[Policy, Rollout], dict[str, float]] | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: list | None = None,
+    ):
+        check_batch_sizes(args)
+        self._rewards = [weighted.reward for weighted in rewards]
+        self._perturbations = perturbations
+        if any(reward.needs_perturbed for reward in self._rewards) and not perturbations:
+            raise ValueError("a reward needs perturbed rollouts but no perturbation kind is given")
+        args.reward_weights = [weighted.weight for weighted in rewards]
+        enable_shared_prompt(policy.model)
+        dataset = video_dataset(samples, read_clip)
+        super().__init__(
+            model=policy.model,
+            args=args,
+            reward_funcs=list(self._rewards),
+            train_dataset=dataset,
+            eval_dataset=dataset if args.eval_strategy != "no" else None,
+            processing_class=policy.processor,
+            peft_config=peft_config,
+            callbacks=callbacks,
+        )
+        self.reward_func_names = [reward.name for reward in self._rewards]
+        if self.ref_model is not None:
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            reference.forbid_placeholders()
+            enable_shared_prompt(reference)
+        self.policy = replace(policy, model=self.core)
+        self.rollout = rollout(self.core)
+        self._evaluate_policy = evaluate_policy
+        self._rows: list[dict[str, Any]] = []  # of the generation batch at hand
+        self._scored_clips: list[Clip] = []  # one a row of the tensors being scored
+        self._perturbed_texts: list[str] = []
+
+    @property
+    def core(self):
+        """The policy's own model under DDP, DeepSpeed and LoRA wrappers."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(
+            max_new_tokens=self.max_completion_length,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+        )
+
+    # Rollouts
+
+    def _tokenize_prompts(self, prompts: list):
+        ids = [self.policy.inputs.prompt_ids(row["clip"]) for row in self._rows]
+        return ids, None, {}
+
+    def _generate_single_turn(
+        self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
+    ):
+        """Rollouts of every video and of its perturbed copy, in one call of the back end."""
+        rows = self._rows[::num_generations]
+        clips = [row["clip"] for row in rows]
+        if any(reward.needs_perturbed for reward in self._rewards):
+            clips += [self._perturb(row) for row in rows]
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ):
+            self.rollout.sync(self.state.global_step)
+            requests = encode_prompts(self.policy, clips)
+            seed = derive_seed(
+                self.args.seed, self.state.global_step, self._step, self.accelerator.process_index
+            )
+            groups = self.rollout.generate(requests, num_generations, self.sampling, seed)
+        completions = [completion for group in groups for completion in group]
+        own, perturbed = completions[: len(self._rows)], completions[len(self._rows) :]
+        self._perturbed_texts = self.processing_class.batch_decode(
+            [completion.token_ids for completion in perturbed], skip_special_tokens=True
+        )
+        return [completion.token_ids for completion in own], None
+
+    def _perturb(self, row: dict[str, Any]) -> Clip:
+        """The perturbed copy of a row's video; its kind and map follow from (seed, step, sample)."""
+        seed = perturbation_seed(self.args.seed, self.state.global_step, row["sample_id"])
+        return perturb_clip(row["clip"], choose_perturbation(self._perturbations, seed), seed)
+
+    def _generate_and_score_completions(self, inputs):
+        self._rows = inputs
+        self._scored_clips = [row["clip"] for row in inputs]
+        output = super()._generate_and_score_completions(inputs)
+        output["clip"] = self._scored_clips
+        self._write_rollouts()
+        return output
+
+    def _prepare_inputs(self, generation_batch):
+        """As TRL's in training, but groups stay whole and in order: scoring shares their prompt."""
+        generate_every = self.args.steps_per_generation * self.num_iterations
+        if self._step % generate_every == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    # Rewards
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        """Every reward over the rows of all processes; (rows of all processes, rewards), NaN = None."""
+        perturbed = self._perturbed_texts or [None] * len(completions)
+        local = [
+            {
+                "completions": completion,
+                "sample_id": row["sample_id"],
+                "mos": row["target"],
+                "perturbed_completions": other,
+            }
+            for row, completion, other in zip(inputs, completions, perturbed, strict=True)
+        ]
+        rows = gather_object(local)
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        values = [self._reward_values(reward, columns) for reward in self._rewards]
+        self._global_rows = rows
+        self._log_answers(columns["completions"])
+        return torch.tensor(values, device=self.accelerator.device).T.contiguous()
+
+    def _reward_values(self, reward: Reward, columns: dict[str, list]) -> list[float]:
+        """One reward as floats; None and what is not finite become NaN, the latter counted."""
+        try:
+            values = reward(**columns)
+        except Exception as error:
+            raise RuntimeError(
+                f"reward {reward.name!r} failed at step {self.state.global_step} on samples "
+                f"{sorted(set(columns['sample_id']))[:4]}…: {error}"
+            ) from error
+        if len(values) != len(columns["completions"]):
+            raise ValueError(
+                f"reward {reward.name!r} returned {len(values)} values for "
+                f"{len(columns['completions'])} completions; expected one a completion"
+            )
+        bad = [v is not None and not math.isfinite(v) for v in values]
+        self._metrics["train"][f"rewards/{reward.name}/non_finite"].append(float(sum(bad)))
+        return [
+            math.nan if value is None or is_bad else float(value)
+            for value, is_bad in zip(values, bad, strict=True)
+        ]
+
+    def _log_answers(self, completions: list[str]) -> None:
+        answers = [parse_answer(text) for text in completions]
+        valid = [answer.value for answer in answers if isinstance(answer, Answer)]
+        self._metrics["train"]["answers/valid_share"].append(len(valid) / len(answers))
+        if valid:
+            self._metrics["train"]["answers/mean"].append(sum(valid) / len(valid))
+
+    def _write_rollouts(self) -> None:
+        """Append one line a rollout to `rollouts.jsonl` (main process, rows of all processes)."""
+        if not self.accelerator.is_main_process:
+            return
+        count = len(self._global_rows)
+        advantages = list(self._logs["advantages"])[-count:]
+        rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
+        with open(Path(self.args.output_dir) / "rollouts.jsonl", "a", encoding="utf-8") as file:
+            for i, row in enumerate(self._global_rows):
+                answer = parse_answer(row["completions"])
+                valid = isinstance(answer, Answer)
+                line = {
+                    "step": self.state.global_step,
+                    "prompt_id": row["sample_id"],
+                    "target": row["mos"],
+                    "completion": row["completions"],
+                    "score": answer.value if valid else None,
+                    "invalid": None if valid else answer.reason,
+                    "rewards": {name: _finite(values[i]) for name, values in rewards.items()},
+                    "advantage": advantages[i],
+                }
+                file.write(json.dumps(line) + "\n")
+
+    # Scoring
+
+    def _compute_loss(self, model, inputs):
+        self._scored_clips = inputs["clip"]
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **media,
+    ):
+        """Shared-prompt scoring of whole groups; rows belong to `_scored_clips` one to one."""
+        del compute_aux_loss, media  # no mixture of experts; videos come as clips
+        group = self.num_generations
+        batch_size = batch_size or len(input_ids)
+        logps, entropies = [], []
+        for start in range(0, len(input_ids), batch_size):
+            rows = slice(start, start + batch_size)
+            output = self._score_groups(
+                model,
+                input_ids[rows],
+                attention_mask[rows],
+                logits_to_keep,
+                self._scored_clips[rows][::group],
+            )
+            logps.append(output.log_probs.view(-1, logits_to_keep))
+            if compute_entropy:
+                entropies.append(output.entropy.view(-1, logits_to_keep))
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+
+    def _score_groups(self, model, input_ids, attention_mask, num_completion, clips):
+        group = self.num_generations
+        num_prompt = input_ids.shape[1] - num_completion
+        prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
+        media = to_device(self.policy.inputs.media_inputs(clips), self.accelerator.device)
+        positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, media)
+        packed = pack_groups(
+            prompt_ids,
+            prompt_mask,
+            input_ids[:, num_prompt:],
+            attention_mask[:, num_prompt:],
+            positions.ids,
+            positions.next,
+        )
+        with self.accelerator.autocast():
+            return model(
+                input_ids=packed.input_ids,
+                attention_mask={"full_attention": packed.mask},
+                position_ids=packed.position_ids,
+                media_inputs=media,
+                hidden_from=packed.num_prompt,
+                shift_labels=packed.labels,
+                fused_lm_head=True,
+            )
+
+    # Evaluation
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """Held-out SRCC and PLCC of greedy answers, logged as `eval_*`."""
+        assert self._evaluate_policy is not None, "eval_strategy is set without evaluate_policy"
+        self.rollout.sync(self.state.global_step)
+        scores = self._evaluate_policy(self.policy, self.rollout)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+
+def check_batch_sizes(args: GRPOConfig) -> None:
+    """Groups must not straddle processes or micro-batches."""
+    if args.per_device_train_batch_size % args.num_generations:
+        raise ValueError(
+            f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a multiple "
+            f"of num_generations ({args.num_generations}): a micro-batch holds whole groups"
+        )
+
+
+def video_dataset(samples: Sequence[VideoSample], read_clip: ClipReader) -> Dataset:
+    """Rows of TRL's form whose `clip` is read when the row is fetched, once a video and batch."""
+    dataset = Dataset.from_dict(
+        {
+            "prompt": [prompts.SCORING] * len(samples),
+            "sample_id": [sample.id for sample in samples],
+            "path": [str(sample.path) for sample in samples],
+            "target": [sample.target for sample in samples],
+        }
+    )
+    return dataset.with_transform(_ClipColumn(read_clip))
+
+
+@dataclass(frozen=True)
+class _ClipColumn:
+    """Batch transform of `datasets`: adds `clip`, reading each distinct path once."""
+
+    read_clip: ClipReader
+
+    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
+        clips = {path: self.read_clip(Path(path)) for path in dict.fromkeys(batch["path"])}
+        return {**batch, "clip": [clips[path] for path in batch["path"]]}
+
+
+def derive_seed(*parts: int) -> int:
+    """A 63-bit seed from integers, the same on every machine.
+
+    Example: `derive_seed(0, 1) != derive_seed(1, 0)`.
+    """
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
