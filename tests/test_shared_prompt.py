@@ -3,7 +3,6 @@
 import pytest
 import torch
 from policy_factory import BACKBONES, random_clip, small_policy
-
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
@@ -52,9 +51,7 @@ def plain_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
 def shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
     media = policy.inputs.media_inputs(clips)
     positions = policy.model.model.prompt_positions(prompt_ids, prompt_mask, media)
-    packed = pack_groups(
-        prompt_ids, prompt_mask, completions, mask, positions.ids, positions.next
-    )
+    packed = pack_groups(prompt_ids, prompt_mask, completions, mask, positions.ids, positions.next)
     output = policy.model(
         input_ids=packed.input_ids,
         attention_mask={"full_attention": packed.mask},
@@ -81,7 +78,8 @@ def gradients(policy, logps, mask):
 
 @pytest.fixture
 def exact_norms(monkeypatch):
-    """transformers' RMSNorm computes in float32 whatever it is given; in float64 tests it must not."""
+    """transformers' RMSNorm computes in float32 whatever it is given; in float64 tests it must
+    not."""
 
     def forward(self, hidden_states):
         variance = hidden_states.pow(2).mean(-1, keepdim=True)
@@ -125,9 +123,7 @@ def test_a_wrong_position_or_mask_shows(backbone):
     right = shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask)
     no_padding = torch.ones_like(prompt_mask)
     no_padding[prompt_ids == policy.tokenizer.pad_token_id] = 1
-    media_rows = shared_logps(
-        policy, clips[::-1], prompt_ids, prompt_mask, completions, mask
-    )
+    media_rows = shared_logps(policy, clips[::-1], prompt_ids, prompt_mask, completions, mask)
     assert ((right - media_rows) * mask).abs().max() > 0.1
     if backbone == "internvl3":  # Qwen's position rule needs the true mask
         unmasked = shared_logps(policy, clips, prompt_ids, no_padding, completions, mask)
@@ -146,7 +142,7 @@ def test_dropout_is_refused():
     for layer in policy.model.model.language_model.layers:
         layer.self_attn.attention_dropout = 0.1
     policy.model.train()
-    with pytest.raises(ValueError, match="attention dropout is 0.1"):
+    with pytest.raises(ValueError, match="attention dropout is"):
         shared_logps(policy, *batch(policy))
 
 

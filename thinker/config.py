@@ -1,8 +1,8 @@
 """Run configuration: frozen dataclasses, mirrored 1:1 by YAML, overridden by `section.key=value`.
 
-`load_run_config(path, overrides)` reads `run_scripts/configs/*.yaml`. An unknown key is an error that names
-the nearest one. `grpo` and `sft.trainer` are passed to TRL's and transformers' own configuration classes and
-have their keys; everything else is here.
+`load_run_config(path, overrides)` reads `run_scripts/configs/*.yaml`. An unknown key is an error
+that names the nearest one. `grpo` and `sft.trainer` are passed to TRL's and transformers' own
+configuration classes and have their keys; everything else is here.
 """
 
 import dataclasses
@@ -36,15 +36,14 @@ class LoraSettings:
 class ModelSettings:
     """What is trained.
 
-    path: a folder or hub name, plain `-hf` or a saved policy; "tiny" builds the demo's random policy.
-    backbone: of the tiny policy, "internvl3" or "qwen2_5_vl"; a checkpoint names its own.
-    dtype: of the weights, "float32" or "bfloat16".
-    motion, clip: settings of a new motion branch and frame sampler (`MotionConfig`, `ClipConfig` fields);
-    for a plain checkpoint or the tiny policy only.
-    slowfast: SlowFast checkpoint to load into a new motion branch; None leaves it random.
-    freeze: parts that are not trained (`vision_tower`, `vision_projector`, `language_model`, `slowfast`,
-    `motion_projector`).
-    lora: LoRA instead of full fine-tuning of the language model.
+    path: a folder or hub name, plain `-hf` or a saved policy; "tiny" builds the demo's random
+    policy. backbone: of the tiny policy, "internvl3" or "qwen2_5_vl"; a checkpoint names its own.
+    dtype: of the weights, "float32" or "bfloat16". motion, clip: settings of a new motion branch
+    and frame sampler (`MotionConfig`, `ClipConfig` fields); for a plain checkpoint or the tiny
+    policy only. slowfast: SlowFast checkpoint to load into a new motion branch; None leaves it
+    random. freeze: parts that are not trained (`vision_tower`, `vision_projector`,
+    `language_model`, `slowfast`, `motion_projector`). lora: LoRA instead of full fine-tuning of the
+    language model.
     """
 
     path: str = "tiny"
@@ -65,10 +64,11 @@ class ModelSettings:
 class DataSettings:
     """What it is trained and evaluated on.
 
-    config: data set YAML (`data_configs/`). variables, overrides: values of `${NAME}` in it, and paths
-    replaced by their dotted place (see `thinker.data.load_dataset_config`). cache: folder of the frame cache; None decodes every time.
-    num_workers: decoding processes. max_failed_share: training stops at start when a larger share of the
-    videos cannot be decoded. skip_bad_lines: continue past bad label lines.
+    config: data set YAML (`data_configs/`). variables, overrides: values of `${NAME}` in it, and
+    paths replaced by their dotted place (see `thinker.data.load_dataset_config`). cache: folder of
+    the frame cache; None decodes every time. num_workers: decoding processes. max_failed_share:
+    training stops at start when a larger share of the videos cannot be decoded. skip_bad_lines:
+    continue past bad label lines.
     """
 
     config: str = "data_configs/train/lsvq.yaml"
@@ -120,9 +120,9 @@ class WarmStartSettings:
 class RunConfig:
     """A training run.
 
-    seed: of everything. output_dir: where the run writes. perturbations: kinds drawn for the temporal
-    reward's perturbed copies. rewards: summed with their weights. warm_start: None where the model is
-    pretrained. grpo: fields of TRL's GRPOConfig.
+    seed: of everything. output_dir: where the run writes. perturbations: kinds drawn for the
+    temporal reward's perturbed copies. rewards: summed with their weights. warm_start: None where
+    the model is pretrained. grpo: fields of TRL's GRPOConfig.
     """
 
     seed: int = 0
@@ -198,7 +198,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in hint.__args__:
             return None
         hint = next(arg for arg in hint.__args__ if arg is not type(None))
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_mapping(hint, value, where)
     origin = typing.get_origin(hint)
     if origin is tuple:

@@ -1,8 +1,8 @@
 """A whole training run: configuration in, `OUTPUT_DIR` out.
 
-Flow: labels → samples → check and cache every video → policy (loaded, or tiny and warm-started) → held-out
-scores before → GRPO → held-out scores after → `final/`, `summary.json`, `curves.png`; `metrics.jsonl` and
-`rollouts.jsonl` are written as it goes.
+Flow: labels → samples → check and cache every video → policy (loaded, or tiny and warm-started) →
+held-out scores before → GRPO → held-out scores after → `final/`, `summary.json`, `curves.png`;
+`metrics.jsonl` and `rollouts.jsonl` are written as it goes.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -25,22 +24,23 @@ from trl import GRPOConfig
 from rewards import build_reward
 from thinker.config import RunConfig, check_keys
 from thinker.data import EvalSet, load_dataset_config, load_eval_samples, load_train_samples
-from thinker.metrics import evaluate_scores
+from thinker.metrics import plcc, srcc
 from thinker.motion import MotionConfig
 from thinker.policies import Policy, load_policy
 from thinker.policies.inputs import ClipConfig
 from thinker.rollout.base import Rollout
 from thinker.samples import VideoSample
 from thinker.scorer import QualityScorer, hf_rollout
-from thinker.sft import train_supervised, warm_start_lessons
+from thinker.sft import calibrate_slowfast, train_supervised, warm_start_lessons
 from thinker.synthetic import DISTORTIONS
 from thinker.tiny import TinySize, tiny_policy
 from thinker.trainer import ThinkerTrainer, WeightedReward
-from thinker.video import Clip, ClipSpec, FrameCache, check_videos, read_clip
+from thinker.video import ClipSpec, FrameCache, check_videos, read_clip
 
 logger = logging.getLogger(__name__)
 REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")
 EVAL_BATCH = 64
+CALIBRATION_VIDEOS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,14 +172,23 @@ def reload(policy: Policy, folder: Path, config: RunConfig) -> Policy:
 
 
 def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
-    """The supervised stage of a policy without pretraining; needs the demo set's distortion words."""
+    """The supervised stage of a policy without pretraining; needs the demo set's distortion
+    words."""
     settings = config.warm_start
     assert settings is not None
-    truth_file = load_dataset_config(
-        config.data.config, variables=config.data.variables, overrides=config.data.overrides
-    ).train[0].jsonl.with_name("distortions.json")
+    truth_file = (
+        load_dataset_config(
+            config.data.config, variables=config.data.variables, overrides=config.data.overrides
+        )
+        .train[0]
+        .jsonl.with_name("distortions.json")
+    )
     truth = json.loads(truth_file.read_text(encoding="utf-8"))
     root = truth_file.parent / "videos"
+    motion = policy.model.model.motion
+    if motion is not None:
+        first = [data.reader(sample.path) for sample in data.train[:CALIBRATION_VIDEOS]]
+        calibrate_slowfast(motion, torch.stack([clip.motion_MCHW for clip in first]))
     words = {s.id: truth[str(s.path.relative_to(root))]["distortion"] for s in data.train}
     lessons = warm_start_lessons(
         data.train, words, level_share=settings.level_share, seed=config.seed
@@ -239,13 +248,12 @@ def grpo_args(config: RunConfig) -> GRPOConfig:
 
 
 def numbers(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Check the keys of a foreign configuration; YAML reads 1e-6 as text, which becomes a number."""
+    """Check the keys of a foreign configuration; YAML reads 1e-6 as text, which becomes a
+    number."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     check_keys(values, list(fields), cls.__name__)
     return {
-        key: float(value)
-        if isinstance(value, str) and "float" in str(fields[key].type)
-        else value
+        key: float(value) if isinstance(value, str) and "float" in str(fields[key].type) else value
         for key, value in values.items()
     }
 
@@ -282,19 +290,9 @@ def held_out(
         if p.score is not None
     ]
     scores = {"valid_share": len(pairs) / max(len(samples), 1)}
-    return scores | correlations(pairs)
-
-
-def correlations(pairs: Sequence[tuple[float, float]]) -> dict[str, float | None]:
-    from scipy.stats import pearsonr, spearmanr
-
-    if len(pairs) < 3 or len({p for p, _ in pairs}) < 2:
-        return {"srcc": None, "plcc": None}
-    predicted, target = zip(*pairs, strict=True)
-    return {
-        "srcc": float(spearmanr(predicted, target).statistic),
-        "plcc": float(pearsonr(predicted, target).statistic),
-    }
+    predicted, targets = [p for p, _ in pairs], [t for _, t in pairs]
+    figures = {"srcc": srcc(predicted, targets), "plcc": plcc(predicted, targets)}
+    return scores | {name: figure.value for name, figure in figures.items()}
 
 
 def _short_scores(policy: Policy, rollout: Rollout, *, data: RunData, config: RunConfig):

@@ -1,18 +1,20 @@
 """Every prompt text, in one place: training, inference and evaluation read the same words.
 
-The question and the output instruction are those of VQAThinker (arXiv 2508.06051, training release);
-its inference release differs in white space and in the frame sampler, a train/test mismatch that one
-source rules out. The recognition question is that of VQA² (arXiv 2411.03795), stage 1.
+The question and the output instruction are those of VQAThinker (arXiv 2508.06051, training
+release); its inference release differs in white space and in the frame sampler, a train/test
+mismatch that one source rules out. The recognition question is that of VQA² (arXiv 2411.03795),
+stage 1.
 """
 
 QUESTION = (
-    "You are doing the video quality assessment task. Here is the question: What is your overall "
-    "rating on the quality of this video? The rating should be a float between 1 and 5, rounded to "
-    "two decimal places, with 1 representing very poor quality and 5 representing excellent quality."
+    "You are doing the video quality assessment task. Here is the question: "
+    "What is your overall rating on the quality of this video? "
+    "The rating should be a float between 1 and 5, rounded to two decimal places, "
+    "with 1 representing very poor quality and 5 representing excellent quality."
 )
 OUTPUT_FORMAT = (
-    "First output the thinking process in <think> </think> tags and then output the final answer in "
-    "<answer> </answer> tags."
+    "First output the thinking process in <think> </think> tags "
+    "and then output the final answer in <answer> </answer> tags."
 )
 SCORING = f"{QUESTION} {OUTPUT_FORMAT}"
 
@@ -37,7 +39,8 @@ def video_text(frame_slots: list[str], question: str) -> str:
 def level_word(target: float) -> str:
     """The level word of a score on the 1..5 answer scale; five equal bins of width 0.8.
 
-    Example: `level_word(1.0) == "bad"`, `level_word(1.8) == "poor"`, `level_word(5.0) == "excellent"`.
+    Example: `level_word(1.0) == "bad"`, `level_word(1.8) == "poor"`, `level_word(5.0) ==
+    "excellent"`.
     """
     if not 1.0 <= target <= 5.0:
         raise ValueError(f"a level needs a score between 1 and 5, got {target!r}")

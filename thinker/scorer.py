@@ -1,12 +1,12 @@
 """Scoring: a video in, a score with its reasoning out; a video that fails is a row too.
 
-`QualityScorer` is what `single_infer.py`, `batch_infer.py`, the `thinker` command and the trainer's held-out
-evaluation use: one clip reader, one prompt, one encoder, one parser.
+`QualityScorer` is what `single_infer.py`, `batch_infer.py`, the `thinker` command and the trainer's
+held-out evaluation use: one clip reader, one prompt, one encoder, one parser.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,9 +24,10 @@ OK, INVALID_ANSWER = "ok", "invalid_answer"
 class Prediction:
     """What the policy said about one video.
 
-    score: on the 1..5 answer scale, None unless status is "ok". status: "ok", "invalid_answer" (the text
-    holds no valid score; it is kept in `completion`) or the reason of a `VideoError` ("missing", …).
-    reasoning: the content of <think>. seconds: share of the wall clock of its batch.
+    score: on the 1..5 answer scale, None unless status is "ok". status: "ok", "invalid_answer" (the
+    text holds no valid score; it is kept in `completion`) or the reason of a `VideoError`
+    ("missing", …). reasoning: the content of <think>. seconds: share of the wall clock of its
+    batch.
     """
 
     path: Path
@@ -38,6 +39,10 @@ class Prediction:
     frame_indices: tuple[int, ...] = ()
     seconds: float = 0.0
 
+    def to_row(self) -> dict[str, object]:
+        """Plain values that JSON can hold."""
+        return asdict(self) | {"path": str(self.path)}
+
 
 class QualityScorer:
     """Scores videos with a policy.
@@ -45,7 +50,9 @@ class QualityScorer:
     Example: `QualityScorer.from_pretrained("runs/demo/final").score("video.mp4").score`.
     """
 
-    def __init__(self, policy: Policy, rollout: Rollout | None = None, *, max_new_tokens: int = 1024):
+    def __init__(
+        self, policy: Policy, rollout: Rollout | None = None, *, max_new_tokens: int = 1024
+    ):
         self.policy = policy
         self.rollout = rollout or hf_rollout(policy)
         self.sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
@@ -78,9 +85,7 @@ class QualityScorer:
         requests = encode_prompts(self.policy, list(clips))
         texts = self._greedy(requests)
         seconds = (time.perf_counter() - began) / max(len(clips), 1)
-        return [
-            _judged(clip, text, seconds) for clip, text in zip(clips, texts, strict=True)
-        ]
+        return [_judged(clip, text, seconds) for clip, text in zip(clips, texts, strict=True)]
 
     def score_stream(
         self, items: Iterable[Clip | Prediction], *, batch_size: int
@@ -122,18 +127,19 @@ def failed(path: Path, error: VideoError) -> Prediction:
 
 
 def _judged(clip: Clip, text: str, seconds: float) -> Prediction:
-    answer = parse_answer(text)
-    valid = isinstance(answer, Answer)
-    return Prediction(
+    prediction = Prediction(
         path=clip.path,
-        score=answer.value if valid else None,
-        status=OK if valid else INVALID_ANSWER,
+        score=None,
+        status=INVALID_ANSWER,
         reasoning=_reasoning(text),
         completion=text,
-        error=None if valid else f"{answer.reason}: {answer.detail}",
         frame_indices=clip.keyframe_indices,
         seconds=seconds,
     )
+    answer = parse_answer(text)
+    if isinstance(answer, Answer):
+        return replace(prediction, score=answer.value, status=OK)
+    return replace(prediction, error=f"{answer.reason}: {answer.detail}")
 
 
 def _reasoning(text: str) -> str:

@@ -1,9 +1,11 @@
-"""Supervised stages on the same policy: lessons (a video, a question, an answer) by transformers' Trainer.
+"""Supervised stages on the same policy: lessons (a video, a question, an answer) by transformers'
+Trainer.
 
-`warm_start_lessons` makes the short stage that a policy without pretraining needs before GRPO can start, after
-VQA² (arXiv 2411.03795) stage 1: every clip teaches the name of its distortion, a small share also the answer
-form with a coarse level word. No lesson holds a MOS; the number in an answer is drawn uniformly from the bin
-of the level word, so that the policy starts uncertain rather than wrong.
+`warm_start_lessons` makes the short stage that a policy without pretraining needs before GRPO can
+start, after VQA² (arXiv 2411.03795) stage 1: every clip teaches the name of its distortion, a small
+share also the answer form with a coarse level word. No lesson holds a MOS; the number in an answer
+is drawn uniformly from the bin of the level word, so that the policy starts uncertain rather than
+wrong.
 """
 
 import random
@@ -15,6 +17,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from thinker import prompts
+from thinker.motion import MotionEncoder
 from thinker.policies import Policy
 from thinker.rollout.base import left_pad
 from thinker.samples import VideoSample
@@ -75,6 +78,21 @@ def warm_start_lessons(
     return lessons
 
 
+@torch.no_grad()
+def calibrate_slowfast(encoder: MotionEncoder, frames_BM3HW: torch.Tensor) -> None:
+    """Set the BatchNorm statistics of a new SlowFast to those of some videos, once.
+
+    With the initial mean 0 and variance 1, a network that no checkpoint was loaded into hardly
+    tells videos apart. frames: dense frames as the encoder takes them.
+    """
+    norms = [part for part in encoder.slowfast.modules() if isinstance(part, torch.nn.BatchNorm3d)]
+    for norm in norms:
+        norm.momentum, norm.training = 1.0, True  # the statistics become those of this batch
+    encoder(frames_BM3HW)
+    for norm in norms:
+        norm.momentum, norm.training = 0.1, False
+
+
 class LessonCollator:
     """Lessons → one packed batch (shared_prompt.py, groups of one): the head sees answers only."""
 
@@ -120,8 +138,8 @@ def lesson_batches(
 ) -> list[Lesson]:
     """Lessons in the order they are taught: shuffled, every batch of one question.
 
-    Prompts of one question have one length, so a batch holds no padding. Both kinds are repeated as often
-    as `num_batches` batches need, in proportion to their number.
+    Prompts of one question have one length, so a batch holds no padding. Both kinds are repeated as
+    often as `num_batches` batches need, in proportion to their number.
     """
     draw = random.Random(seed)
     batches: list[list[Lesson]] = []

@@ -4,17 +4,19 @@ One packed row a group, P - 1 + G·C tokens instead of G·(P + C):
 
     [ prompt without its last token | last, c1[:-1] | last, c2[:-1] | … ]
 
-The last prompt token heads every completion, so that each completion has exactly C positions that predict
-its C tokens (`shift_labels` of TRL's fused LM head). Position ids restart after the prompt for each
-completion. Prompt queries attend causally to the prompt; completion queries to the prompt and, causally, to
-their own completion. Loss and gradients equal those of G unshared rows (tests/test_shared_prompt.py).
+The last prompt token heads every completion, so that each completion has exactly C positions that
+predict its C tokens (`shift_labels` of TRL's fused LM head). Position ids restart after the prompt
+for each completion. Prompt queries attend causally to the prompt; completion queries to the prompt
+and, causally, to their own completion. Loss and gradients equal those of G unshared rows
+(tests/test_shared_prompt.py).
 
-The mask travels as the value of transformers' ready-made mask mapping (`{"full_attention": mask}`), which
-every decoder layer hands to the attention function unread. Only the function registered here understands
-it, so a language model that was not switched to it fails loudly instead of ignoring the layout.
+The mask travels as the value of transformers' ready-made mask mapping (`{"full_attention": mask}`),
+which every decoder layer hands to the attention function unread. Only the function registered here
+understands it, so a language model that was not switched to it fails loudly instead of ignoring the
+layout.
 
-Shapes: B groups, G completions a group, P prompt length without its last token (left-padded), C completion
-length (right-padded), Q heads, K key/value heads, d head width, D model width.
+Shapes: B groups, G completions a group, P prompt length without its last token (left-padded), C
+completion length (right-padded), Q heads, K key/value heads, d head width, D model width.
 """
 
 from dataclasses import dataclass
@@ -40,8 +42,9 @@ class SharedPromptMask:
 class PackedGroups:
     """Model inputs of B packed rows.
 
-    labels: (B, G·C), the token that each completion position predicts, -100 where padded. The hidden states
-    they belong to start at packed position P (`num_prompt`); the head never sees the prompt's.
+    labels: (B, G·C), the token that each completion position predicts, -100 where padded. The
+    hidden states they belong to start at packed position P (`num_prompt`); the head never sees the
+    prompt's.
     """
 
     input_ids: torch.Tensor
@@ -65,8 +68,8 @@ def pack_groups(
     """Pack B groups.
 
     prompt_ids, prompt_mask: (B, P + 1), left-padded. completion_ids, completion_mask: (B·G, C),
-    right-padded, group by group. positions: (B, P + 1), or (3, B, P + 1) for M-RoPE; next_position (B,):
-    the position of a completion's first token.
+    right-padded, group by group. positions: (B, P + 1), or (3, B, P + 1) for M-RoPE; next_position
+    (B,): the position of a completion's first token.
     """
     num_groups = len(prompt_ids)
     group_size, length = len(completion_ids) // num_groups, completion_ids.shape[1]
@@ -102,7 +105,7 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     if kwargs.get("dropout", 0.0):
         raise ValueError(
-            f"attention dropout is {kwargs['dropout']}, expected 0: completions that share a prompt "
+            f"attention dropout is {kwargs['dropout']}, expected 0: completions of one prompt "
             "would share its noise, and differ from rows that do not"
         )
     scale = kwargs.get("scaling")
@@ -112,9 +115,9 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
     num_prompt = prompt_BP.shape[1]
     outputs = []
     if num_prompt:
-        prompt_part = (x[:, :, :num_prompt] for x in (query, key, value))
+        q, k, v = (x[:, :, :num_prompt] for x in (query, key, value))
         mask = _causal(num_prompt, prompt_BP.device) & _open_rows(prompt_BP)
-        outputs.append(_attend(*prompt_part, mask, scale))
+        outputs.append(_attend(q, k, v, mask, scale))
     outputs.append(_attend_completions(query, key, value, attention_mask, scale))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
@@ -130,7 +133,8 @@ def _causal(length: int, device) -> torch.Tensor:
 
 
 def _open_rows(prompt_BP: torch.Tensor) -> torch.Tensor:
-    """Keys a prompt query may see, (B, 1, P, P); a padding query sees itself, lest softmax be NaN."""
+    """Keys a prompt query may see, (B, 1, P, P); a padding query sees itself, lest softmax be
+    NaN."""
     eye = torch.eye(prompt_BP.shape[1], dtype=torch.bool, device=prompt_BP.device)
     return prompt_BP[:, None, None, :] | eye
 
@@ -160,8 +164,9 @@ def _attend_completions(query, key, value, mask: SharedPromptMask, scale):
 def enable_shared_prompt(model) -> None:
     """Switch the language model of a policy to the shared-prompt attention function, for good.
 
-    It stays switched: going back between forward and backward would give reentrant checkpointing another
-    function to recompute with. Rows without a `SharedPromptMask` get plain scaled dot-product attention.
+    It stays switched: going back between forward and backward would give reentrant checkpointing
+    another function to recompute with. Rows without a `SharedPromptMask` get plain scaled
+    dot-product attention.
     """
     model.model.language_model.set_attn_implementation(ATTENTION)
 

@@ -1,8 +1,9 @@
 """Tiny random policies of both backbones, built offline from configuration classes.
 
-Same classes and code path as the 8B models, about 1 M parameters: the demo trains one, the tests use
-smaller ones. The tokenizer is a byte-level BPE trained on our own texts, with the special tokens of the real
-processors, so that every word of the prompt is one token and every digit of a score is one token.
+Same classes and code path as the 8B models, about 1 M parameters: the demo trains one, the tests
+use smaller ones. The tokenizer is a byte-level BPE trained on our own texts, with the special
+tokens of the real processors, so that every word of the prompt is one token and every digit of a
+score is one token.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
 from thinker import prompts
-from thinker.motion import MotionConfig, SlowFastConfig
+from thinker.motion import MotionConfig, MotionEncoder, SlowFastConfig
 from thinker.policies import BACKBONES, Policy
 from thinker.policies.inputs import ClipConfig
 
@@ -35,6 +36,10 @@ SPECIAL_TOKENS = {
     "qwen2_5_vl": ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
 }
 VOCAB_SIZE = 640  # 256 bytes, the special tokens, and merges for every word of the texts below
+
+
+INITIALIZER_RANGE = 0.08
+"""About 1/sqrt(width): the 0.02 of wide models makes layers this narrow nearly blind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +75,8 @@ def tiny_policy(
 ) -> Policy:
     """Build a random policy of `backbone` ("internvl3" or "qwen2_5_vl").
 
-    texts: what the tokenizer should know beyond the prompts (the answers of the warm start). The result is
-    in memory only; `Policy.save` writes it, and `load_policy` reads it back bit-equal.
+    texts: what the tokenizer should know beyond the prompts (the answers of the warm start). The
+    result is in memory only; `Policy.save` writes it, and `load_policy` reads it back bit-equal.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"no tiny policy for backbone {backbone!r}; known: {sorted(BACKBONES)}")
@@ -83,6 +88,8 @@ def tiny_policy(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BACKBONES[backbone].model(config)
+        if model.model.motion is not None and model.model.motion.config.mode == "interleaved":
+            _wake_motion(model.model.motion)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.forbid_placeholders()
@@ -90,8 +97,23 @@ def tiny_policy(
     return Policy(model=model, processor=processor, inputs=inputs)
 
 
+@torch.no_grad()
+def _wake_motion(motion: MotionEncoder) -> None:
+    """Give an untrained motion encoder a signal to start from; a pretrained one has its own.
+
+    Stem filters lose their mean over time, so that they answer to change alone (still content is the
+    vision tower's), and the projector is drawn for its width instead of with a wide model's 0.02.
+    """
+    stem = motion.slowfast.blocks[0].multipathway_blocks["1"].conv.weight
+    stem -= stem.mean(dim=2, keepdim=True)
+    for layer in motion.projector:
+        if isinstance(layer, torch.nn.Linear):
+            torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+
 def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast:
-    """Byte-level BPE over our prompts and `texts`, with the special tokens of the real tokenizer."""
+    """Byte-level BPE over our prompts and `texts`, with the special tokens of the real
+    tokenizer."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *SPECIAL_TOKENS[backbone]]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -144,6 +166,7 @@ def _text_config(size: TinySize, tokenizer) -> dict:
         "num_key_value_heads": 2,
         "max_position_embeddings": 4096,
         "tie_word_embeddings": False,
+        "initializer_range": INITIALIZER_RANGE,
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
@@ -176,6 +199,8 @@ def _internvl3(size: TinySize, tokenizer):
             "num_attention_heads": 4,
             "image_size": size.frame_px,
             "patch_size": size.patch_px,
+            "initializer_range": INITIALIZER_RANGE,
+            "layer_scale_init_value": 1.0,
         },
         text_config=_text_config(size, tokenizer),
         image_token_id=tokenizer.context_image_token_id,
@@ -205,7 +230,11 @@ def _qwen2_5_vl(size: TinySize, tokenizer):
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 1e6,
-            "mrope_section": [quarter, (head_dim // 2 - quarter) // 2, (head_dim // 2 - quarter) // 2],
+            "mrope_section": [
+                quarter,
+                (head_dim // 2 - quarter) // 2,
+                (head_dim // 2 - quarter) // 2,
+            ],
         },
     }
     config = BACKBONES["qwen2_5_vl"].config(
@@ -217,6 +246,7 @@ def _qwen2_5_vl(size: TinySize, tokenizer):
             "out_hidden_size": size.width,
             "patch_size": size.patch_px,
             "window_size": 4 * size.patch_px,
+            "initializer_range": INITIALIZER_RANGE,
             "fullatt_block_indexes": [size.vision_layers - 1],
         },
         text_config=text,

@@ -1,13 +1,15 @@
 """GRPO on videos: a thin subclass of TRL's `GRPOTrainer`.
 
 What differs from TRL, method by method:
-- data: a row carries its `Clip` (TRL has no video column, and drops video from its scoring forward);
+- data: a row carries its `Clip` (TRL has no video column, and drops video from its scoring
+  forward);
 - `_tokenize_prompts`: the policy's own prompt builder;
-- `_generate_single_turn`: each video is encoded once, its G rollouts and the G of its perturbed copy come
-  from one call of a rollout back end;
+- `_generate_single_turn`: each video is encoded once, its G rollouts and the G of its perturbed
+  copy come from one call of a rollout back end;
 - `_calculate_rewards`: rewards see the global batch of all processes;
 - `_prepare_inputs`: micro-batches keep groups whole (TRL shuffles rows);
-- `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once (shared_prompt.py);
+- `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once
+  (shared_prompt.py);
 - `evaluate`: SRCC and PLCC on held-out videos.
 Losses, advantages, KL, optimisation, logging and checkpoints are TRL's.
 """
@@ -150,7 +152,8 @@ class ThinkerTrainer(GRPOTrainer):
         return [completion.token_ids for completion in own], None
 
     def _perturb(self, row: dict[str, Any]) -> Clip:
-        """The perturbed copy of a row's video; its kind and map follow from (seed, step, sample)."""
+        """The perturbed copy of a row's video; its kind and map follow from (seed, step,
+        sample)."""
         seed = perturbation_seed(self.args.seed, self.state.global_step, row["sample_id"])
         return perturb_clip(row["clip"], choose_perturbation(self._perturbations, seed), seed)
 
@@ -167,14 +170,15 @@ class ThinkerTrainer(GRPOTrainer):
         generate_every = self.args.steps_per_generation * self.num_iterations
         if self._step % generate_every == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
+            self._buffered_inputs: Any = split_tensor_dict(batch, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # Rewards
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
-        """Every reward over the rows of all processes; (rows of all processes, rewards), NaN = None."""
-        perturbed = self._perturbed_texts or [None] * len(completions)
+        """Every reward over the rows of all processes; (rows of all processes, rewards), NaN =
+        None."""
+        perturbed: list[str | None] = [*self._perturbed_texts] or [None] * len(completions)
         local = [
             {
                 "completions": completion,
@@ -229,14 +233,13 @@ class ThinkerTrainer(GRPOTrainer):
         with open(Path(self.args.output_dir) / "rollouts.jsonl", "a", encoding="utf-8") as file:
             for i, row in enumerate(self._global_rows):
                 answer = parse_answer(row["completions"])
-                valid = isinstance(answer, Answer)
                 line = {
                     "step": self.state.global_step,
                     "prompt_id": row["sample_id"],
                     "target": row["mos"],
                     "completion": row["completions"],
-                    "score": answer.value if valid else None,
-                    "invalid": None if valid else answer.reason,
+                    "score": answer.value if isinstance(answer, Answer) else None,
+                    "invalid": None if isinstance(answer, Answer) else answer.reason,
                     "rewards": {name: _finite(values[i]) for name, values in rewards.items()},
                     "advantage": advantages[i],
                 }
@@ -312,7 +315,7 @@ class ThinkerTrainer(GRPOTrainer):
         scores = self._evaluate_policy(self.policy, self.rollout)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(
+        self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
@@ -322,8 +325,8 @@ def check_batch_sizes(args: GRPOConfig) -> None:
     """Groups must not straddle processes or micro-batches."""
     if args.per_device_train_batch_size % args.num_generations:
         raise ValueError(
-            f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a multiple "
-            f"of num_generations ({args.num_generations}): a micro-batch holds whole groups"
+            f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
+            f"multiple of num_generations ({args.num_generations}): groups stay whole"
         )
 
 

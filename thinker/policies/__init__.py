@@ -1,7 +1,8 @@
-"""Policies: native vision-language models with a motion branch, and how to load, save and feed them.
+"""Policies: native vision-language models with a motion branch, and how to load, save and feed
+them.
 
-`load_policy(folder)` takes a saved Thinker policy or a plain `-hf` checkpoint of either backbone (its motion
-part is then new). A new backbone is one file and one line in `BACKBONES`.
+`load_policy(folder)` takes a saved Thinker policy or a plain `-hf` checkpoint of either backbone
+(its motion part is then new). A new backbone is one file and one line in `BACKBONES`.
 """
 
 from dataclasses import dataclass, replace
@@ -42,9 +43,9 @@ class Backbone:
     """
 
     plain_type: str
-    config: type
-    model: type
-    processor: type
+    config: Any
+    model: Any
+    processor: Any
     inputs: type[PolicyInputs]
 
 
@@ -77,10 +78,10 @@ DEFAULT_CLIP = {
 def register() -> None:
     """Make the policies known to transformers' Auto classes.
 
-    AutoModelForCausalLM too: TRL re-creates the reference model by that class when the architecture is not
-    one of transformers' own. The key renames of the parent class are registered for the subclass, because
-    transformers looks them up by name; without them a plain checkpoint would leave the language model
-    freshly initialised, with only a report.
+    AutoModelForCausalLM too: TRL re-creates the reference model by that class when the architecture
+    is not one of transformers' own. The key renames of the parent class are registered for the
+    subclass, because transformers looks them up by name; without them a plain checkpoint would
+    leave the language model freshly initialised, with only a report.
     """
     for backbone in BACKBONES.values():
         config, model = backbone.config, backbone.model
@@ -108,9 +109,7 @@ def backbone_name(config) -> str:
     for name, backbone in BACKBONES.items():
         if config.model_type in (backbone.config.model_type, backbone.plain_type):
             return name
-    known = sorted(
-        t for b in BACKBONES.values() for t in (b.config.model_type, b.plain_type)
-    )
+    known = sorted(t for b in BACKBONES.values() for t in (b.config.model_type, b.plain_type))
     raise ValueError(
         f"no policy for model_type {config.model_type!r}; a checkpoint must be one of {known}"
     )
@@ -144,8 +143,9 @@ def load_policy(
 ) -> Policy:
     """Load a saved Thinker policy, or start one from a plain `-hf` checkpoint.
 
-    folder: a local folder or hub name. `motion` and `clip` are for a plain checkpoint (its motion part is
-    new, `Policy.new_parts` names it); a saved policy brings its own and giving others is an error.
+    folder: a local folder or hub name. `motion` and `clip` are for a plain checkpoint (its motion
+    part is new, `Policy.new_parts` names it); a saved policy brings its own and giving others is an
+    error.
     """
     config = AutoConfig.from_pretrained(folder)
     name = backbone_name(config)

@@ -1,18 +1,21 @@
 """What both policies share: a motion branch inside a native vision-language backbone.
 
-Flow: pixels of unique videos → `encode_media` (vision tower + projector, motion encoder, interleaved in
-prompt order) → embeddings scattered at the placeholder positions of every row that shows the video →
-language model. A row is one token sequence; several rows may show one video (`media_rows`), which is how
-G completions share one encoding, with gradient in the training forward.
+Flow: pixels of unique videos → `encode_media` (vision tower + projector, motion encoder,
+interleaved in prompt order) → embeddings scattered at the placeholder positions of every row that
+shows the video → language model. A row is one token sequence; several rows may show one video
+(`media_rows`), which is how G completions share one encoding, with gradient in the training
+forward.
 
-The branch lives in the backbone (`...Model`), not in `...ForConditionalGeneration`: TRL's fused LM head
-calls the backbone alone.
+The branch lives in the backbone (`...Model`), not in `...ForConditionalGeneration`: TRL's fused LM
+head calls the backbone alone.
 
 Shapes: B unique videos, R rows, N slots (frames, or frame pairs for Qwen2.5-VL) of all videos,
 M dense frames, S placeholder tokens of a video, L row length, D text width.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,26 +23,34 @@ from torch import nn
 from thinker.motion import MotionConfig, MotionEncoder, init_motion_weights
 
 FORBIDDEN_LOGIT_BIAS = -1e4
-"""Added to the logits of placeholder ids: exp(-1e4) is exactly 0 in every dtype, and finite, so that the
-entropy p·log p stays 0 instead of becoming 0·inf = NaN."""
+"""Added to the logits of placeholder ids: exp(-1e4) is exactly 0 in every dtype, and finite, so
+that the entropy p·log p stays 0 instead of becoming 0·inf = NaN."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptPositions:
     """Position ids of a padded prompt batch and the position of the first token after it.
 
-    ids: (R, L), or (3, R, L) for M-RoPE; next: (R,), the position that the first completion token takes.
+    ids: (R, L), or (3, R, L) for M-RoPE; next: (R,), the position that the first completion token
+    takes.
     """
 
     ids: torch.Tensor
     next: torch.Tensor
 
 
-class MotionBackbone:
+class MotionBackbone(nn.Module):
     """Mixin for a transformers backbone `…Model`; see the module docstring.
 
     The host class supplies `encode_slots`, its stock `forward` and `get_input_embeddings`.
     """
+
+    config: Any
+    motion: MotionEncoder | None
+    # of the host class
+    get_input_embeddings: Callable[[], nn.Module]
+    get_image_features: Callable[..., Any]
+    post_init: Callable[[], None]
 
     def build_motion(self, config) -> None:
         motion_config = MotionConfig.from_dict(config.motion_config)
@@ -51,13 +62,14 @@ class MotionBackbone:
             )
         self.motion = MotionEncoder(motion_config) if motion_config.mode != "none" else None
 
-    def encode_slots(self, pixel_values, **grids) -> list[torch.Tensor]:
+    def encode_slots(self, pixel_values: torch.Tensor, **grids: Any) -> list[torch.Tensor]:
         """Visual tokens of every slot, in order: N tensors of shape (tokens, D)."""
         raise NotImplementedError
 
     def encode_motion(self, motion_frames: torch.Tensor, num_slots: int) -> torch.Tensor:
         """Motion tokens (B, num_slots, m, D) of dense frames (B, M, 3, px, px), uint8; (B, 1, D)
         in mode "pooled". A slot of several keyframes gets the tokens of all of them."""
+        assert self.motion is not None
         tokens = self.motion(motion_frames)
         if self.motion.config.mode == "pooled":
             return tokens
@@ -66,9 +78,10 @@ class MotionBackbone:
     def assemble_media(
         self, slots: list[torch.Tensor], motion: torch.Tensor | None, num_slots: int
     ) -> list[torch.Tensor]:
-        """Interleave: the placeholder embeddings of each video in prompt order, B tensors (S, D)."""
+        """Interleave: the placeholder embeddings of each video in prompt order, B tensors (S,
+        D)."""
         videos = [slots[i : i + num_slots] for i in range(0, len(slots), num_slots)]
-        if motion is None:
+        if motion is None or self.motion is None:
             return [torch.cat(video) for video in videos]
         if self.motion.config.mode == "pooled":  # one token, after the last frame
             return [torch.cat([*video, m]) for video, m in zip(videos, motion, strict=True)]
@@ -82,7 +95,7 @@ class MotionBackbone:
         pixel_values: torch.Tensor,
         motion_frames: torch.Tensor | None = None,
         num_slots: int = 1,
-        **grids,
+        **grids: Any,
     ) -> list[torch.Tensor]:
         """All placeholder embeddings of B videos with `num_slots` slots each: B tensors (S, D)."""
         slots = self.encode_slots(pixel_values, **grids)
@@ -102,7 +115,7 @@ class MotionBackbone:
         media_embeds: list[torch.Tensor],
         media_rows: list[int] | None = None,
     ) -> torch.Tensor:
-        """Token embeddings (R, L, D) with every row's placeholders replaced by its video's embeddings."""
+        """Token embeddings (R, L, D), placeholders of a row replaced by its video's."""
         inputs_embeds = self.get_input_embeddings()(input_ids)
         rows = range(len(input_ids)) if media_rows is None else media_rows
         mask = input_ids == self.config.image_token_id
@@ -110,8 +123,8 @@ class MotionBackbone:
         wanted = [len(media_embeds[i]) for i in rows]
         if counts != wanted:
             raise ValueError(
-                f"placeholder tokens a row {counts} differ from the embeddings of its video {wanted}; "
-                "the prompt was built for other frames, or a completion holds a placeholder token"
+                f"placeholder tokens a row {counts} differ from the embeddings of its video "
+                f"{wanted}; the prompt was built for other frames, or a completion holds one"
             )
         if not media_embeds:
             return inputs_embeds
@@ -129,16 +142,23 @@ class MotionBackbone:
         input_ids: torch.Tensor,
         media_embeds: list[torch.Tensor] | None,
         media_rows: list[int] | None,
-        media_inputs: dict[str, torch.Tensor] | None,
+        media_inputs: dict[str, Any] | None,
     ) -> torch.Tensor:
-        """`inputs_embeds` from ready embeddings, or by encoding `media_inputs` (see `encode_media`)."""
+        """`inputs_embeds` from ready embeddings, or by encoding `media_inputs` (see
+        `encode_media`)."""
         if media_embeds is None:
             media_embeds = self.encode_media(**(media_inputs or {}))
         return self.embed(input_ids, media_embeds, media_rows)
 
 
-class MotionPolicy:
+class MotionPolicy(nn.Module):
     """Mixin for `…ForConditionalGeneration`: freezing by part and the placeholder ban."""
+
+    config: Any
+    model: Any
+    # of the host class
+    get_output_embeddings: Callable[[], Any]
+    post_init: Callable[[], None]
 
     def parts(self) -> dict[str, nn.Module]:
         """Named parts for freezing, learning rates and reports."""
@@ -174,9 +194,9 @@ class MotionPolicy:
     def forbid_placeholders(self) -> None:
         """Give the LM head a fixed bias that rules the placeholder ids out.
 
-        A sampled placeholder would break the scoring forward (more placeholders than features). As a bias
-        of the head it holds for generation and scoring alike, so both see one distribution. The buffer is
-        not saved: the checkpoint stays a plain one.
+        A sampled placeholder would break the scoring forward (more placeholders than features). As
+        a bias of the head it holds for generation and scoring alike, so both see one distribution.
+        The buffer is not saved: the checkpoint stays a plain one.
         """
         head = self.get_output_embeddings()
         bias = torch.zeros(head.out_features, dtype=head.weight.dtype, device=head.weight.device)
@@ -190,5 +210,5 @@ class MotionPolicy:
         return [i for i in ids if i is not None]
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[misc]
         init_motion_weights(module)

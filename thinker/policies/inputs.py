@@ -1,7 +1,8 @@
 """Clips → what a policy eats: prompt token ids and pixel tensors. One builder a backbone.
 
-The frame sampler and the sizes are part of the saved policy (`config.clip_config`), so that inference reads
-videos exactly as training did. Prompt ids depend only on the number and size of the slots.
+The frame sampler and the sizes are part of the saved policy (`config.clip_config`), so that
+inference reads videos exactly as training did. Prompt ids depend only on the number and size of the
+slots.
 """
 
 from dataclasses import asdict, dataclass
@@ -72,7 +73,8 @@ class PolicyInputs:
         raise NotImplementedError
 
     def prompt_ids(self, clip: Clip, question: str = prompts.SCORING) -> list[int]:
-        """Token ids of the chat prompt for one clip, placeholders expanded, ready for a completion."""
+        """Token ids of the chat prompt for one clip, placeholders expanded, ready for a
+        completion."""
         return list(self._prompt_ids(self.slot_tokens(clip), question))
 
     def _build_prompt_ids(self, slot_tokens: tuple[int, ...], question: str) -> tuple[int, ...]:
@@ -96,7 +98,7 @@ class PolicyInputs:
         inputs["num_slots"] = len(self.slot_tokens(clips[0]))
         return inputs
 
-    def pixels(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+    def pixels(self, clips: list[Clip]) -> dict[str, Any]:
         raise NotImplementedError
 
 
@@ -115,7 +117,7 @@ class InternVLInputs(PolicyInputs):
         placeholders = self.image_token * (num_visual + num_motion)
         return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
 
-    def pixels(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
+    def pixels(self, clips: list[Clip]) -> dict[str, Any]:
         """Frames rescaled to 0..1 and normalised: float32 (B·K, 3, px, px)."""
         image_processor = self.processor.image_processor
         frames = torch.cat([clip.keyframes_KCHW for clip in clips]).float()
@@ -150,8 +152,9 @@ class Qwen2_5_VLInputs(PolicyInputs):
         runs = [n for n in (num_visual, num_motion) if n]
         return "".join(f"<|vision_start|>{self.image_token * n}<|vision_end|>" for n in runs)
 
-    def pixels(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
-        """Patches of frame pairs from transformers' own video processor, and a (1, h, w) grid a pair."""
+    def pixels(self, clips: list[Clip]) -> dict[str, Any]:
+        """Patches of frame pairs from transformers' own video processor, and a (1, h, w) grid a
+        pair."""
         patches, grids = [], []
         for clip in clips:
             output = self.processor.video_processor(

@@ -1,8 +1,8 @@
 """InternVL3 with a motion branch: a native transformers subclass, no remote code.
 
-A slot is one keyframe: `Frame3:<img>` + visual placeholders + motion placeholders + `</img>`. Visual and
-motion tokens of a frame form one run of `<IMG_CONTEXT>`, so that one embedding item a frame is all that a
-rollout engine has to know.
+A slot is one keyframe: `Frame3:<img>` + visual placeholders + motion placeholders + `</img>`.
+Visual and motion tokens of a frame form one run of `<IMG_CONTEXT>`, so that one embedding item a
+frame is all that a rollout engine has to know.
 """
 
 import torch
@@ -35,7 +35,7 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
         self.build_motion(config)
         self.post_init()
 
-    def encode_slots(self, pixel_values: torch.Tensor) -> list[torch.Tensor]:
+    def encode_slots(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """pixel_values (N, 3, px, px), normalised → N tensors (image_seq_length, D)."""
         output = self.get_image_features(
             pixel_values,
@@ -64,9 +64,9 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
         hidden_from=0,
         **kwargs,
     ):
-        """As `InternVLModel.forward`, with videos given as `media_inputs` (pixels of unique videos) or
-        `media_embeds` (their embeddings), and `media_rows` (row → video); only hidden states from
-        position `hidden_from` on are returned, so that a head need not see the prompt."""
+        """As `InternVLModel.forward`, with videos given as `media_inputs` (pixels of unique videos)
+        or `media_embeds` (their embeddings), and `media_rows` (row → video); only hidden states
+        from position `hidden_from` on are returned, so that a head need not see the prompt."""
         if inputs_embeds is None and (media_embeds is not None or media_inputs is not None):
             inputs_embeds = self.media_forward(input_ids, media_embeds, media_rows, media_inputs)
             input_ids = None

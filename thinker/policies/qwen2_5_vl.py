@@ -1,12 +1,15 @@
 """Qwen2.5-VL with a motion branch: a native transformers subclass, no remote code.
 
-The vision tower merges two consecutive frames, so a slot is a frame *pair*, placed as one image item of
-grid (1, h, w), followed by an item of grid (1, 2, 2m) that holds the m motion tokens:
-`Frame2:<|vision_start|>` visual `<|vision_end|><|vision_start|>` motion `<|vision_end|>`.
-Image items get their M-RoPE positions from transformers' own `get_rope_index`, and a rollout engine that is
-fed with embeddings computes the same ones from the same grids: one position rule for training,
+The vision tower merges two consecutive frames, so a slot is a frame *pair*, placed as one image
+item of grid (1, h, w), followed by an item of grid (1, 2, 2m) that holds the m motion tokens:
+`Frame2:<|vision_start|>` visual `<|vision_end|><|vision_start|>` motion `<|vision_end|>`. Image
+items get their M-RoPE positions from transformers' own `get_rope_index`, and a rollout engine that
+is fed with embeddings computes the same ones from the same grids: one position rule for training,
 generation and vLLM.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -25,6 +28,7 @@ class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
 
 
 class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
+    get_rope_index: Callable[..., Any]
     config: ThinkerQwen2_5_VLConfig
     config_class = ThinkerQwen2_5_VLConfig
 
@@ -33,9 +37,10 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
         self.build_motion(config)
         self.post_init()
 
-    def encode_slots(self, pixel_values, image_grid_thw) -> list[torch.Tensor]:
-        """Patches (sum t·h·w, C·2·14·14) with one grid row (1, h, w) a slot → N tensors (h·w/4, D)."""
-        output = self.get_image_features(pixel_values, image_grid_thw, return_dict=True)
+    def encode_slots(self, pixel_values, **grids) -> list[torch.Tensor]:
+        """Patches (sum t·h·w, C·2·14·14) with `image_grid_thw`, one row (1, h, w) a slot → N
+        tensors (h·w/4, D)."""
+        output = self.get_image_features(pixel_values, grids["image_grid_thw"], return_dict=True)
         return list(output.pooler_output)
 
     def item_grids(self, image_grid_thw: torch.Tensor, num_slots: int) -> torch.Tensor:
@@ -51,8 +56,8 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
         return torch.cat([torch.cat([grids, item]) for grids in image_grid_thw.split(every)])
 
     def prompt_positions(self, input_ids, attention_mask, media_inputs) -> PromptPositions:
-        """M-RoPE positions by transformers' `get_rope_index`; rows show the videos of `media_inputs`
-        in order, one each."""
+        """M-RoPE positions by transformers' `get_rope_index`; rows show the videos of
+        `media_inputs` in order, one each."""
         ids, deltas = self.get_rope_index(
             input_ids,
             mm_token_type_ids=(input_ids == self.config.image_token_id).int(),
@@ -79,9 +84,10 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
         hidden_from=0,
         **kwargs,
     ):
-        """As `Qwen2_5_VLModel.forward`, with videos given as `media_inputs` (pixels of unique videos) or
-        `media_embeds` (their embeddings), and `media_rows` (row → video); only hidden states from
-        position `hidden_from` on are returned, so that a head need not see the prompt."""
+        """As `Qwen2_5_VLModel.forward`, with videos given as `media_inputs` (pixels of unique
+        videos) or `media_embeds` (their embeddings), and `media_rows` (row → video); only hidden
+        states from position `hidden_from` on are returned, so that a head need not see the
+        prompt."""
         if inputs_embeds is None and (media_embeds is not None or media_inputs is not None):
             inputs_embeds = self.media_forward(input_ids, media_embeds, media_rows, media_inputs)
             input_ids = None

@@ -1,7 +1,7 @@
 """What a rollout back end takes and gives; the trainer and the scorer know no more of it.
 
-The policy encodes each video once (`encode_prompts`); a back end gets token ids and the embeddings that
-stand at their placeholders, and returns completions. It never sees pixels.
+The policy encodes each video once (`encode_prompts`); a back end gets token ids and the embeddings
+that stand at their placeholders, and returns completions. It never sees pixels.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from thinker.video import Clip
 class EncodedPrompt:
     """One prompt with its video already encoded.
 
-    token_ids: P ids, placeholders expanded. embeds: (S, D), one row a placeholder, in order, no gradient.
-    positions: (P,), or (3, P) for M-RoPE. next_position: that of the first completion token.
+    token_ids: P ids, placeholders expanded. embeds: (S, D), one row a placeholder, in order, no
+    gradient. positions: (P,), or (3, P) for M-RoPE. next_position: that of the first completion
+    token.
     """
 
     token_ids: list[int]
@@ -47,8 +48,8 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """token_ids end with the end-of-sequence id unless cut at max_new_tokens; logprobs, one a token, are
-    those of the sampling distribution, None where the back end does not report them."""
+    """token_ids end with the end-of-sequence id unless cut at max_new_tokens; logprobs, one a
+    token, are those of the sampling distribution, None where the back end does not report them."""
 
     token_ids: list[int]
     logprobs: list[float] | None = None
@@ -66,7 +67,8 @@ class Rollout(Protocol):
         sampling: Sampling,
         seed: int,
     ) -> list[list[Completion]]:
-        """`num_generations` completions of every request; the same seed gives the same completions."""
+        """`num_generations` completions of every request; the same seed gives the same
+        completions."""
         ...
 
     def sync(self, step: int) -> None:

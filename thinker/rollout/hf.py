@@ -1,7 +1,7 @@
 """Rollouts by transformers' `generate`: runs wherever the policy runs.
 
-A prompt is forwarded once; its cache is then repeated for the G completions, so generation costs P + G·C
-tokens a video rather than G·(P + C).
+A prompt is forwarded once; its cache is then repeated for the G completions, so generation costs P
++ G·C tokens a video rather than G·(P + C).
 """
 
 import torch
@@ -51,7 +51,9 @@ class HfRollout:
         ids, mask, cache = self._prefill(requests)
         cache.batch_repeat_interleave(num_generations)
         ids, mask = (x.repeat_interleave(num_generations, dim=0) for x in (ids, mask))
-        offsets = [r.next_position - len(r.token_ids) for r in requests for _ in range(num_generations)]
+        offsets = [
+            r.next_position - len(r.token_ids) for r in requests for _ in range(num_generations)
+        ]
         self.model.model.begin_generation(torch.tensor(offsets, device=ids.device))
         output = self.model.generate(
             input_ids=ids,
@@ -64,7 +66,8 @@ class HfRollout:
         return [rows[i : i + num_generations] for i in range(0, len(rows), num_generations)]
 
     def _prefill(self, requests: list[EncodedPrompt]):
-        """Forward all prompts but their last token once; ids, mask (B, P) and the cache of P - 1."""
+        """Forward all prompts but their last token once; ids, mask (B, P) and the cache of P -
+        1."""
         device = self.model.device
         rows = [torch.tensor(request.token_ids, device=device) for request in requests]
         ids = left_pad(rows, self.pad_token_id)
@@ -82,11 +85,15 @@ class HfRollout:
 
     def _generation_config(self, sampling: Sampling) -> GenerationConfig:
         greedy = sampling.temperature == 0
-        drawing = {} if greedy else {
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-        }
+        drawing = (
+            {}
+            if greedy
+            else {
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+            }
+        )
         return GenerationConfig(
             max_new_tokens=sampling.max_new_tokens,
             do_sample=not greedy,
