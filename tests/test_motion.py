@@ -374,9 +374,14 @@ def test_pooled_token_follows_the_released_rules(num_keyframes, divisor, repeats
 
 
 def test_pooling_windows_shrink_to_small_maps():
+    """A 2 x 2 map is averaged plainly; in time the window of 32 slides over 6 * 6 features."""
     made = encoder(pooled_config())
-    features = made.pooled_features(frames_of(1, 6, 3, 64, 64))
-    assert features.shape == (1, 192)
+    frames = frames_of(1, 6, 3, 64, 64)
+    fast = made.slowfast.forward_fast(frames.transpose(1, 2)).mean(dim=(3, 4))
+    windows = F.avg_pool1d(fast.repeat_interleave(6, dim=2), 32, stride=1)
+    features = made.pooled_features(frames)
+    assert features.shape == (1, 128 + 64)
+    assert (features[:, 128:] - windows.mean(dim=2)).abs().max() < 1e-12
 
 
 # Training

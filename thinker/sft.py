@@ -9,7 +9,7 @@ wrong.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,21 +142,22 @@ def lesson_batches(
     often as `num_batches` batches need, in proportion to their number.
     """
     draw = random.Random(seed)
-    batches: list[list[Lesson]] = []
-    while len(batches) < num_batches:
-        epoch = []
-        for question in dict.fromkeys(lesson.question for lesson in lessons):
-            same = [lesson for lesson in lessons if lesson.question == question]
-            draw.shuffle(same)
-            starts = range(0, len(same) - batch_size + 1, batch_size)
-            epoch += [same[i : i + batch_size] for i in starts]
-        if not epoch:
-            raise ValueError(
-                f"{len(lessons)} lessons do not fill a batch of {batch_size} of one question"
-            )
-        draw.shuffle(epoch)
-        batches += epoch
-    return [lesson for batch in batches[:num_batches] for lesson in batch]
+    questions = list(dict.fromkeys(lesson.question for lesson in lessons))
+    streams = [
+        _endless([lesson for lesson in lessons if lesson.question == question], draw)
+        for question in questions
+    ]
+    return [
+        next(streams[batch % len(streams)])
+        for batch in range(num_batches)
+        for _ in range(batch_size)
+    ]
+
+
+def _endless(lessons: list[Lesson], draw: random.Random) -> Iterator[Lesson]:
+    """The lessons again and again, in a new order each time."""
+    while True:
+        yield from draw.sample(lessons, len(lessons))
 
 
 def train_supervised(

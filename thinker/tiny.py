@@ -35,6 +35,7 @@ SPECIAL_TOKENS = {
     "internvl3": ("<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
     "qwen2_5_vl": ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
 }
+ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 VOCAB_SIZE = 640  # 256 bytes, the special tokens, and merges for every word of the texts below
 
 
@@ -52,7 +53,7 @@ class TinySize:
 
     width: int = 128
     layers: int = 3
-    heads: int = 4
+    heads: int = 2
     vision_width: int = 64
     vision_layers: int = 2
     frame_px: int = 80
@@ -60,7 +61,7 @@ class TinySize:
     num_keyframes: int = 4
     num_motion_frames: int = 32
     motion_px: int = 48
-    tokens_per_frame: int = 2
+    tokens_per_frame: int = 8
     slow_width: int = 16
     beta_inv: int = 2
     motion_mode: str = "interleaved"
@@ -101,11 +102,24 @@ def tiny_policy(
 def _wake_motion(motion: MotionEncoder) -> None:
     """Give an untrained motion encoder a signal to start from; a pretrained one has its own.
 
-    Stem filters lose their mean over time, so that they answer to change alone (still content is the
-    vision tower's), and the projector is drawn for its width instead of with a wide model's 0.02.
+    Stem filters become differences of consecutive frames, so that they answer to change alone (still
+    content is the vision tower's); the temporal convolutions start centred and the residual branches
+    weak, so that a feature keeps its moment in time; the projector is drawn for its width. A linear
+    probe of the four motion distortions rises from .13 to .82 by it (docs/log.md).
     """
-    stem = motion.slowfast.blocks[0].multipathway_blocks["1"].conv.weight
-    stem -= stem.mean(dim=2, keepdim=True)
+    for name, layer in motion.slowfast.named_modules():
+        if name.endswith("blocks.1.conv"):  # the stem of the fast pathway
+            centre = layer.weight.shape[2] // 2
+            filters = layer.weight[:, :, centre].clone()
+            layer.weight.zero_()
+            layer.weight[:, :, centre], layer.weight[:, :, centre - 1] = filters, -filters
+        elif name.endswith("conv_a"):
+            centre = layer.weight.shape[2] // 2
+            filters = layer.weight[:, :, centre].clone() * layer.weight.shape[2] ** 0.5
+            layer.weight.zero_()
+            layer.weight[:, :, centre] = filters
+        elif name.endswith("norm_c"):
+            layer.weight.fill_(0.3)
     for layer in motion.projector:
         if isinstance(layer, torch.nn.Linear):
             torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
@@ -134,6 +148,7 @@ def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast
         *texts,
     ]
     tokenizer.train_from_iterator(corpus * 3, trainer)  # a merge needs at least two occurrences
+    tokenizer.add_tokens(list(ANSWER_TAGS))  # text, not special tokens: decoding keeps them
     if backbone == "internvl3":
         extra = {
             "start_image_token": "<img>",

@@ -146,9 +146,10 @@ class ThinkerTrainer(GRPOTrainer):
             groups = self.rollout.generate(requests, num_generations, self.sampling, seed)
         completions = [completion for group in groups for completion in group]
         own, perturbed = completions[: len(self._rows)], completions[len(self._rows) :]
-        self._perturbed_texts = self.processing_class.batch_decode(
-            [completion.token_ids for completion in perturbed], skip_special_tokens=True
-        )
+        self._perturbed_texts = [
+            self._tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+            for completion in perturbed
+        ]
         return [completion.token_ids for completion in own], None
 
     def _perturb(self, row: dict[str, Any]) -> Clip:

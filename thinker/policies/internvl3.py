@@ -5,6 +5,8 @@ Visual and motion tokens of a frame form one run of `<IMG_CONTEXT>`, so that one
 frame is all that a rollout engine has to know.
 """
 
+from typing import ClassVar
+
 import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.models.internvl.modeling_internvl import InternVLModel, InternVLPreTrainedModel
@@ -19,6 +21,7 @@ class ThinkerInternVLConfig(InternVLConfig):
     model_type = "thinker_internvl"
     motion_config: dict | None = None
     clip_config: dict | None = None
+    auto_map: ClassVar[dict] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
 
 
 class ThinkerInternVLPreTrainedModel(InternVLPreTrainedModel):

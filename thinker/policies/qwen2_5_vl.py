@@ -9,7 +9,7 @@ generation and vLLM.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -25,6 +25,7 @@ class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
     model_type = "thinker_qwen2_5_vl"
     motion_config: dict | None = None
     clip_config: dict | None = None
+    auto_map: ClassVar[dict] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
 
 
 class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):

@@ -1,0 +1,330 @@
+"""The GRPO trainer on tiny real policies: what is trained, what is not, and what the rewards see."""
+
+import dataclasses
+import inspect
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig
+from policy_factory import BACKBONES, random_clip, small_policy
+from trl import GRPOConfig, GRPOTrainer
+
+from rewards import build_reward
+from thinker.policies import load_policy
+from thinker.rollout.base import Completion
+from thinker.samples import VideoSample
+from thinker.scorer import hf_rollout
+from thinker.trainer import ThinkerTrainer, WeightedReward
+
+GROUP = 2
+NUM_VIDEOS = 4
+
+
+def samples(count=NUM_VIDEOS):
+    return [
+        VideoSample(
+            id=f"demo/{i}",
+            dataset="demo",
+            path=Path(f"/videos/{i}.mp4"),
+            mos=1.0 + i,
+            target=1.0 + i,
+            content=str(i),
+        )
+        for i in range(count)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipsByNumber:
+    """Stands for the reader: the clip of `/videos/3.mp4` is noise drawn from seed 3."""
+
+    policy: object
+
+    def __call__(self, path):
+        return random_clip(self.policy, int(path.stem))
+
+
+class Scripted:
+    """A rollout back end whose texts are given: one function for the videos, one for the copies."""
+
+    name = "scripted"
+
+    def __init__(self, tokenizer, own, perturbed, num_videos=NUM_VIDEOS):
+        self.tokenizer, self.texts, self.num_videos = tokenizer, (own, perturbed), num_videos
+
+    def sync(self, step):
+        pass
+
+    def generate(self, requests, num_generations, sampling, seed):
+        self.num_requests = len(requests)
+        return [
+            [self._completion(i, j) for j in range(num_generations)] for i in range(len(requests))
+        ]
+
+    def _completion(self, i, j):
+        text = self.texts[i >= self.num_videos](i % self.num_videos, j)
+        ids = self.tokenizer(text)["input_ids"]
+        return Completion(token_ids=[*ids, self.tokenizer.eos_token_id])
+
+
+def answer(value):
+    return f"<think>It is blur.</think><answer>{value:.2f}</answer>"
+
+
+def rewards(*names):
+    return [WeightedReward(reward=build_reward(name)) for name in names]
+
+
+def make_trainer(
+    tmp_path, backbone="internvl3", *, reward_list=None, rollout=None, lora=False, freeze=(),
+    seed=0, **grpo,
+):  # fmt: skip
+    policy = small_policy(backbone, amplify=1.0)
+    policy.save(tmp_path / "start")
+    policy = load_policy(tmp_path / "start")
+    policy.model.freeze(freeze)
+    args = GRPOConfig(
+        **{
+            "output_dir": str(tmp_path / "run"),
+            "num_generations": GROUP,
+            "per_device_train_batch_size": NUM_VIDEOS * GROUP,
+            "max_completion_length": 8,
+            "max_steps": 1,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "shuffle_dataset": False,
+            "seed": seed,
+            **grpo,
+        }
+    )
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    make_rollout = rollout or (lambda model: hf_rollout(dataclasses.replace(policy, model=model)))
+    return ThinkerTrainer(
+        policy=policy,
+        args=args,
+        rewards=reward_list or rewards("regression", "ranking", "format", "temporal"),
+        samples=samples(),
+        read_clip=ClipsByNumber(policy),
+        rollout=make_rollout if callable(make_rollout) else (lambda model: make_rollout),
+        perturbations=("reverse", "drop"),
+        peft_config=LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
+        if lora
+        else None,
+    )
+
+
+def scripted(trainer_kwargs=None, *, own=None, perturbed=None):
+    """A factory of `Scripted` with graded answers, so that advantages are not zero."""
+    policy = small_policy("internvl3")
+    own = own or (lambda i, j: answer(1.0 + i * 0.9 + 0.3 * j))
+    perturbed = perturbed or (lambda i, j: answer(3.0))
+    return Scripted(policy.tokenizer, own, perturbed)
+
+
+def snapshot(model):
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def changed_parts(core, before):
+    after = core.state_dict()
+    changed = set()
+    for part, module in core.parts().items():
+        addresses = {p.data_ptr() for p in module.parameters()}
+        names = [n for n, p in core.named_parameters() if p.data_ptr() in addresses]
+        if any(not torch.equal(before[n], after[n]) for n in names):
+            changed.add(part)
+    return changed
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradient_reaches_every_part_and_frozen_slowfast_does_not_move(tmp_path, backbone):
+    trainer = make_trainer(tmp_path, backbone, rollout=scripted(), freeze=["slowfast"], max_steps=2)
+    before = snapshot(trainer.core)
+    trainer.train()
+    assert changed_parts(trainer.core, before) == {
+        "vision_tower", "vision_projector", "language_model", "motion_projector",
+    }  # fmt: skip
+    after = trainer.core.state_dict()
+    frozen = [name for name in before if "slowfast" in name]
+    assert any("running_mean" in name for name in frozen)
+    assert all(torch.equal(before[name], after[name]) for name in frozen)  # BatchNorm included
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_first_step_kl_is_exactly_zero_and_later_ones_are_not(tmp_path, backbone, lora):
+    trainer = make_trainer(tmp_path, backbone, lora=lora, beta=0.04, max_steps=3, rollout=scripted())
+    trainer.train()
+    kl = [log["kl"] for log in trainer.state.log_history if "kl" in log]
+    assert kl[0] == 0.0
+    assert kl[-1] > 0.0
+
+
+def test_perturbed_rollouts_never_reach_the_loss(tmp_path):
+    """Two runs differ in nothing but the texts of the perturbed copies, of which a reward of weight 0
+    is told: the trained weights are bit-equal."""
+    weights = []
+    for name, value in (("a", 1.5), ("b", 4.5)):
+        temporal = WeightedReward(reward=build_reward("temporal"), weight=0.0)
+        rollout = scripted(perturbed=lambda i, j, value=value: answer(value))
+        trainer = make_trainer(
+            tmp_path / name, reward_list=[*rewards("regression"), temporal], rollout=rollout
+        )
+        trainer.train()
+        assert trainer.rollout.num_requests == 2 * NUM_VIDEOS
+        weights.append(snapshot(trainer.core))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_perturbed_texts_reach_the_temporal_reward(tmp_path):
+    """True rollouts hit the target, perturbed ones miss it by 2: every rollout earns the bonus."""
+    right = lambda i, j: answer(1.0 + i)  # noqa: E731
+    wrong = lambda i, j: answer(3.0 + i if i < 2 else i - 1.0)  # noqa: E731
+    trainer = make_trainer(
+        tmp_path, reward_list=rewards("temporal"), rollout=scripted(own=right, perturbed=wrong)
+    )
+    trainer.train()
+    rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
+    assert [row["rewards"]["temporal"] for row in rows] == pytest.approx([0.3] * 8)
+    assert [row["advantage"] for row in rows] == [0.0] * 8  # equal rewards in every group
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_rollout_lines_hold_what_was_judged(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        reward_list=rewards("regression", "format"),
+        rollout=scripted(own=lambda i, j: answer(2.5) if j else "no idea"),
+    )
+    trainer.train()
+    rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
+    assert len(rows) == NUM_VIDEOS * GROUP
+    ids = [row["prompt_id"] for row in rows]
+    assert sorted(set(ids)) == [f"demo/{i}" for i in range(NUM_VIDEOS)]
+    invalid, valid = rows[0], rows[1]
+    assert invalid["score"] is None and invalid["invalid"] == "no_answer"
+    assert invalid["rewards"] == {"regression": None, "format": 0.0}
+    assert valid["score"] == 2.5 and valid["invalid"] is None
+    # bell: exp(-(2.5 - y)² / (2 · 0.25)) for target y
+    expected = math.exp(-((2.5 - valid["target"]) ** 2) / 0.5)
+    assert valid["rewards"] == pytest.approx({"regression": expected, "format": 1.0})
+    # format alone separates the two: the valid one is better
+    assert valid["advantage"] > 0 > invalid["advantage"]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_hf_rollouts_train_and_all_four_rewards_are_logged(tmp_path, backbone):
+    trainer = make_trainer(tmp_path, backbone, max_steps=2)
+    trainer.train()
+    log = trainer.state.log_history[0]
+    for name in ("regression", "ranking", "format", "temporal"):
+        assert f"rewards/{name}/mean" in log
+    assert 0.0 <= log["answers/valid_share"] <= 1.0
+
+
+def test_rewards_that_are_not_finite_are_masked_and_counted(tmp_path):
+    class Wild:
+        name = "wild"
+        needs_perturbed = False
+
+        def __call__(self, completions, sample_id, mos, **columns):
+            return [math.inf, math.nan, 1.0, 0.0, None, 1.0, 0.5, 0.5]
+
+    trainer = make_trainer(
+        tmp_path, reward_list=[WeightedReward(reward=Wild())], rollout=scripted()
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["rewards/wild/non_finite"] == 2.0
+    rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
+    assert [row["rewards"]["wild"] for row in rows] == [None, None, 1.0, 0.0, None, 1.0, 0.5, 0.5]
+    # group [1, 0]: mean .5, unbiased std .7071: ±.5 / (.7071 + 1e-4)
+    assert rows[2]["advantage"] == pytest.approx(0.5 / (math.sqrt(0.5) + 1e-4), rel=1e-5)
+    assert all(torch.isfinite(p).all() for p in trainer.core.parameters())
+
+
+def test_a_reward_that_raises_is_named(tmp_path):
+    class Broken:
+        name = "broken"
+        needs_perturbed = False
+
+        def __call__(self, completions, sample_id, mos, **columns):
+            raise KeyError("oops")
+
+    trainer = make_trainer(
+        tmp_path, reward_list=[WeightedReward(reward=Broken())], rollout=scripted()
+    )
+    with pytest.raises(RuntimeError, match="reward 'broken' failed at step 0 on samples .*demo/0"):
+        trainer.train()
+
+
+def test_micro_batches_hold_whole_groups_and_give_the_same_update(tmp_path):
+    """8 rows at once, or 2 micro-batches of 4 rows: the same parameters after a step."""
+    weights = []
+    for name, rows, accumulation in (("one", 8, 1), ("two", 4, 2)):
+        trainer = make_trainer(
+            tmp_path / name,
+            rollout=scripted(),
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=accumulation,
+            loss_type="grpo",
+            max_grad_norm=0.0,
+            optim="sgd",
+        )
+        trainer.train()
+        weights.append(snapshot(trainer.core))
+    start = load_policy(tmp_path / "one" / "start").model.state_dict()
+    moved = max((weights[0][n] - start[n]).abs().max() for n in start)
+    difference = max((weights[0][n] - weights[1][n]).abs().max() for n in start)
+    assert moved > 1e-5
+    assert difference < 1e-3 * moved
+
+
+def test_groups_must_not_straddle_micro_batches(tmp_path):
+    with pytest.raises(ValueError, match="multiple of num_generations"):
+        make_trainer(tmp_path, per_device_train_batch_size=3, generation_batch_size=6)
+
+
+def test_each_video_is_read_once_a_batch(tmp_path):
+    """TRL repeats a row G times; the clip behind it is read once."""
+    trainer = make_trainer(tmp_path, rollout=scripted())
+    reads = []
+    reader = trainer.train_dataset.format["format_kwargs"]["transform"]
+    counted = dataclasses.replace(
+        reader, read_clip=lambda path: reads.append(path) or reader.read_clip(path)
+    )
+    trainer.train_dataset = trainer.train_dataset.with_transform(counted)
+    trainer.train()
+    assert sorted(path.stem for path in reads) == [str(i) for i in range(NUM_VIDEOS)]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "_tokenize_prompts", "_generate_single_turn", "_calculate_rewards", "_prepare_inputs",
+        "_compute_loss", "evaluate", "_generate_and_score_completions",
+    ],
+)  # fmt: skip
+def test_overridden_methods_have_trls_signature(method):
+    """TRL's private methods move between minor releases; a change must show here first."""
+    ours = inspect.signature(getattr(ThinkerTrainer, method)).parameters
+    theirs = inspect.signature(getattr(GRPOTrainer, method)).parameters
+    assert list(ours) == list(theirs)
+
+
+def test_scoring_override_takes_trls_arguments():
+    ours = inspect.signature(ThinkerTrainer._get_per_token_logps_and_entropies).parameters
+    theirs = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
+    assert list(theirs)[:8] == list(ours)[:8]
+    assert list(ours.values())[8].kind is inspect.Parameter.VAR_KEYWORD
