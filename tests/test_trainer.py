@@ -1,4 +1,5 @@
-"""The GRPO trainer on tiny real policies: what is trained, what is not, and what the rewards see."""
+"""The GRPO trainer on tiny real policies: what is trained, what is not, and what the rewards
+see."""
 
 import dataclasses
 import inspect
@@ -162,7 +163,9 @@ def test_gradient_reaches_every_part_and_frozen_slowfast_does_not_move(tmp_path,
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_first_step_kl_is_exactly_zero_and_later_ones_are_not(tmp_path, backbone, lora):
-    trainer = make_trainer(tmp_path, backbone, lora=lora, beta=0.04, max_steps=3, rollout=scripted())
+    trainer = make_trainer(
+        tmp_path, backbone, lora=lora, beta=0.04, max_steps=3, rollout=scripted()
+    )
     trainer.train()
     kl = [log["kl"] for log in trainer.state.log_history if "kl" in log]
     assert kl[0] == 0.0
@@ -170,8 +173,8 @@ def test_first_step_kl_is_exactly_zero_and_later_ones_are_not(tmp_path, backbone
 
 
 def test_perturbed_rollouts_never_reach_the_loss(tmp_path):
-    """Two runs differ in nothing but the texts of the perturbed copies, of which a reward of weight 0
-    is told: the trained weights are bit-equal."""
+    """Two runs differ in nothing but the texts of the perturbed copies, of which a reward of weight
+    0 is told: the trained weights are bit-equal."""
     weights = []
     for name, value in (("a", 1.5), ("b", 4.5)):
         temporal = WeightedReward(reward=build_reward("temporal"), weight=0.0)
@@ -265,7 +268,7 @@ def test_a_reward_that_raises_is_named(tmp_path):
     trainer = make_trainer(
         tmp_path, reward_list=[WeightedReward(reward=Broken())], rollout=scripted()
     )
-    with pytest.raises(RuntimeError, match="reward 'broken' failed at step 0 on samples .*demo/0"):
+    with pytest.raises(RuntimeError, match=r"reward 'broken' failed at step 0 on samples .*demo/0"):
         trainer.train()
 
 

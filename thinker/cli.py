@@ -42,8 +42,7 @@ def _train(args: argparse.Namespace) -> int:
     from thinker.pipeline import run_training
 
     summary = run_training(load_run_config(args.config, args.overrides))
-    if summary:
-        print(f"written to {summary['config']['output_dir']}")
+    print(f"written to {summary['config']['output_dir']}")
     return 0
 
 

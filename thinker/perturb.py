@@ -103,8 +103,8 @@ def perturb_indices(kind: str, num_frames: int, rng: np.random.Generator) -> Fra
 
     - identity: `[0, 1, 2, 3, 4, 5]`
     - shuffle: a permutation of all frames, `[4, 0, 3, 5, 2, 1]`
-    - local_shuffle: a permutation within each run of 4 slots (the last run may be shorter), `[2, 0,
-      1, 3, 5, 4]`
+    - local_shuffle: a permutation within each run of 4 slots (the last run may be shorter),
+      `[2, 0, 1, 3, 5, 4]`
     - reverse: `[5, 4, 3, 2, 1, 0]`
     - jitter: each slot shows the frame before it, its own, or the one after it, drawn evenly and
       kept within the clip; frames may repeat or go missing, `[1, 1, 1, 4, 4, 5]`
@@ -121,9 +121,7 @@ def perturb_indices(kind: str, num_frames: int, rng: np.random.Generator) -> Fra
     if num_frames < 2 or kind == "identity":
         return unchanged
     frames = unchanged
-    while (
-        frames == unchanged
-    ):  # redraw; for 2 frames each draw changes something with probability 1/2 or more
+    while frames == unchanged:  # each draw changes something with probability 1/2 or more
         frames = _MAKERS[kind](num_frames, rng)
     return frames
 
@@ -131,8 +129,7 @@ def perturb_indices(kind: str, num_frames: int, rng: np.random.Generator) -> Fra
 def perturbation_maps(
     kind: str, seed: int, num_keyframes: int, num_motion_frames: int
 ) -> tuple[FrameMap, FrameMap]:
-    """(map of the keyframes, map of the motion frames) of one seed, drawn independently of each
-    other.
+    """(map of the keyframes, map of the motion frames) of one seed, drawn independently.
 
     The keyframe map does not depend on `num_motion_frames`.
     Example: `perturbation_maps("reverse", 0, 2, 4)` → `([1, 0], [3, 2, 1, 0])`.
@@ -144,8 +141,7 @@ def perturbation_maps(
 
 
 def perturb_clip(clip: Clip, kind: str, seed: int) -> Clip:
-    """The clip with its pictures rearranged by `perturbation_maps`; times and indices stay those of
-    the slots."""
+    """The clip with rearranged pictures; times and indices stay those of the slots."""
     keyframe_map, motion_map = perturbation_maps(
         kind, seed, len(clip.keyframes_KCHW), len(clip.motion_MCHW)
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments, set_seed
 from trl import GRPOConfig
 
 from rewards import build_reward
@@ -26,6 +26,7 @@ from thinker.config import RunConfig, check_keys
 from thinker.data import EvalSet, load_dataset_config, load_eval_samples, load_train_samples
 from thinker.metrics import plcc, srcc
 from thinker.motion import MotionConfig
+from thinker.plots import plot_curves, read_metrics
 from thinker.policies import Policy, load_policy
 from thinker.policies.inputs import ClipConfig
 from thinker.rollout.base import Rollout
@@ -51,14 +52,11 @@ class RunData:
     eval_sets: list[tuple[EvalSet, list[VideoSample]]]
     reader: partial
 
-    @property
-    def eval_samples(self) -> list[VideoSample]:
-        return [sample for _, samples in self.eval_sets for sample in samples]
-
 
 def run_training(config: RunConfig) -> dict[str, Any]:
     """Run it all; returns what `summary.json` holds."""
     began = time.perf_counter()
+    set_seed(config.seed)
     output = Path(config.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     policy = start_policy(config)
@@ -67,22 +65,52 @@ def run_training(config: RunConfig) -> dict[str, Any]:
         warm_start(config, policy, data)
     policy = reload(policy, output / "start", config)
     before = held_out(policy, data, hf_rollout(policy), config)
-    trained = train_grpo(config, policy, data)
+    trained, steps = train_grpo(config, policy, data)
     trained.save(output / "final")
     after = held_out(trained, data, hf_rollout(trained), config)
-    summary = {
-        **{f"{name}_before": value for name, value in before.items()},
-        **{f"{name}_after": value for name, value in after.items()},
-        "num_train": len(data.train),
-        "num_eval": len(data.eval_samples),
+    summary = summarise_run(config, data, before, after) | {
+        "steps": steps,
         "seconds": round(time.perf_counter() - began, 1),
+    }
+    write_json(output / "summary.json", summary)
+    plot_curves(read_metrics(output / "metrics.jsonl"), summary, output / "curves.png")
+    print(summary_table(summary))
+    return summary
+
+
+Scores = dict[str, dict[str, float | None]]
+"""By held-out set: srcc, plcc, valid_share."""
+
+
+def summarise_run(config: RunConfig, data: RunData, before: Scores, after: Scores) -> dict:
+    """What `summary.json` holds; the top figures are those of the first held-out set."""
+    main = next(iter(before), None)
+    figures = {
+        f"{name}_{when}": scores[main][name] if main else None
+        for name in ("srcc", "plcc")
+        for when, scores in (("before", before), ("after", after))
+    }
+    return {
+        **figures,
+        "num_train": len(data.train),
+        "num_eval": len(data.eval_sets[0][1]) if data.eval_sets else 0,
+        "sets": {key: {"before": before[key], "after": after[key]} for key in before},
         "seed": config.seed,
         "versions": {name: version(name) for name in REPORTED_PACKAGES},
         "python": platform.python_version(),
         "config": dataclasses.asdict(config),
     }
-    write_json(output / "summary.json", summary)
-    return summary
+
+
+def summary_table(summary: dict[str, Any]) -> str:
+    """The short table a run ends with."""
+    lines = [f"{'held-out set':<16}{'':>8}{'SRCC':>8}{'PLCC':>8}{'valid':>8}"]
+    for key, when in ((k, w) for k in summary["sets"] for w in ("before", "after")):
+        scores = summary["sets"][key][when]
+        cells = [scores["srcc"], scores["plcc"], scores["valid_share"]]
+        shown = "".join(f"{'undef.' if v is None else f'{v:.3f}':>8}" for v in cells)
+        lines.append(f"{key:<16}{when:>8}{shown}")
+    return "\n".join([*lines, f"{summary['steps']} steps, {summary['seconds']:.0f} s"])
 
 
 # Data
@@ -209,8 +237,8 @@ def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
 # GRPO
 
 
-def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> Policy:
-    """Train by GRPO; returns the policy in memory, LoRA merged."""
+def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy, int]:
+    """Train by GRPO; returns the policy in memory, LoRA merged, and the number of steps."""
     args = grpo_args(config)
     trainer = ThinkerTrainer(
         policy=policy,
@@ -223,7 +251,7 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> Policy:
         read_clip=data.reader,
         rollout=lambda model: hf_rollout(dataclasses.replace(policy, model=model)),
         perturbations=config.perturbations,
-        evaluate_policy=partial(_short_scores, data=data, config=config),
+        evaluate_policy=partial(_metrics_of, data=data, config=config),
         peft_config=lora_config(config),
         callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
     )
@@ -231,7 +259,7 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> Policy:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
-    return dataclasses.replace(policy, model=model)
+    return dataclasses.replace(policy, model=model), trainer.state.global_step
 
 
 def grpo_args(config: RunConfig) -> GRPOConfig:
@@ -275,29 +303,38 @@ def lora_config(config: RunConfig) -> LoraConfig | None:
 # Evaluation
 
 
-def held_out(
-    policy: Policy, data: RunData, rollout: Rollout, config: RunConfig
-) -> dict[str, float | None]:
-    """SRCC and PLCC over all held-out videos, and the share that got a valid answer."""
+def held_out(policy: Policy, data: RunData, rollout: Rollout, config: RunConfig) -> Scores:
+    """SRCC, PLCC and the share of valid answers, by held-out set; each video is scored once."""
     max_new_tokens = grpo_args(config).max_completion_length
     scorer = QualityScorer(policy, rollout, max_new_tokens=max_new_tokens)
-    samples = data.eval_samples
-    clips = (data.reader(sample.path) for sample in samples)
-    predictions = list(scorer.score_stream(clips, batch_size=EVAL_BATCH))
-    pairs = [
-        (p.score, sample.target)
-        for p, sample in zip(predictions, samples, strict=True)
-        if p.score is not None
-    ]
-    scores = {"valid_share": len(pairs) / max(len(samples), 1)}
-    predicted, targets = [p for p, _ in pairs], [t for _, t in pairs]
-    figures = {"srcc": srcc(predicted, targets), "plcc": plcc(predicted, targets)}
-    return scores | {name: figure.value for name, figure in figures.items()}
+    paths = dict.fromkeys(s.path for _, samples in data.eval_sets for s in samples)
+    stream = scorer.score_stream((data.reader(path) for path in paths), batch_size=EVAL_BATCH)
+    scores = dict(zip(paths, (prediction.score for prediction in stream), strict=True))
+    return {
+        eval_set.key: _figures([(scores[s.path], s.target) for s in samples])
+        for eval_set, samples in data.eval_sets
+    }
 
 
-def _short_scores(policy: Policy, rollout: Rollout, *, data: RunData, config: RunConfig):
+def _figures(pairs: list[tuple[float | None, float]]) -> dict[str, float | None]:
+    scored = [(score, target) for score, target in pairs if score is not None]
+    predicted, targets = [p for p, _ in scored], [t for _, t in scored]
+    return {
+        "srcc": srcc(predicted, targets).value,
+        "plcc": plcc(predicted, targets).value,
+        "valid_share": len(scored) / max(len(pairs), 1),
+    }
+
+
+def _metrics_of(policy: Policy, rollout: Rollout, *, data: RunData, config: RunConfig):
+    """Held-out figures under the names of a log: those of the first set plain, others by key."""
     scores = held_out(policy, data, rollout, config)
-    return {name: value for name, value in scores.items() if value is not None}
+    return {
+        name if number == 0 else f"{key}_{name}": value
+        for number, (key, figures) in enumerate(scores.items())
+        for name, value in figures.items()
+        if value is not None
+    }
 
 
 class MetricsFile(TrainerCallback):

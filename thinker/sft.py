@@ -139,7 +139,7 @@ def lesson_batches(
     """Lessons in the order they are taught: shuffled, every batch of one question.
 
     Prompts of one question have one length, so a batch holds no padding. Both kinds are repeated as
-    often as `num_batches` batches need, in proportion to their number.
+    often as `num_batches` needs.
     """
     draw = random.Random(seed)
     questions = list(dict.fromkeys(lesson.question for lesson in lessons))

@@ -163,6 +163,7 @@ class DemoSet:
     root: Path  # video root: the paths in the label files are relative to it
     train_jsonl: Path
     eval_json: Path
+    eval_motion_json: Path  # the motion distortions of eval_json alone
     distortions_json: Path
     num_train: int
     num_eval: int
@@ -361,6 +362,7 @@ def generate_demo_set(folder: Path | str, config: SyntheticConfig, num_workers: 
         root=folder / "videos",
         train_jsonl=folder / "train.jsonl",
         eval_json=folder / "eval.json",
+        eval_motion_json=folder / "eval_motion.json",
         distortions_json=folder / "distortions.json",
         num_train=sum(plan.split == "train" for plan in plans),
         num_eval=sum(plan.split == "eval" for plan in plans),
@@ -439,11 +441,8 @@ def _render_content(plans: list[ClipPlan], *, root: Path, config: SyntheticConfi
 def _label_files(demo: DemoSet, plans: list[ClipPlan]) -> dict[Path, str]:
     train = [plan for plan in plans if plan.split == "train"]
     lines = [json.dumps(_train_line(number, plan)) for number, plan in enumerate(train)]
-    annotations = [
-        {"image_id": plan.path, "ann_type": "score", "score": f"{plan.mos:.2f}"}
-        for plan in plans
-        if plan.split == "eval"
-    ]
+    held_out = [plan for plan in plans if plan.split == "eval"]
+    motion = [plan for plan in held_out if DISTORTIONS[plan.distortion].kind == "motion"]
     truth = {
         plan.path: {
             "content": plan.content,
@@ -458,9 +457,17 @@ def _label_files(demo: DemoSet, plans: list[ClipPlan]) -> dict[Path, str]:
     }
     return {
         demo.train_jsonl: "\n".join(lines) + "\n",
-        demo.eval_json: json.dumps({"annotations": annotations}, indent=1) + "\n",
+        demo.eval_json: _meta_json(held_out),
+        demo.eval_motion_json: _meta_json(motion),
         demo.distortions_json: json.dumps(truth, indent=1) + "\n",
     }
+
+
+def _meta_json(plans: list[ClipPlan]) -> str:
+    annotations = [
+        {"image_id": plan.path, "ann_type": "score", "score": f"{plan.mos:.2f}"} for plan in plans
+    ]
+    return json.dumps({"annotations": annotations}, indent=1) + "\n"
 
 
 def _train_line(number: int, plan: ClipPlan) -> dict[str, Any]:

@@ -102,10 +102,10 @@ def tiny_policy(
 def _wake_motion(motion: MotionEncoder) -> None:
     """Give an untrained motion encoder a signal to start from; a pretrained one has its own.
 
-    Stem filters become differences of consecutive frames, so that they answer to change alone (still
-    content is the vision tower's); the temporal convolutions start centred and the residual branches
-    weak, so that a feature keeps its moment in time; the projector is drawn for its width. A linear
-    probe of the four motion distortions rises from .13 to .82 by it (docs/log.md).
+    Stem filters become differences of consecutive frames, so that they answer to change alone
+    (still content is the vision tower's); the temporal convolutions start centred and the residual
+    branches weak, so that a feature keeps its moment in time; the projector is drawn for its width.
+    A linear probe of the four motion distortions rises from .13 to .82 by it (docs/log.md).
     """
     for name, layer in motion.slowfast.named_modules():
         if name.endswith("blocks.1.conv"):  # the stem of the fast pathway

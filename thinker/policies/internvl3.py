@@ -21,7 +21,9 @@ class ThinkerInternVLConfig(InternVLConfig):
     model_type = "thinker_internvl"
     motion_config: dict | None = None
     clip_config: dict | None = None
-    auto_map: ClassVar[dict] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
+    auto_map: ClassVar[
+        dict
+    ] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
 
 
 class ThinkerInternVLPreTrainedModel(InternVLPreTrainedModel):

@@ -25,7 +25,9 @@ class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
     model_type = "thinker_qwen2_5_vl"
     motion_config: dict | None = None
     clip_config: dict | None = None
-    auto_map: ClassVar[dict] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
+    auto_map: ClassVar[
+        dict
+    ] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
 
 
 class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Trains a policy by GRPO.
+#   bash run_scripts/run_grpo_lsvq.sh                      the demo: generated videos, a tiny policy, two CPU cores
+#   SMOKE=1 bash run_scripts/run_grpo_lsvq.sh              the same in miniature, to see that everything runs
+#   MODEL=… TRAIN_JSONL=… VIDEO_ROOT=… bash run_scripts/run_grpo_lsvq.sh        LSVQ, or your own data in its form
+# OUTPUT_DIR says where results go. Arguments are overrides of the run configuration: seed=1 grpo.beta=0.02
+# More than one GPU: NUM_PROCESSES=8 ACCELERATE_CONFIG=run_scripts/configs/zero2.yaml
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash setup.sh
+python=.venv/bin/python
+
+given=0
+for name in MODEL TRAIN_JSONL VIDEO_ROOT; do
+    if [[ -n ${!name:-} ]]; then given=$((given + 1)); fi
+done
+
+if ((given == 3)); then
+    output=${OUTPUT_DIR:-runs/lsvq}
+    arguments=(
+        --config run_scripts/configs/grpo_lsvq.yaml "model.path=$MODEL"
+        "data.overrides={train.0.jsonl: '$TRAIN_JSONL', train.0.video_root: '$VIDEO_ROOT'}"
+        "data.cache=$output/cache"
+    )
+elif ((given == 0)); then
+    output=${OUTPUT_DIR:-runs/demo}
+    arguments=(--config run_scripts/configs/grpo_demo.yaml)
+    if [[ ${SMOKE:-0} == 1 ]]; then
+        arguments=(--config run_scripts/configs/grpo_smoke.yaml)
+        "$python" -m thinker.cli demo-data --output "$output/data" --small
+    else
+        "$python" -m thinker.cli demo-data --output "$output/data"
+    fi
+    arguments+=("data.variables={DEMO_ROOT: '$(realpath "$output")/data'}" "data.cache=$output/cache")
+else
+    echo "set MODEL, TRAIN_JSONL and VIDEO_ROOT together, or none of them for the demo" >&2
+    exit 2
+fi
+
+launch=("$python" -m thinker.cli)
+if [[ ${NUM_PROCESSES:-1} -gt 1 || -n ${ACCELERATE_CONFIG:-} ]]; then
+    launch=("$python" -m accelerate.commands.launch)
+    if [[ -n ${ACCELERATE_CONFIG:-} ]]; then launch+=(--config_file "$ACCELERATE_CONFIG"); fi
+    launch+=(--num_processes "${NUM_PROCESSES:-1}" -m thinker.cli)
+fi
+exec "${launch[@]}" train "${arguments[@]}" "output_dir=$output" "$@"
