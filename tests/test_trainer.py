@@ -16,8 +16,8 @@ from trl import GRPOConfig, GRPOTrainer
 from rewards import build_reward
 from thinker.policies import load_policy
 from thinker.rollout.base import Completion
+from thinker.rollout.hf import hf_rollout
 from thinker.samples import VideoSample
-from thinker.scorer import hf_rollout
 from thinker.trainer import ThinkerTrainer, WeightedReward
 
 GROUP = 2
@@ -52,12 +52,13 @@ class Scripted:
     """A rollout back end whose texts are given: one function for the videos, one for the copies."""
 
     name = "scripted"
+    reports_logprobs = False
 
     def __init__(self, tokenizer, own, perturbed, num_videos=NUM_VIDEOS):
         self.tokenizer, self.texts, self.num_videos = tokenizer, (own, perturbed), num_videos
 
     def sync(self, step):
-        pass
+        return {}
 
     def generate(self, requests, num_generations, sampling, seed):
         self.num_requests = len(requests)

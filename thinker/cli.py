@@ -89,6 +89,9 @@ def eval_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--num-workers", type=int, default=2, help="decoding processes")
+    parser.add_argument(
+        "--backend", choices=("hf", "vllm", "auto"), default="hf", help="what generates the answers"
+    )
     parser.set_defaults(run=_eval)
 
 
@@ -106,7 +109,7 @@ def _eval(args: argparse.Namespace) -> int:
     sets = [
         eval_set_from_files(meta, root, scale) for meta, root in zip(args.meta, roots, strict=True)
     ]
-    scorer = QualityScorer.from_pretrained(args.model)
+    scorer = QualityScorer.from_pretrained(args.model, backend=args.backend)
     table = evaluate_sets(
         scorer,
         sets,

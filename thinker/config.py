@@ -91,13 +91,48 @@ class RewardSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSettings:
-    """backend: "hf", "vllm" or "auto" (vLLM where it is installed and usable)."""
+    """Where completions come from (docs/rollouts.md).
+
+    backend: "hf", "vllm" or "auto" (vLLM where it is installed and usable). The rest is for vLLM.
+    mode: "colocate" (an engine in the training process) or "server" (a running `vllm serve`).
+    memory_share: of the GPU's memory that a colocated engine takes, weights and cache together.
+    sleep: a colocated engine gives that memory back between rollout phases (GPU only).
+    timeout_seconds: an engine that takes longer for one call is lost. server_url: of mode "server".
+    push: how weights reach a server, "disk" (through sync_folder, a folder that trainer and server
+    both see) or "nccl" (GPUs only).
+    """
 
     backend: str = "auto"
+    mode: str = "colocate"
+    memory_share: float = 0.3
+    sleep: bool = True
+    timeout_seconds: float = 1800.0
+    server_url: str | None = None
+    push: str = "disk"
+    sync_folder: str | None = None
 
     def __post_init__(self):
-        if self.backend not in ("auto", "hf", "vllm"):
-            raise ValueError(f"rollout.backend is {self.backend!r}, expected auto, hf or vllm")
+        choices = {
+            "backend": ("auto", "hf", "vllm"),
+            "mode": ("colocate", "server"),
+            "push": ("disk", "nccl"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"rollout.{name} is {getattr(self, name)!r}, expected one of {allowed}"
+                )
+        if not 0 < self.memory_share < 1:
+            raise ValueError(f"rollout.memory_share is {self.memory_share}, expected 0 to 1")
+        if self.timeout_seconds <= 0:
+            raise ValueError(f"rollout.timeout_seconds is {self.timeout_seconds}, expected above 0")
+        if self.mode == "server" and self.server_url is None:
+            raise ValueError("rollout.mode is server, but rollout.server_url is not set")
+        if self.mode == "server" and self.push == "disk" and self.sync_folder is None:
+            raise ValueError(
+                "rollout.push is disk, but rollout.sync_folder is not set; name a folder that the "
+                "trainer and the server both see, or use push=nccl"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

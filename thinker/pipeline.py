@@ -30,8 +30,10 @@ from thinker.plots import plot_curves, read_metrics
 from thinker.policies import Policy, load_policy
 from thinker.policies.inputs import ClipConfig
 from thinker.rollout.base import Rollout
+from thinker.rollout.build import build_rollout
+from thinker.rollout.hf import hf_rollout
 from thinker.samples import VideoSample
-from thinker.scorer import QualityScorer, hf_rollout
+from thinker.scorer import QualityScorer
 from thinker.sft import calibrate_slowfast, train_supervised, warm_start_lessons
 from thinker.synthetic import DISTORTIONS
 from thinker.tiny import TinySize, tiny_policy
@@ -249,13 +251,20 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy
         ],
         samples=data.train,
         read_clip=data.reader,
-        rollout=lambda model: hf_rollout(dataclasses.replace(policy, model=model)),
+        rollout=lambda model: build_rollout(
+            config.rollout,
+            dataclasses.replace(policy, model=model),
+            max_new_tokens=args.max_completion_length,
+        ),
         perturbations=config.perturbations,
         evaluate_policy=partial(_metrics_of, data=data, config=config),
         peft_config=lora_config(config),
         callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
     )
-    trainer.train()
+    try:
+        trainer.train()
+    finally:
+        trainer.rollout.close()
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
@@ -263,13 +272,18 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy
 
 
 def grpo_args(config: RunConfig) -> GRPOConfig:
-    """TRL's configuration with the run's seed and folder."""
+    """TRL's configuration with the run's seed and folder.
+
+    vLLM's float32 logprobs equal the trainer's (tests/test_rollout_vllm.py), so the correction for
+    their difference, which costs a forward pass a batch, is on by default in half precision only.
+    """
     return GRPOConfig(
         **{
             "output_dir": config.output_dir,
             "seed": config.seed,
             "dataloader_num_workers": config.data.num_workers,
             "report_to": ["tensorboard"],
+            "vllm_importance_sampling_correction": config.model.dtype != "float32",
             **numbers(GRPOConfig, config.grpo),
         }
     )

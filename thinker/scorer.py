@@ -14,7 +14,7 @@ import torch
 from rewards import Answer, parse_answer
 from thinker.policies import Policy, load_policy
 from thinker.rollout.base import EncodedPrompt, Rollout, Sampling, encode_prompts
-from thinker.rollout.hf import HfRollout
+from thinker.rollout.build import scoring_rollout
 from thinker.video import Clip, ClipSpec, VideoError, read_clip
 
 OK, INVALID_ANSWER = "ok", "invalid_answer"
@@ -51,19 +51,26 @@ class QualityScorer:
     """
 
     def __init__(
-        self, policy: Policy, rollout: Rollout | None = None, *, max_new_tokens: int = 1024
+        self,
+        policy: Policy,
+        rollout: Rollout | None = None,
+        *,
+        max_new_tokens: int = 1024,
+        backend: str = "hf",
     ):
         self.policy = policy
-        self.rollout = rollout or hf_rollout(policy)
+        self.rollout = rollout or scoring_rollout(policy, backend, max_new_tokens=max_new_tokens)
         self.sampling = Sampling(max_new_tokens=max_new_tokens, temperature=0.0)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, max_new_tokens: int = 1024) -> "QualityScorer":
+    def from_pretrained(
+        cls, folder: str | Path, *, max_new_tokens: int = 1024, backend: str = "hf"
+    ) -> "QualityScorer":
         """Load a saved policy; on a GPU in bfloat16, else in float32 on the CPU."""
         on_gpu = torch.cuda.is_available()
         policy = load_policy(folder, dtype=torch.bfloat16 if on_gpu else torch.float32)
         policy.model.to("cuda" if on_gpu else "cpu").eval()
-        return cls(policy, max_new_tokens=max_new_tokens)
+        return cls(policy, max_new_tokens=max_new_tokens, backend=backend)
 
     @property
     def clip_spec(self) -> ClipSpec:
@@ -110,15 +117,6 @@ class QualityScorer:
         return self.policy.processor.batch_decode(
             [group[0].token_ids for group in groups], skip_special_tokens=True
         )
-
-
-def hf_rollout(policy: Policy) -> HfRollout:
-    """The transformers back end for a loaded policy."""
-    config = policy.model.generation_config
-    declared = config.eos_token_id
-    declared = declared if isinstance(declared, list) else [declared]
-    eos = [i for i in dict.fromkeys([policy.tokenizer.eos_token_id, *declared]) if i is not None]
-    return HfRollout(policy.model, policy.tokenizer.pad_token_id, eos)
 
 
 def failed(path: Path, error: VideoError) -> Prediction:

@@ -14,7 +14,6 @@ What differs from TRL, method by method:
 Losses, advantages, KL, optimisation, logging and checkpoints are TRL's.
 """
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from thinker.perturb import choose_perturbation, perturb_clip, perturbation_seed
 from thinker.policies import Policy
 from thinker.rollout.base import Rollout, Sampling, encode_prompts, to_device
 from thinker.samples import VideoSample
+from thinker.seeds import derive_seed
 from thinker.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.video import Clip
 
@@ -98,6 +98,9 @@ class ThinkerTrainer(GRPOTrainer):
             enable_shared_prompt(reference)
         self.policy = replace(policy, model=self.core)
         self.rollout = rollout(self.core)
+        # From here on TRL reads it as "completions come with the logprobs they were drawn with", as
+        # its importance-sampling correction needs; set earlier, it would start its own engine.
+        self.use_vllm = self.rollout.reports_logprobs
         self._evaluate_policy = evaluate_policy
         self._rows: list[dict[str, Any]] = []  # of the generation batch at hand
         self._scored_clips: list[Clip] = []  # one a row of the tensors being scored
@@ -138,7 +141,7 @@ class ThinkerTrainer(GRPOTrainer):
             gather_deepspeed3_params=self.args.ds3_gather_for_generation,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ):
-            self.rollout.sync(self.state.global_step)
+            self._sync_rollout("train")
             requests = encode_prompts(self.policy, clips)
             seed = derive_seed(
                 self.args.seed, self.state.global_step, self._step, self.accelerator.process_index
@@ -150,7 +153,12 @@ class ThinkerTrainer(GRPOTrainer):
             self._tokenizer.decode(completion.token_ids, skip_special_tokens=True)
             for completion in perturbed
         ]
-        return [completion.token_ids for completion in own], None
+        logprobs = [completion.logprobs for completion in own] if self.use_vllm else None
+        return [completion.token_ids for completion in own], logprobs
+
+    def _sync_rollout(self, mode: str) -> None:
+        for name, value in self.rollout.sync(self.state.global_step).items():
+            self._metrics[mode][f"rollout/{name}"].append(value)
 
     def _perturb(self, row: dict[str, Any]) -> Clip:
         """The perturbed copy of a row's video; its kind and map follow from (seed, step,
@@ -312,7 +320,7 @@ class ThinkerTrainer(GRPOTrainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Held-out SRCC and PLCC of greedy answers, logged as `eval_*`."""
         assert self._evaluate_policy is not None, "eval_strategy is set without evaluate_policy"
-        self.rollout.sync(self.state.global_step)
+        self._sync_rollout("eval")
         scores = self._evaluate_policy(self.policy, self.rollout)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
@@ -353,15 +361,6 @@ class _ClipColumn:
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         clips = {path: self.read_clip(Path(path)) for path in dict.fromkeys(batch["path"])}
         return {**batch, "clip": [clips[path] for path in batch["path"]]}
-
-
-def derive_seed(*parts: int) -> int:
-    """A 63-bit seed from integers, the same on every machine.
-
-    Example: `derive_seed(0, 1) != derive_seed(1, 0)`.
-    """
-    digest = hashlib.sha256(repr(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
 
 
 def _finite(value: float) -> float | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -113,6 +114,17 @@ def backbone_name(config) -> str:
     raise ValueError(
         f"no policy for model_type {config.model_type!r}; a checkpoint must be one of {known}"
     )
+
+
+def plain_config(config):
+    """The configuration of the plain transformers checkpoint inside a policy: ours without motion
+    and clip settings, its architecture named."""
+    backbone = BACKBONES[backbone_name(config)]
+    ours = ("model_type", "motion_config", "clip_config", "auto_map")
+    values = {key: value for key, value in config.to_dict().items() if key not in ours}
+    plain = CONFIG_MAPPING[backbone.plain_type](**values)
+    plain.architectures = [_host(backbone.model).__name__]
+    return plain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,6 +131,11 @@ class MotionBackbone(nn.Module):
         features = torch.cat([media_embeds[i] for i in rows]).to(inputs_embeds)
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features)
 
+    def media_grids(self, media_inputs: dict[str, Any]) -> torch.Tensor | None:
+        """Grids (t, h, w) of all items of all videos in prompt order, (items, 3); None where
+        positions do not depend on them."""
+        return None
+
     def begin_generation(self, position_offsets: torch.Tensor) -> None:
         """Told before `generate` continues from a cache: (R,) next position minus prompt length.
 

@@ -68,6 +68,15 @@ class PolicyInputs:
         """Visual tokens of each slot of the clip."""
         raise NotImplementedError
 
+    def max_slot_tokens(self) -> int:
+        """Visual tokens of the largest slot that a clip can have."""
+        raise NotImplementedError
+
+    def max_prompt_tokens(self) -> int:
+        """Upper bound on the length of a scoring prompt."""
+        num_slots = -(-self.clip_config.num_keyframes // self.pair)
+        return len(self._build_prompt_ids((self.max_slot_tokens(),) * num_slots, prompts.SCORING))
+
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         """Placeholder text of one slot."""
         raise NotImplementedError
@@ -112,6 +121,9 @@ class InternVLInputs(PolicyInputs):
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
         return (self.image_seq_length,) * len(clip.keyframes_KCHW)
 
+    def max_slot_tokens(self) -> int:
+        return self.image_seq_length
+
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         tokenizer = self.tokenizer
         placeholders = self.image_token * (num_visual + num_motion)
@@ -147,6 +159,9 @@ class Qwen2_5_VLInputs(PolicyInputs):
         num_frames, _, height, width = clip.keyframes_KCHW.shape
         tokens = (height // self.size_factor) * (width // self.size_factor)
         return (tokens,) * -(-num_frames // self.pair)  # an odd last frame is doubled
+
+    def max_slot_tokens(self) -> int:
+        return max(1, self.clip_config.max_pixels // self.size_factor**2)
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         runs = [n for n in (num_visual, num_motion) if n]

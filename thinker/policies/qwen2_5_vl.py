@@ -58,15 +58,16 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
         item = image_grid_thw.new_tensor([[1, 2, 2 * tokens]])
         return torch.cat([torch.cat([grids, item]) for grids in image_grid_thw.split(every)])
 
+    def media_grids(self, media_inputs: dict[str, Any]) -> torch.Tensor:
+        return self.item_grids(media_inputs["image_grid_thw"], media_inputs["num_slots"])
+
     def prompt_positions(self, input_ids, attention_mask, media_inputs) -> PromptPositions:
         """M-RoPE positions by transformers' `get_rope_index`; rows show the videos of
         `media_inputs` in order, one each."""
         ids, deltas = self.get_rope_index(
             input_ids,
             mm_token_type_ids=(input_ids == self.config.image_token_id).int(),
-            image_grid_thw=self.item_grids(
-                media_inputs["image_grid_thw"], media_inputs["num_slots"]
-            ),
+            image_grid_thw=self.media_grids(media_inputs),
             attention_mask=attention_mask,
         )
         return PromptPositions(ids=ids, next=attention_mask.sum(-1) + deltas.squeeze(1))

@@ -4,6 +4,7 @@ The policy encodes each video once (`encode_prompts`); a back end gets token ids
 that stand at their placeholders, and returns completions. It never sees pixels.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,19 +15,29 @@ from thinker.policies import Policy
 from thinker.video import Clip
 
 
+class RolloutError(RuntimeError):
+    """A back end failed: its engine died, did not answer in time, or disagrees with the trainer."""
+
+
+class RolloutStartError(RolloutError):
+    """A back end cannot be used here at all; the message says why in one sentence."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncodedPrompt:
     """One prompt with its video already encoded.
 
-    token_ids: P ids, placeholders expanded. embeds: (S, D), one row a placeholder, in order, no
-    gradient. positions: (P,), or (3, P) for M-RoPE. next_position: that of the first completion
-    token.
+    token_ids: P ids, placeholders expanded; a run of placeholders is one item (a frame, or a motion
+    item). embeds: (S, D), one row a placeholder, in order, no gradient. positions: (P,), or (3, P)
+    for M-RoPE. next_position: that of the first completion token. item_grids: (items, 3), the
+    (t, h, w) that M-RoPE positions follow from; None for plain positions.
     """
 
     token_ids: list[int]
     embeds: torch.Tensor
     positions: torch.Tensor
     next_position: int
+    item_grids: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +67,10 @@ class Completion:
 
 
 class Rollout(Protocol):
-    """A rollout back end."""
+    """A rollout back end. reports_logprobs: completions carry the logprobs they were drawn with."""
 
     name: str
+    reports_logprobs: bool
 
     def generate(
         self,
@@ -71,8 +83,13 @@ class Rollout(Protocol):
         completions."""
         ...
 
-    def sync(self, step: int) -> None:
-        """Make the back end use the trainer's present weights."""
+    def sync(self, step: int) -> Mapping[str, float]:
+        """Make the back end use the trainer's present weights, those of `step`; figures for the
+        log."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the back end holds; it cannot be used afterwards."""
         ...
 
 
@@ -90,15 +107,24 @@ def encode_prompts(
         embeds = backbone.encode_media(**media)
         ids = torch.tensor([inputs.prompt_ids(clips[i], question) for i in group], device=device)
         positions = backbone.prompt_positions(ids, torch.ones_like(ids), media)
+        grids = backbone.media_grids(media)
         for j, i in enumerate(group):
             prompt = EncodedPrompt(
                 token_ids=ids[j].tolist(),
                 embeds=embeds[j],
                 positions=positions.ids[..., j, :],
                 next_position=int(positions.next[j]),
+                item_grids=None if grids is None else grids.view(len(group), -1, 3)[j],
             )
             encoded.append((i, prompt))
     return [prompt for _, prompt in sorted(encoded, key=lambda pair: pair[0])]
+
+
+def eos_token_ids(policy: Policy) -> list[int]:
+    """Ids that end a completion: the tokenizer's and those the checkpoint declares."""
+    declared = policy.model.generation_config.eos_token_id
+    declared = declared if isinstance(declared, list) else [declared]
+    return [i for i in dict.fromkeys([policy.tokenizer.eos_token_id, *declared]) if i is not None]
 
 
 def to_device(inputs: dict, device) -> dict:

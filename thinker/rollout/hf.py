@@ -7,7 +7,8 @@ A prompt is forwarded once; its cache is then repeated for the G completions, so
 import torch
 from transformers import GenerationConfig
 
-from thinker.rollout.base import Completion, EncodedPrompt, Sampling, left_pad
+from thinker.policies import Policy
+from thinker.rollout.base import Completion, EncodedPrompt, Sampling, eos_token_ids, left_pad
 
 ROWS_AT_ONCE = 512
 """Completions generated in one batch; bounds the memory of the key/value cache."""
@@ -15,14 +16,19 @@ ROWS_AT_ONCE = 512
 
 class HfRollout:
     name = "hf"
+    reports_logprobs = False
 
     def __init__(self, model, pad_token_id: int, eos_token_ids: list[int]):
         self.model = model
         self.pad_token_id = pad_token_id
         self.eos_token_ids = eos_token_ids
 
-    def sync(self, step: int) -> None:
+    def sync(self, step: int) -> dict[str, float]:
         """Nothing to do: the model generates itself."""
+        return {}
+
+    def close(self) -> None:
+        """Nothing to give back."""
 
     def generate(
         self,
@@ -109,3 +115,8 @@ class HfRollout:
             if token in self.eos_token_ids:
                 return row[: i + 1]
         return row
+
+
+def hf_rollout(policy: Policy) -> HfRollout:
+    """The transformers back end for a loaded policy."""
+    return HfRollout(policy.model, policy.tokenizer.pad_token_id, eos_token_ids(policy))

@@ -1,0 +1,66 @@
+"""The oracle of the rollout tests: one plain forward a completion, from pixels, no cache."""
+
+import dataclasses
+
+import torch
+from policy_factory import SIZE, random_clip, small_policy
+
+from thinker.policies import Policy
+
+# vLLM's attention on a CPU needs heads of 32 or more.
+ENGINE_SIZE = dataclasses.replace(SIZE, width=64)
+
+
+def engine_policy(backbone: str, *, amplify: float = 3.0, **changes) -> Policy:
+    """A tiny amplified policy that vLLM can run on a CPU; `changes` are fields of TinySize."""
+    size = dataclasses.replace(ENGINE_SIZE, **changes)
+    policy = small_policy(backbone, amplify=amplify, size=size)
+    policy.model.eval()
+    return policy
+
+
+def clips_of(policy: Policy, count: int = 2, *, seed: int = 0) -> list:
+    """Clips of noise; Qwen2.5-VL's differ in frame size."""
+    sizes = [(40, 40)] * count
+    if policy.inputs.resize == "smart":
+        sizes = [(40, 40), (20, 60), (40, 20), (20, 20)][:count]
+    return [
+        random_clip(policy, seed + i, height=height, width=width)
+        for i, (height, width) in enumerate(sizes)
+    ]
+
+
+@torch.no_grad()
+def plain_logprobs(policy: Policy, clip, completion_ids: list[int], temperature: float = 1.0):
+    """Logprobs (C, V) of every next token after the clip's prompt and each completion prefix."""
+    backbone = policy.model.model
+    prompt = torch.tensor([policy.inputs.prompt_ids(clip)])
+    media = policy.inputs.media_inputs([clip])
+    positions = backbone.prompt_positions(prompt, torch.ones_like(prompt), media)
+    tail = positions.next.unsqueeze(1) + torch.arange(len(completion_ids))
+    if positions.ids.dim() == 3:
+        tail = tail.expand(3, -1, -1)
+    ids = torch.cat([prompt, torch.tensor([completion_ids], dtype=torch.long)], dim=1)
+    output = policy.model(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        position_ids=torch.cat([positions.ids, tail], dim=-1),
+        media_inputs=media,
+        use_cache=False,
+    )
+    return (output.logits[0, prompt.shape[1] - 1 : -1] / temperature).log_softmax(-1)
+
+
+def logprobs_of(policy: Policy, clip, completion_ids: list[int], temperature: float = 1.0):
+    """Logprob of each token of one completion."""
+    table = plain_logprobs(policy, clip, completion_ids, temperature)
+    return table.gather(-1, torch.tensor(completion_ids).unsqueeze(-1)).squeeze(-1)
+
+
+def largest_difference(policy: Policy, clips: list, groups: list) -> float:
+    """Between the logprobs that completions came with and the oracle's."""
+    return max(
+        (torch.tensor(c.logprobs) - logprobs_of(policy, clip, c.token_ids)).abs().max().item()
+        for clip, group in zip(clips, groups, strict=True)
+        for c in group
+    )

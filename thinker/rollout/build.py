@@ -1,0 +1,39 @@
+"""Which back end generates: `rollout.backend` of the run configuration, resolved and logged."""
+
+import logging
+
+from thinker.config import RolloutSettings
+from thinker.policies import Policy
+from thinker.rollout.base import Rollout, RolloutStartError
+from thinker.rollout.hf import hf_rollout
+
+logger = logging.getLogger(__name__)
+
+
+def build_rollout(settings: RolloutSettings, policy: Policy, *, max_new_tokens: int) -> Rollout:
+    """The back end of a policy; it holds the policy's weights only after its first `sync`.
+
+    "auto" takes vLLM where it starts and transformers otherwise, and logs which; "vllm" raises
+    RolloutStartError instead. max_new_tokens: the longest completion that will be asked for.
+    """
+    if settings.backend == "hf":
+        return hf_rollout(policy)
+    from thinker.rollout.vllm import VllmRollout
+
+    try:
+        rollout = VllmRollout.start(policy, settings, max_new_tokens=max_new_tokens)
+    except RolloutStartError as error:
+        if settings.backend == "vllm":
+            raise
+        logger.warning("rollouts by transformers (hf): %s", error)
+        return hf_rollout(policy)
+    logger.info("rollouts by vLLM, %s", settings.mode)
+    return rollout
+
+
+def scoring_rollout(policy: Policy, backend: str, *, max_new_tokens: int) -> Rollout:
+    """The back end of a policy that is not trained, ready to generate."""
+    settings = RolloutSettings(backend=backend)
+    rollout = build_rollout(settings, policy, max_new_tokens=max_new_tokens)
+    rollout.sync(step=0)
+    return rollout
