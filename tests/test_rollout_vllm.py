@@ -2,25 +2,39 @@
 weights, so that a wrong position, a stale weight or a stale embedding cannot hide."""
 
 import dataclasses
+import json
+import os
 import random
+import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
+import urllib.request
+from contextlib import suppress
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from policy_factory import BACKBONES, small_policy
+from policy_factory import BACKBONES, random_clip, small_policy
 from rollout_oracle import clips_of, engine_policy, largest_difference, logprobs_of
+from trl import GRPOConfig
 
 from thinker.config import RolloutSettings
 from thinker.perturb import perturb_clip
+from thinker.policies import load_policy
 from thinker.rollout.base import RolloutError, RolloutStartError, Sampling, encode_prompts
 from thinker.rollout.build import build_rollout
-from thinker.rollout.engine_folder import language_weights
+from thinker.rollout.engine_folder import language_weights, write_engine_folder
 from thinker.rollout.hf import hf_rollout
+from thinker.rollout.server import generate_body
 from thinker.rollout.vllm import ColocatedEngine, EngineResult, VllmRollout, check_installed
+from thinker.samples import VideoSample
+from thinker.scorer import QualityScorer
+from thinker.trainer import ThinkerTrainer, WeightedReward
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
@@ -57,10 +71,11 @@ VARIANTS = [
     ("internvl3", {}),
     ("internvl3", {"num_keyframes": 1}),
     ("internvl3", {"num_keyframes": 12, "num_motion_frames": 24}),
-    ("internvl3", {"motion_mode": "pooled"}),
+    ("internvl3", {"num_keyframes": 6, "motion_mode": "pooled"}),
     ("internvl3", {"motion_mode": "none"}),
     ("qwen2_5_vl", {}),
-    ("qwen2_5_vl", {"num_keyframes": 1, "motion_mode": "pooled"}),
+    ("qwen2_5_vl", {"num_keyframes": 1, "motion_mode": "none"}),
+    ("qwen2_5_vl", {"num_keyframes": 7, "motion_mode": "pooled"}),
     ("qwen2_5_vl", {"num_keyframes": 12, "num_motion_frames": 24}),
     ("qwen2_5_vl", {"motion_mode": "none"}),
 ]
@@ -78,7 +93,7 @@ def test_logprobs_equal_the_policys_own_forward(engines, backbone, changes):
     assert [len(group) for group in groups] == [3] * 4
     assert len({tuple(c.token_ids) for group in groups for c in group}) == 12
     assert largest_difference(policy, clips, groups) < EXACT
-    if changes != {"num_keyframes": 1, "motion_mode": "pooled"}:  # one frame has no order
+    if changes != {"num_keyframes": 1, "motion_mode": "none"}:  # one frame has no order
         # and the copies are seen: under the videos' own prompts their completions score differently
         assert largest_difference(policy, [*clips[2:], *clips[:2]], groups) > 100 * EXACT
 
@@ -273,7 +288,6 @@ def tied():
 
 def test_a_tied_head_is_exact_before_and_after_training(tied):
     policy, engine, _, _ = tied
-    assert "lm_head.weight" not in dict(language_weights(policy.model))
     clips = clips_of(policy)
     rollout = synced(policy, engine)
     groups = rollout.generate(encode_prompts(policy, clips), 2, SAMPLING, seed=1)
@@ -368,3 +382,236 @@ def test_a_missing_or_foreign_vllm_is_named(monkeypatch):
     monkeypatch.setattr(vllm, "__version__", "0.29.1")
     with pytest.raises(RolloutStartError, match=r"vLLM 0\.29\.1 is installed, expected 0\.31"):
         check_installed()
+
+
+# A server: the request's form here without one, the rest in the slow test below
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_form_sent_to_a_server_gives_the_same_completions(engines, backbone, monkeypatch):
+    """`generate_body` as JSON, read back by vLLM's own server code, run by the engine here."""
+    policy = engine_policy(backbone)
+    requests = encode_prompts(policy, clips_of(policy))
+    rollout = synced(policy, engines(backbone))
+    direct = rollout.generate(requests, 2, SAMPLING, seed=1)
+    monkeypatch.setattr("thinker.rollout.vllm.engine_input", through_json)
+    sent = rollout.generate(requests, 2, SAMPLING, seed=1)
+    assert [[c.token_ids for c in group] for group in sent] == [
+        [c.token_ids for c in group] for group in direct
+    ]
+
+
+def through_json(request):
+    from vllm.entrypoints.scale_out.token_in_token_out.mm_features import mm_kwargs_from_features
+    from vllm.entrypoints.scale_out.token_in_token_out.protocol import GenerateRequest
+    from vllm.inputs import mm_input
+    from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
+
+    read = GenerateRequest.model_validate_json(json.dumps(generate_body(request)))
+    assert read.sampling_params.logit_bias == request.params["logit_bias"]  # not clipped to -100
+    ranges = [
+        PlaceholderRange(offset=place.offset, length=place.length)
+        for place in read.features.mm_placeholders["image"]
+    ]
+    items = MultiModalKwargsItems(mm_kwargs_from_features(read.features))
+    return mm_input(read.token_ids, items, read.features.mm_hashes, {"image": ranges})
+
+
+def test_a_server_that_is_not_there_is_one_clear_sentence(tmp_path):
+    settings = RolloutSettings(
+        backend="vllm",
+        mode="server",
+        server_url="http://127.0.0.1:9",
+        sync_folder=str(tmp_path),
+    )
+    with pytest.raises(RolloutStartError, match=r"no usable vLLM server: http://127.0.0.1:9"):
+        build_rollout(settings, engine_policy("internvl3"), max_new_tokens=8)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start `vllm serve` with the command of docs/rollouts.md; returns its address and process."""
+    processes = []
+
+    def start(policy):
+        write_engine_folder(policy, tmp_path / "engine", weights=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        flags = {
+            "--host": "127.0.0.1",
+            "--port": str(port),
+            "--dtype": "float32",
+            "--max-model-len": "1024",
+            "--limit-mm-per-prompt": '{"image": 0, "video": 0}',
+            "--logprobs-mode": "processed_logprobs",
+            "--generation-config": "vllm",
+            "--mm-processor-cache-gb": "0",
+        }
+        switches = ["--enable-mm-embeds", "--enable-scale-out", "--enforce-eager"]
+        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
+        arguments = [str(tmp_path / "engine"), *switches, *sum(flags.items(), ())]
+        environment = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+        with open(tmp_path / "server.log", "w") as log:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                env=os.environ | environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        processes.append(process)
+        return f"http://127.0.0.1:{port}", process
+
+    yield start
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(url, process, log, seconds=240):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert process.poll() is None, log.read_text()[-3000:]
+        with suppress(OSError), urllib.request.urlopen(url + "/health", timeout=5):
+            return
+        time.sleep(1)
+    pytest.fail("the server did not start: " + log.read_text()[-3000:])
+
+
+@pytest.mark.slow
+def test_a_real_server_generates_takes_weights_and_dies(serve, tmp_path):
+    """Over HTTP on the loopback: exact before and after a push through the folder; killed in
+    mid-rollout it is a RolloutError."""
+    policy = engine_policy("qwen2_5_vl")
+    url, process = serve(policy)
+    wait_for(url, process, tmp_path / "server.log")
+    settings = RolloutSettings(
+        backend="vllm",
+        mode="server",
+        server_url=url,
+        sync_folder=str(tmp_path / "weights"),
+        timeout_seconds=120.0,
+    )
+    rollout = build_rollout(settings, policy, max_new_tokens=8)
+    clips = clips_of(policy)
+    groups = rollout.generate(encode_prompts(policy, clips), 2, SAMPLING, seed=1)
+    assert largest_difference(policy, clips, groups) < EXACT
+    optimise(policy, list(policy.model.parts()))
+    assert rollout.sync(step=3)["probe_logp_difference"] < EXACT
+    groups = rollout.generate(encode_prompts(policy, clips), 2, SAMPLING, seed=1)
+    assert largest_difference(policy, clips, groups) < EXACT
+    assert list((tmp_path / "weights").iterdir()) == []  # nothing is left behind
+    threading.Timer(0.5, os.killpg, (process.pid, signal.SIGKILL)).start()
+    endless = Sampling(max_new_tokens=700)
+    with pytest.raises(RolloutError, match="did not answer"):
+        VllmRollout(policy, rollout.engine, eos=[]).generate(
+            encode_prompts(policy, clips * 8), 8, endless, seed=0
+        )
+
+
+# Training
+
+
+def trainer_with(policy, tmp_path, rollout, *, lora=False, **grpo):
+    policy.save(tmp_path / "start")
+    policy = load_policy(tmp_path / "start")
+    args = GRPOConfig(
+        **{
+            "output_dir": str(tmp_path / "run"),
+            "num_generations": 2,
+            "per_device_train_batch_size": 4,
+            "max_completion_length": 8,
+            "max_steps": 3,
+            "learning_rate": 1e-2,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": [],
+            "bf16": False,
+            "gradient_checkpointing": False,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            **grpo,
+        }
+    )
+    Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    samples = [
+        VideoSample(
+            id=f"demo/{i}",
+            dataset="demo",
+            path=Path(f"/videos/{i}.mp4"),
+            mos=1.0 + i,
+            target=1.0 + i,
+            content=str(i),
+        )
+        for i in range(4)
+    ]
+    peft_config = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
+    return ThinkerTrainer(
+        policy=policy,
+        args=args,
+        rewards=[WeightedReward(reward=LengthOfAnswer())],
+        samples=samples,
+        read_clip=lambda path: random_clip(policy, int(path.stem)),
+        rollout=lambda model: rollout(dataclasses.replace(policy, model=model)),
+        perturbations=("reverse",),
+        peft_config=peft_config if lora else None,
+    )
+
+
+class LengthOfAnswer:
+    """A reward that random completions differ in; it asks for perturbed copies too."""
+
+    name = "length"
+    needs_perturbed = True
+
+    def __call__(self, completions, perturbed_completions, **columns):
+        assert len(perturbed_completions) == len(completions)
+        return [float(len(text)) for text in completions]
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_three_steps_of_training(engines, tmp_path, backbone, lora):
+    """Every step pushes, probes and rolls out; the importance ratio between the engine's logprobs
+    and the trainer's scoring forward is 1 because they agree."""
+    engine = engines(backbone)
+    trainer = trainer_with(
+        engine_policy(backbone, amplify=1.0),
+        tmp_path,
+        lambda policy: VllmRollout(policy, engine),
+        lora=lora,
+        vllm_importance_sampling_correction=True,
+    )
+    before = {name: tensor.clone() for name, tensor in trainer.core.state_dict().items()}
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert len(logs) == 3
+    for log in logs:
+        assert log["rollout/probe_logp_difference"] < EXACT
+        assert log["sampling/sampling_logp_difference/max"] < 1e-3
+        assert log["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-3)
+    moved = [n for n, t in trainer.core.state_dict().items() if not torch.equal(t, before[n])]
+    assert any("language_model" in name for name in moved)
+
+
+def test_scoring_through_the_engine_equals_transformers(engines):
+    policy = engine_policy("internvl3")
+    clips = clips_of(policy)
+    rollout = synced(policy, engines("internvl3"))
+    ours = QualityScorer(policy, rollout, max_new_tokens=12).score_clips(clips)
+    theirs = QualityScorer(policy, max_new_tokens=12).score_clips(clips)
+    assert [p.completion for p in ours] == [p.completion for p in theirs]
+
+
+def test_the_scorer_takes_the_backend_by_name():
+    policy = engine_policy("internvl3")
+    scorer = QualityScorer(policy, backend="vllm", max_new_tokens=12)
+    try:
+        assert scorer.rollout.name == "vllm"
+        clips = clips_of(policy)
+        theirs = QualityScorer(policy, backend="hf", max_new_tokens=12).score_clips(clips)
+        assert [p.completion for p in scorer.score_clips(clips)] == [p.completion for p in theirs]
+    finally:
+        scorer.rollout.close()

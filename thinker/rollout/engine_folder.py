@@ -23,8 +23,9 @@ WEIGHTS_FILE = "model.safetensors"
 def write_engine_folder(policy: Policy, folder: str | Path, *, weights: bool) -> None:
     """Write configuration, tokenizer and processor; with `weights`, the language model too."""
     config = plain_config(policy.model.config)
-    config.tie_word_embeddings = has_tied_head(policy.model)
-    config.get_text_config().tie_word_embeddings = config.tie_word_embeddings
+    # vLLM 0.31 on a CPU keeps a packed copy of a tied head, which no reload reaches; a head of its
+    # own is pushed like every other weight.
+    config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
     config.save_pretrained(folder)
     policy.processor.save_pretrained(folder)
     if weights:
@@ -35,11 +36,6 @@ def save_language_weights(model, folder: str | Path) -> None:
     """Write `language_weights` as one safetensors file."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in language_weights(model)}
     save_file(tensors, Path(folder) / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-def has_tied_head(model) -> bool:
-    """Whether the LM head is the embedding matrix itself."""
-    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def trains_language(model) -> bool:
@@ -55,8 +51,8 @@ def trains_language(model) -> bool:
 def language_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and tensors of a plain checkpoint's language model, one at a time.
 
-    LoRA layers come merged (the model itself is left alone); a tied head is left out, because the
-    engine ties it itself. Sharded tensors are gathered: every process must iterate to the end.
+    LoRA layers come merged (the model itself is left alone), a tied head as a tensor of its own.
+    Sharded tensors are gathered: every process must iterate to the end.
     """
     merged_layers = []
     for name, module in model.named_modules():
@@ -65,12 +61,12 @@ def language_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
             yield f"{name}.weight", _merged_weight(name, module)
             if module.get_base_layer().bias is not None:
                 yield f"{name}.bias", _whole(module.get_base_layer().bias)
-    tied = has_tied_head(model)
     for name, parameter in model.named_parameters():
-        if not name.startswith(LANGUAGE_PREFIXES) or name.startswith(tuple(merged_layers)):
-            continue
-        if not (tied and name == "lm_head.weight"):
+        if name.startswith(LANGUAGE_PREFIXES) and not name.startswith(tuple(merged_layers)):
             yield name, _whole(parameter)
+    head = model.get_output_embeddings().weight
+    if head is model.get_input_embeddings().weight:
+        yield "lm_head.weight", _whole(head).clone()
 
 
 def _merged_weight(name: str, layer) -> torch.Tensor:

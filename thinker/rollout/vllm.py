@@ -407,6 +407,8 @@ class ColocatedEngine:
                 params = SamplingParams(**request.params, output_kind=RequestOutputKind.FINAL_ONLY)
                 engine.add_request(name, engine_input(request), params)
             while engine.has_unfinished_requests():
+                if self._thread.late is not None:  # nobody waits for it any more
+                    raise RolloutError(self._thread.late)
                 for output in engine.step():
                     if output.finished:
                         finished[output.request_id] = output
@@ -526,13 +528,13 @@ class _EngineThread:
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
-        self._late: str | None = None
+        self.late: str | None = None
         threading.Thread(target=self._work, name="vllm-engine", daemon=True).start()
 
     def call(self, function: Callable[[], Any], timeout_seconds: float, what: str) -> Any:
         """The function's result or exception; RolloutError when it takes too long."""
-        if self._late is not None:
-            raise RolloutError(f"the engine is lost: {self._late}")
+        if self.late is not None:
+            raise RolloutError(f"the engine is lost: {self.late}")
         future: Future = Future()
         self._calls.put((function, future))
         try:
@@ -540,8 +542,8 @@ class _EngineThread:
         except TimeoutError:
             if future.done():
                 raise
-            self._late = f"{what} took more than {timeout_seconds:g} s"
-            raise RolloutError(f"vLLM: {self._late}") from None
+            self.late = f"{what} took more than {timeout_seconds:g} s"
+            raise RolloutError(f"vLLM: {self.late}") from None
 
     def stop(self) -> None:
         """End the thread once its calls are done."""
