@@ -13,6 +13,7 @@ trainer.
 """
 
 import functools
+import gc
 import logging
 import os
 import queue
@@ -340,6 +341,11 @@ def engine_input(request: EngineRequest):
     )
 
 
+_live_engines: set["ColocatedEngine"] = set()
+"""Engines of one process share vLLM's process groups, which shutting any of them down destroys:
+only the last one to be closed does it."""
+
+
 class ColocatedEngine:
     """vLLM in this process, beside the model that is trained.
 
@@ -362,8 +368,9 @@ class ColocatedEngine:
             raise RolloutStartError(
                 f"the vLLM engine did not start ({type(error).__name__}: {_first_line(error)})"
             ) from error
+        _live_engines.add(self)
         self._asleep = False
-        self._sleep()
+        self._thread.call(self._sleep, self.timeout_seconds, "putting the engine to sleep")
 
     def run(self, requests: Sequence[EngineRequest]) -> list[EngineResult]:
         """See `Engine.run`."""
@@ -441,8 +448,12 @@ class ColocatedEngine:
             self._asleep = True
 
     def _shut_down(self) -> None:
-        self._llm.llm_engine.engine_core.shutdown()
-        self._llm = None
+        _live_engines.discard(self)
+        core, self._llm = self._llm.llm_engine.engine_core, None
+        if not _live_engines:
+            core.shutdown()
+        del core
+        gc.collect()  # vLLM's objects hold each other, and the memory
 
 
 def _result(output) -> EngineResult:
