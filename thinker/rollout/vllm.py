@@ -341,11 +341,6 @@ def engine_input(request: EngineRequest):
     )
 
 
-_live_engines: set["ColocatedEngine"] = set()
-"""Engines of one process share vLLM's process groups, which shutting any of them down destroys:
-only the last one to be closed does it."""
-
-
 class ColocatedEngine:
     """vLLM in this process, beside the model that is trained.
 
@@ -368,7 +363,6 @@ class ColocatedEngine:
             raise RolloutStartError(
                 f"the vLLM engine did not start ({type(error).__name__}: {_first_line(error)})"
             ) from error
-        _live_engines.add(self)
         self._asleep = False
         self._thread.call(self._sleep, self.timeout_seconds, "putting the engine to sleep")
 
@@ -448,12 +442,17 @@ class ColocatedEngine:
             self._asleep = True
 
     def _shut_down(self) -> None:
-        _live_engines.discard(self)
-        core, self._llm = self._llm.llm_engine.engine_core, None
-        if not _live_engines:
-            core.shutdown()
-        del core
-        gc.collect()  # vLLM's objects hold each other, and the memory
+        """Release the engine's workers, not the process groups: vLLM's own shutdown destroys those
+        of the whole process, the trainer's and other engines' included."""
+        client = self._llm.llm_engine.engine_core
+        client._finalizer.detach()  # else it is that shutdown, at garbage collection
+        client.engine_core.model_executor.shutdown()
+        client.engine_core.scheduler.shutdown()
+        self._llm = None
+        gc.unfreeze()  # vLLM freezes what it allocated, which would keep the memory
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _result(output) -> EngineResult:
