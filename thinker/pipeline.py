@@ -252,7 +252,7 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy
         rollout=lambda model: hf_rollout(dataclasses.replace(policy, model=model)),
         perturbations=config.perturbations,
         evaluate_policy=partial(_metrics_of, data=data, config=config),
-        peft_config=lora_config(config),
+        peft_config=lora_config(config, policy),
         callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
     )
     trainer.train()
@@ -286,7 +286,8 @@ def numbers(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def lora_config(config: RunConfig) -> LoraConfig | None:
+def lora_config(config: RunConfig, policy: Policy) -> LoraConfig | None:
+    """LoRA on the language model; the projectors (one may be new) are trained in full."""
     lora = config.model.lora
     if lora is None:
         return None
@@ -296,7 +297,7 @@ def lora_config(config: RunConfig) -> LoraConfig | None:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=rf".*language_model.*\.({modules})",
-        modules_to_save=None,
+        modules_to_save=list(policy.model.projector_names),
     )
 
 
@@ -305,7 +306,7 @@ def lora_config(config: RunConfig) -> LoraConfig | None:
 
 def held_out(policy: Policy, data: RunData, rollout: Rollout, config: RunConfig) -> Scores:
     """SRCC, PLCC and the share of valid answers, by held-out set; each video is scored once."""
-    max_new_tokens = grpo_args(config).max_completion_length
+    max_new_tokens = config.grpo.get("max_completion_length", GRPOConfig.max_completion_length)
     scorer = QualityScorer(policy, rollout, max_new_tokens=max_new_tokens)
     paths = dict.fromkeys(s.path for _, samples in data.eval_sets for s in samples)
     stream = scorer.score_stream((data.reader(path) for path in paths), batch_size=EVAL_BATCH)

@@ -18,6 +18,9 @@ OUTPUT_FORMAT = (
 )
 SCORING = f"{QUESTION} {OUTPUT_FORMAT}"
 
+SHORT_SCORING = "Rate the quality of this video from 1 to 5."
+"""For the tiny policies: with SCORING, two thirds of their prompt would be the question."""
+
 RECOGNITION = "What is the main distortion presented in this video?"
 
 LEVELS = ("bad", "poor", "fair", "good", "excellent")

@@ -30,7 +30,7 @@ class Lesson:
     """One supervised example."""
 
     path: Path
-    question: str
+    question: str | None  # None: the policy's own scoring question
     answer: str
 
 
@@ -74,7 +74,7 @@ def warm_start_lessons(
         low = 1.0 + 0.8 * prompts.LEVELS.index(level)
         score = f"{draw.uniform(low, low + 0.8):.2f}"
         answer = prompts.scoring_answer(reasoning_text(distortions[sample.id], level), score)
-        lessons.append(Lesson(path=sample.path, question=prompts.SCORING, answer=answer))
+        lessons.append(Lesson(path=sample.path, question=None, answer=answer))
     return lessons
 
 

@@ -58,8 +58,8 @@ class TinySize:
     vision_layers: int = 2
     frame_px: int = 80
     patch_px: int = 10
-    num_keyframes: int = 4
-    num_motion_frames: int = 32
+    num_keyframes: int = 3
+    num_motion_frames: int = 24
     motion_px: int = 48
     tokens_per_frame: int = 8
     slow_width: int = 16
@@ -86,6 +86,7 @@ def tiny_policy(
     tokenizer = train_tokenizer(backbone, texts)
     config, processor = build(size, tokenizer)
     config.eos_token_id = tokenizer.eos_token_id
+    config.scoring_question = prompts.SHORT_SCORING
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BACKBONES[backbone].model(config)
@@ -143,6 +144,7 @@ def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast
     corpus = [
         prompts.video_text([], prompts.SCORING),
         prompts.RECOGNITION,
+        prompts.SHORT_SCORING,
         "user\nassistant\nFrame1:\nMotion Feature:\n",
         prompts.scoring_answer(" ".join(prompts.LEVELS), "3.50"),
         *texts,

@@ -160,6 +160,8 @@ class MotionPolicy(nn.Module):
     get_output_embeddings: Callable[[], Any]
     post_init: Callable[[], None]
 
+    projector_names: tuple[str, ...]  # trained in full beside LoRA
+
     def parts(self) -> dict[str, nn.Module]:
         """Named parts for freezing, learning rates and reports."""
         raise NotImplementedError

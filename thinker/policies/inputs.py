@@ -46,6 +46,7 @@ class PolicyInputs:
         self.tokenizer = processor.tokenizer
         self.clip_config = ClipConfig(**config.clip_config)
         self.motion_config = MotionConfig.from_dict(config.motion_config)
+        self.question = config.scoring_question or prompts.SCORING
         self.image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)
         self._prompt_ids = lru_cache(maxsize=256)(self._build_prompt_ids)
 
@@ -72,10 +73,12 @@ class PolicyInputs:
         """Placeholder text of one slot."""
         raise NotImplementedError
 
-    def prompt_ids(self, clip: Clip, question: str = prompts.SCORING) -> list[int]:
-        """Token ids of the chat prompt for one clip, placeholders expanded, ready for a
-        completion."""
-        return list(self._prompt_ids(self.slot_tokens(clip), question))
+    def prompt_ids(self, clip: Clip, question: str | None = None) -> list[int]:
+        """Token ids of the chat prompt for one clip, placeholders expanded, ready for a completion.
+
+        question: None asks for a score, in the words the policy was trained with.
+        """
+        return list(self._prompt_ids(self.slot_tokens(clip), question or self.question))
 
     def _build_prompt_ids(self, slot_tokens: tuple[int, ...], question: str) -> tuple[int, ...]:
         mode = self.motion_config.mode
