@@ -26,8 +26,10 @@ def small_policy(backbone: str, *, amplify: float = 3.0, size: TinySize = SIZE) 
 
 
 def random_clip(policy: Policy, seed: int, *, height: int = 40, width: int = 40) -> Clip:
-    """A clip of noise in the form the policy reads."""
+    """A clip of noise in the form the policy reads; InternVL's frames have its own size."""
     spec = policy.inputs.clip_spec
+    if spec.resize == "square":
+        height = width = spec.keyframe_px
     draw = torch.Generator().manual_seed(seed)
     num_keyframes, num_motion = spec.num_keyframes, spec.num_motion_frames
 

@@ -72,7 +72,9 @@ def test_overrides_set_nested_keys_and_numbers_in_scientific_form(tmp_path):
     assert config.seed == 3
     assert config.model.lora.r == 8
     assert config.grpo == {"beta": 0.04, "learning_rate": "1e-5"}  # YAML 1.1 reads 1e-5 as text
-    assert grpo_args(dataclasses.replace(config, output_dir=str(tmp_path))).learning_rate == 1e-5
+    grpo = {**config.grpo, "use_cpu": True, "bf16": False}
+    args = grpo_args(dataclasses.replace(config, output_dir=str(tmp_path), grpo=grpo))
+    assert args.learning_rate == 1e-5
 
 
 @pytest.mark.parametrize(

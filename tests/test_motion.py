@@ -288,9 +288,14 @@ def test_interleaved_tokens_equal_the_arithmetic_of_the_docstring():
             # Slow weights do not exist here; the oracle's fast path needs none of them.
             features = fast_oracle(state, clip.transpose(0, 1)[None], zeros)
             for i in range(2):  # token 0: frames 0 and 1 of the window; token 1: frames 2 and 3
-                mean = features[0, :, 2 * i : 2 * i + 2].mean(dim=(1, 2, 3))
+                moments = features[0, :, 2 * i : 2 * i + 2].mean(dim=(2, 3))
+                mean, deviation = moments.mean(dim=1), moments.std(dim=1, correction=0)
+                raw = torch.cat([mean, deviation.clamp(min=1e-3)])
+                norm = made.standardise
+                scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+                standard = (raw - norm.running_mean) * scale + norm.bias
                 position = made.position_embedding.weight[2 * k + i]
-                hidden = F.gelu(first.weight @ (mean + position) + first.bias)
+                hidden = F.gelu(first.weight @ (standard + position) + first.bias)
                 expected = last.weight @ hidden + last.bias
                 assert (tokens[b, k, i] - expected).abs().max() < 1e-10
 

@@ -1,4 +1,4 @@
-"""Video quality assessment with reasoning: motion-aware vision-language policies trained by GRPO."""
+"""Video quality assessment that explains itself: motion-aware policies trained by GRPO."""
 
 from typing import TYPE_CHECKING, Any
 

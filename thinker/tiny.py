@@ -39,6 +39,9 @@ ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 VOCAB_SIZE = 640  # 256 bytes, the special tokens, and merges for every word of the texts below
 
 
+PATCHES_MERGED = 2
+"""Side of the square of patches that the pixel shuffle makes one token of, as in InternVL3."""
+
 INITIALIZER_RANGE = 0.08
 """About 1/sqrt(width): the 0.02 of wide models makes layers this narrow nearly blind."""
 
@@ -58,8 +61,8 @@ class TinySize:
     vision_layers: int = 2
     frame_px: int = 80
     patch_px: int = 10
-    num_keyframes: int = 3
-    num_motion_frames: int = 24
+    num_keyframes: int = 4
+    num_motion_frames: int = 32
     motion_px: int = 48
     tokens_per_frame: int = 8
     slow_width: int = 16
@@ -207,7 +210,7 @@ def _motion_config(size: TinySize) -> dict:
 
 
 def _internvl3(size: TinySize, tokenizer):
-    tokens = (size.frame_px // size.patch_px // 2) ** 2  # pixel shuffle merges 2 x 2 patches
+    tokens = (size.frame_px // size.patch_px // PATCHES_MERGED) ** 2
     config = BACKBONES["internvl3"].config(
         vision_config={
             "hidden_size": size.vision_width,
@@ -222,6 +225,7 @@ def _internvl3(size: TinySize, tokenizer):
         text_config=_text_config(size, tokenizer),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=tokens,
+        downsample_ratio=1 / PATCHES_MERGED,
         tie_word_embeddings=False,
         motion_config=_motion_config(size),
         clip_config=ClipConfig(
