@@ -71,7 +71,7 @@ def test_deepspeed_zero_2_trains(tmp_path):
     launch(
         [
             "accelerate.commands.launch", "--use_deepspeed", "--zero_stage", "2",
-            "--num_processes", "1", "--main_process_port", "29650", "--cpu",
+            "--num_processes", "1", "--main_process_port", "29650",
             str(WORKER), str(tmp_path), "1",
         ],
         tmp_path,

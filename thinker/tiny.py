@@ -39,8 +39,8 @@ ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 VOCAB_SIZE = 640  # 256 bytes, the special tokens, and merges for every word of the texts below
 
 
-PATCHES_MERGED = 2
-"""Side of the square of patches that the pixel shuffle makes one token of, as in InternVL3."""
+PATCHES_MERGED = 4
+"""Side of the square of patches that the pixel shuffle makes one token of (2 in InternVL3)."""
 
 INITIALIZER_RANGE = 0.08
 """About 1/sqrt(width): the 0.02 of wide models makes layers this narrow nearly blind."""
@@ -64,7 +64,7 @@ class TinySize:
     num_keyframes: int = 4
     num_motion_frames: int = 32
     motion_px: int = 48
-    tokens_per_frame: int = 8
+    tokens_per_frame: int = 1
     slow_width: int = 16
     beta_inv: int = 2
     motion_mode: str = "interleaved"
