@@ -257,19 +257,6 @@ def test_files_that_are_no_checkpoint(tmp_path):
         motion.read_slowfast_checkpoint(tmp_path / "a.pth")
 
 
-def test_official_names():
-    """Every weight of a pooled encoder has exactly one name in the released VQAThinker."""
-    assert motion.from_official_key("motion_mlp.3.bias") == "projector.3.bias"
-    assert motion.from_official_key("mlp1.0.weight") is None
-    official = {"motion_mlp." + f"{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")}
-    official |= {
-        "slowfast_model.feature_extraction." + name.removeprefix("blocks.")
-        for name in SlowFast(TINY).state_dict()
-    }
-    own = {motion.from_official_key(name) for name in official}
-    assert own == set(MotionEncoder(pooled_config()).state_dict())
-
-
 # Mode "interleaved"
 
 

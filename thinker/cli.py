@@ -1,5 +1,5 @@
-"""The `thinker` command: train, score, eval, demo-data. Every subcommand is a thin call into the
-package."""
+"""The `thinker` command: train, score, eval, demo-data, convert, estimate. Every subcommand is a
+thin call into the package."""
 
 import argparse
 import json
@@ -17,6 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     score_parser(commands.add_parser("score", help="score videos, with reasoning"))
     eval_parser(commands.add_parser("eval", help="score annotated sets to CSV"))
     _demo_parser(commands.add_parser("demo-data", help="generate the demo set"))
+    _convert_parser(commands.add_parser("convert", help="convert released VQAThinker weights"))
     return run_command(parser.parse_args(argv))
 
 
@@ -130,6 +131,26 @@ def _demo(args: argparse.Namespace) -> int:
     small = {"num_train_contents": 40, "num_eval_contents": 12} if args.small else {}
     demo = generate_demo_set(args.output, SyntheticConfig(**small))
     print(f"{demo.num_train} training and {demo.num_eval} held-out videos in {demo.root}")
+    return 0
+
+
+def _convert_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", type=Path, required=True, help="released folder")
+    parser.add_argument("--to", dest="target", type=Path, required=True, help="a new folder")
+    parser.add_argument(
+        "--setting",
+        default="12x560",
+        choices=("12x560", "6x448"),
+        help="frames x pixels: of the published inference (default) or of its training",
+    )
+    parser.set_defaults(run=_convert)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from thinker.policies.convert import convert_checkpoint
+
+    count = convert_checkpoint(args.source, args.target, args.setting)
+    print(f"{count} tensors written to {args.target}")
     return 0
 
 
