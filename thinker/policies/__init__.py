@@ -208,9 +208,14 @@ def _load_model(backbone: Backbone, folder: str | Path, config, dtype) -> tuple[
         read_headers(Path(folder))
     try:
         model, info = backbone.model.from_pretrained(
-            folder, config=config, dtype=dtype, output_loading_info=True, use_safetensors=True
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported instead of ignored, below, with their names
         )
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise ValueError(f"the weights in {folder} cannot be loaded: {error}") from error
     missing = sorted(info["missing_keys"])
     foreign = [key for key in missing if not key.startswith("model.motion.")]
@@ -218,7 +223,8 @@ def _load_model(backbone: Backbone, folder: str | Path, config, dtype) -> tuple[
     if foreign or unexpected or info["mismatched_keys"]:
         raise ValueError(
             f"{folder} does not hold this model's weights: missing {foreign[:5]}, "
-            f"unexpected {unexpected[:5]}, of another shape {sorted(info['mismatched_keys'])[:5]}"
+            f"unexpected {unexpected[:5]}, of another shape (given, expected) "
+            f"{sorted(info['mismatched_keys'])[:5]}"
         )
     return model, tuple(missing)
 

@@ -115,7 +115,10 @@ class InternVLInputs(PolicyInputs):
 
     def __init__(self, processor, config):
         super().__init__(processor, config)
-        self.image_seq_length = config.image_seq_length
+        # Not config.image_seq_length, which is that of the size the tower was trained for; at
+        # another one transformers resamples the position embedding.
+        patches = self.clip_config.keyframe_px // config.vision_config.patch_size[0]
+        self.image_seq_length = int(patches * config.downsample_ratio) ** 2
 
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
         return (self.image_seq_length,) * len(clip.keyframes_KCHW)
