@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     eval_parser(commands.add_parser("eval", help="score annotated sets to CSV"))
     _demo_parser(commands.add_parser("demo-data", help="generate the demo set"))
     _convert_parser(commands.add_parser("convert", help="convert released VQAThinker weights"))
+    _estimate_parser(commands.add_parser("estimate", help="cost of a step, without weights"))
     return run_command(parser.parse_args(argv))
 
 
@@ -151,6 +152,29 @@ def _convert(args: argparse.Namespace) -> int:
 
     count = convert_checkpoint(args.source, args.target, args.setting)
     print(f"{count} tensors written to {args.target}")
+    return 0
+
+
+def _estimate_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="public backbone, as InternVL3-8B")
+    parser.add_argument("--frames", type=int, default=12, help="keyframes a video")
+    parser.add_argument("--px", type=int, help="side of a keyframe (InternVL; default 448)")
+    parser.add_argument("--generations", type=int, default=8, help="completions a video")
+    parser.add_argument("--completion-tokens", type=int, default=400, help="mean length")
+    parser.add_argument("--videos", type=int, default=1, help="videos a step")
+    parser.set_defaults(run=_estimate)
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    from thinker.estimate import StepSize, report
+
+    size = StepSize(
+        num_keyframes=args.frames,
+        num_generations=args.generations,
+        completion_tokens=args.completion_tokens,
+        num_videos=args.videos,
+    )
+    print(report(args.model, size, args.px))
     return 0
 
 
