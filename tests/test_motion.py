@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from thinker import motion
@@ -197,6 +198,12 @@ def test_fast_features_do_not_need_the_slow_pathway():
         full = both(clip[:, :, ::4], clip)[1]
         assert torch.equal(both.forward_fast(clip), full)
         assert torch.equal(fast.forward_fast(clip), full)
+        counts = []
+        for network in (both, fast):
+            with FlopCounterMode(display=False) as counter:
+                network.forward_fast(clip)
+            counts.append(counter.get_total_flops())
+        assert counts[0] == counts[1] > 0  # nothing of the slow pathway is computed
     with pytest.raises(ValueError, match="forward_fast"):
         fast(clip[:, :, ::4], clip)
 

@@ -299,14 +299,15 @@ def slowfast_config(shapes: dict[str, tuple[int, ...]]) -> SlowFastConfig:
             f"no {blocks}* among the weights: a plain InternVL checkpoint has no motion branch; "
             "start from its '-hf' version instead, with `load_policy`"
         )
-    depths = []
-    for i in range(1, 5):
-        pattern = re.compile(
-            rf"{re.escape(blocks)}{i}\.multipathway_blocks\.0\.res_blocks\.(\d+)\."
-        )
-        depths.append(len({m[1] for m in map(pattern.match, shapes) if m}))
+
+    def depth(stage: int) -> int:
+        prefix = f"{blocks}{stage}.multipathway_blocks.0.res_blocks."
+        return len({key[len(prefix) :].split(".")[0] for key in shapes if key.startswith(prefix)})
+
     slow, fast = (shape[0] for shape in stems if shape)
-    return SlowFastConfig(depths=tuple(depths), slow_width=slow, beta_inv=slow // fast)
+    return SlowFastConfig(
+        depths=(depth(1), depth(2), depth(3), depth(4)), slow_width=slow, beta_inv=slow // fast
+    )
 
 
 def grid_side(vision_config) -> int:
@@ -320,6 +321,7 @@ def released_processor(
     """transformers' InternVL processor at the setting's size: one tile a frame, ImageNet's
     normalisation."""
     mean, std = (list(values) for values in IMAGENET_MEAN_STD)
+    assert config.clip_config is not None
     px = config.clip_config["keyframe_px"]
     pixels = {"size": {"height": px, "width": px}, "image_mean": mean, "image_std": std}
     return InternVLProcessor(
@@ -397,7 +399,8 @@ def check_keys(headers: Headers, expected: dict[str, tuple[int, ...]]) -> None:
 
 def write_shards(headers: Headers, folder: Path, grid: int) -> int:
     """One output shard a source shard, and the index; returns the number of tensors."""
-    paths, weight_map, total_size = list(headers), {}, 0
+    paths, total_size = list(headers), 0
+    weight_map: dict[str, str] = {}
     for i, path in enumerate(paths, start=1):
         tensors = _converted_shard(path, grid)
         many = len(paths) > 1
