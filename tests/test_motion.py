@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from thinker import motion
@@ -197,6 +198,12 @@ def test_fast_features_do_not_need_the_slow_pathway():
         full = both(clip[:, :, ::4], clip)[1]
         assert torch.equal(both.forward_fast(clip), full)
         assert torch.equal(fast.forward_fast(clip), full)
+        counts = []
+        for network in (both, fast):
+            with FlopCounterMode(display=False) as counter:
+                network.forward_fast(clip)
+            counts.append(counter.get_total_flops())
+        assert counts[0] == counts[1] > 0  # nothing of the slow pathway is computed
     with pytest.raises(ValueError, match="forward_fast"):
         fast(clip[:, :, ::4], clip)
 
@@ -255,19 +262,6 @@ def test_files_that_are_no_checkpoint(tmp_path):
     torch.save({"model_state": {"epoch": 3}}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="names to tensors"):
         motion.read_slowfast_checkpoint(tmp_path / "a.pth")
-
-
-def test_official_names():
-    """Every weight of a pooled encoder has exactly one name in the released VQAThinker."""
-    assert motion.from_official_key("motion_mlp.3.bias") == "projector.3.bias"
-    assert motion.from_official_key("mlp1.0.weight") is None
-    official = {"motion_mlp." + f"{i}.{kind}" for i in (0, 1, 3) for kind in ("weight", "bias")}
-    official |= {
-        "slowfast_model.feature_extraction." + name.removeprefix("blocks.")
-        for name in SlowFast(TINY).state_dict()
-    }
-    own = {motion.from_official_key(name) for name in official}
-    assert own == set(MotionEncoder(pooled_config()).state_dict())
 
 
 # Mode "interleaved"

@@ -746,19 +746,3 @@ def _mark_layers(module: nn.Module, draws: dict[type[nn.Module], str]) -> None:
     for layer in module.modules():
         if type(layer) in draws:
             setattr(layer, _DRAW, draws[type(layer)])
-
-
-def from_official_key(key: str) -> str | None:
-    """Name in a "pooled" MotionEncoder of a weight of the released VQAThinker; None: no motion.
-
-    Example: "slowfast_model.feature_extraction.0.multipathway_blocks.1.conv.weight" is
-    "slowfast.blocks.0.multipathway_blocks.1.conv.weight", "motion_mlp.3.bias" is
-    "projector.3.bias".
-    """
-    for official, own in (
-        ("slowfast_model.feature_extraction.", "slowfast.blocks."),
-        ("motion_mlp.", "projector."),
-    ):
-        if key.startswith(official):
-            return own + key.removeprefix(official)
-    return None

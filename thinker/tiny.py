@@ -39,9 +39,6 @@ ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 VOCAB_SIZE = 640  # 256 bytes, the special tokens, and merges for every word of the texts below
 
 
-PATCHES_MERGED = 4
-"""Side of the square of patches that the pixel shuffle makes one token of (2 in InternVL3)."""
-
 INITIALIZER_RANGE = 0.08
 """About 1/sqrt(width): the 0.02 of wide models makes layers this narrow nearly blind."""
 
@@ -51,7 +48,8 @@ class TinySize:
     """Sizes of a tiny policy; the defaults are those of the demo.
 
     width, layers, heads: of the language model (2 key/value heads). vision_*: of the vision tower.
-    frame_px: side of a keyframe; patch_px: side of a patch .
+    frame_px: side of a keyframe; patch_px: side of a patch; patches_merged: side of the square of
+    patches that InternVL's pixel shuffle makes one token of (2 in InternVL3) .
     """
 
     width: int = 128
@@ -61,6 +59,7 @@ class TinySize:
     vision_layers: int = 2
     frame_px: int = 80
     patch_px: int = 10
+    patches_merged: int = 4
     num_keyframes: int = 4
     num_motion_frames: int = 32
     motion_px: int = 48
@@ -210,7 +209,7 @@ def _motion_config(size: TinySize) -> dict:
 
 
 def _internvl3(size: TinySize, tokenizer):
-    tokens = (size.frame_px // size.patch_px // PATCHES_MERGED) ** 2
+    tokens = (size.frame_px // size.patch_px // size.patches_merged) ** 2
     config = BACKBONES["internvl3"].config(
         vision_config={
             "hidden_size": size.vision_width,
@@ -225,7 +224,7 @@ def _internvl3(size: TinySize, tokenizer):
         text_config=_text_config(size, tokenizer),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=tokens,
-        downsample_ratio=1 / PATCHES_MERGED,
+        downsample_ratio=1 / size.patches_merged,
         tie_word_embeddings=False,
         motion_config=_motion_config(size),
         clip_config=ClipConfig(
