@@ -11,7 +11,8 @@ from thinker.video import Clip
 BACKBONES = ("internvl3", "qwen2_5_vl")
 SIZE = TinySize(
     width=32, layers=2, heads=2, vision_width=32, vision_layers=2, frame_px=40, patch_px=10,
-    patches_merged=2, num_keyframes=2, num_motion_frames=8, motion_px=32, tokens_per_frame=2, slow_width=8,
+    patches_merged=2, num_keyframes=2, num_motion_frames=8, motion_px=32,
+    tokens_per_frame=2, slow_width=8,
 )  # fmt: skip
 
 
