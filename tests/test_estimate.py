@@ -10,6 +10,7 @@ from thinker.config import LoraSettings
 from thinker.estimate import (
     StepSize,
     VideoTokens,
+    cache_bytes,
     language_flops,
     lora_parameters,
     memory_bytes,
@@ -132,6 +133,14 @@ def test_memory():
     layer = 64 * ((d + d) + 2 * (d + kv) + (d + d) + 3 * (d + mlp))
     projectors = counts["vision_projector"] + counts["motion_projector"]
     assert lora_parameters(model, LoraSettings()) == 24 * layer + projectors
+    # 24 layers of both, 896 and 1024 wide, and 8 · 896 + 3 · 4864 values while one is recomputed
+    tokens, rows = video_tokens(model), video_tokens(model).prompt + 8 * 400
+    language = 2 * rows * (24 * d + 8 * d + 3 * mlp)
+    assert lora["cache or activations"] == language
+    assert full["cache or activations"] == language + 2 * 6 * 1024 * 24 * 1024
+    assert tokens.patches == 1024
+    # Keys and values of 24 layers, 2 heads of 64, bfloat16; one copy of the prompt a completion.
+    assert cache_bytes(model, size) == 2 * 2 * 24 * kv * 8 * (tokens.prompt + 400)
     assert sum(lora.values()) < sum(full.values()) < sum(with_reference.values())
 
 

@@ -29,11 +29,10 @@ from thinker.video import smart_resize
 
 PUBLIC_CONFIGS = Path(__file__).parent / "policies" / "public_configs.yaml"
 FRAMES_PER_WINDOW = 16  # dense frames a keyframe, MotionConfig's default
-TEXT_TOKENS = (
-    130  # question, output format and chat marks; by count of the Qwen2 tokenizer, rounded
-)
+TEXT_TOKENS = 110  # estimated: 95 words and marks of the user turn, and those of the chat
 TEXT_TOKENS_PER_SLOT = 7  # "Frame12:", line break, start and end marks
 SOURCE_VIDEO = (1080, 1920)  # whose frames Qwen2.5-VL's aspect-preserving resize is asked about
+PROJECTORS = ("vision_projector", "motion_projector")  # which LoRA trains in full
 WEIGHT, GRADIENT, OPTIMIZER = 2, 2, 12  # bytes a parameter
 
 
@@ -227,16 +226,19 @@ def lora_parameters(model, settings: LoraSettings) -> int:
     return adapters + full
 
 
-PROJECTORS = ("vision_projector", "motion_projector")
-
-
-def activation_bytes(model, size: StepSize) -> int:
-    """Of the training forward of the language model with gradient checkpointing: a hidden state a
-    layer and token, and what one layer holds while it is recomputed."""
+def activation_bytes(model, size: StepSize, *, train_vision: bool) -> int:
+    """Of the training forward with gradient checkpointing, bfloat16: a hidden state a layer and
+    token of the language model and of the vision tower where that is trained, and what one layer of
+    the language model holds while it is recomputed."""
     text = model.config.get_text_config()
     tokens = video_tokens(model).prompt + size.num_generations * size.completion_tokens
     one_layer = 8 * text.hidden_size + 3 * text.intermediate_size
-    return 2 * tokens * size.num_videos * (text.num_hidden_layers * text.hidden_size + one_layer)
+    kept = tokens * (text.num_hidden_layers * text.hidden_size + one_layer)
+    if train_vision:
+        video, vision = video_tokens(model), model.config.vision_config
+        depth = getattr(vision, "num_hidden_layers", None) or vision.depth
+        kept += video.slots * video.patches * depth * vision.hidden_size
+    return 2 * kept * size.num_videos
 
 
 def cache_bytes(model, size: StepSize) -> int:
@@ -257,7 +259,6 @@ def memory_bytes(model, size: StepSize) -> dict[str, dict[str, int]]:
         "full": total - counts["slowfast"],
         "LoRA": lora_parameters(model, LoraSettings()),
     }
-    working = max(cache_bytes(model, size), activation_bytes(model, size))
     table = {}
     for way, with_reference in (("full", False), ("full", True), ("LoRA", False), ("LoRA", True)):
         own = trained[way]
@@ -267,7 +268,9 @@ def memory_bytes(model, size: StepSize) -> dict[str, dict[str, int]]:
             "reference": WEIGHT * total if with_reference and way == "full" else 0,
             "gradients": GRADIENT * own,
             "optimizer": OPTIMIZER * own,
-            "cache or activations": working,
+            "cache or activations": max(
+                cache_bytes(model, size), activation_bytes(model, size, train_vision=way == "full")
+            ),
         }
     return table
 
