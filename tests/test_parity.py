@@ -323,7 +323,9 @@ def test_native_internvl_pixels_equal_the_processors(tmp_path):
     )
     expected = output["pixel_values_videos"][0]
     assert got.shape == expected.shape
-    assert (got - expected).abs().max() < ONE_LEVEL
+    difference = (got - expected).abs()
+    assert difference.max() < ONE_LEVEL
+    assert (difference > 1e-5).float().mean() < 0.01  # all others are equal (0.4 % when measured)
 
 
 @pytest.mark.parametrize(("width", "height"), [(150, 90), (64, 64), (31, 200)])
@@ -341,7 +343,10 @@ def test_native_qwen_patches_equal_the_processors(tmp_path, width, height):
     assert media["image_grid_thw"].tolist() == [[1, rows, columns]] * pairs
     expected = output["pixel_values_videos"]
     assert media["pixel_values"].shape == expected.shape
-    assert (media["pixel_values"] - expected).abs().max() < ONE_LEVEL
+    difference = (media["pixel_values"] - expected).abs()
+    assert difference.max() < ONE_LEVEL
+    # 0.1 to 0.4 % when measured; 23 % where 31 pixels are stretched, by long filters
+    assert (difference > 1e-5).float().mean() < (0.3 if width == 31 else 0.01)
 
 
 def chat(policy, text: str) -> str:
