@@ -24,8 +24,9 @@ import torch
 from thinker.config import RolloutSettings
 from thinker.policies import Policy
 from thinker.rollout.base import EncodedPrompt, Rollout, Sampling
+from thinker.rollout.colocate import ColocatedEngine
 from thinker.rollout.hf import HfRollout
-from thinker.rollout.vllm import ColocatedEngine, VllmRollout
+from thinker.rollout.vllm import VllmRollout
 from thinker.tiny import TinySize, tiny_policy
 
 SIZES = {

@@ -42,8 +42,13 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from thinker.config import load_run_config
     from thinker.pipeline import run_training
+    from thinker.rollout.base import RolloutError
 
-    summary = run_training(load_run_config(args.config, args.overrides))
+    try:
+        summary = run_training(load_run_config(args.config, args.overrides))
+    except RolloutError as error:
+        print(f"stopped: {error}", file=sys.stderr)
+        return 3
     print(f"written to {summary['config']['output_dir']}")
     return 0
 
@@ -55,13 +60,14 @@ def score_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=float, help="seconds")
     parser.add_argument("--end", type=float, help="seconds")
     parser.add_argument("--json", action="store_true", help="one JSON line a video")
+    _add_backend(parser)
     parser.set_defaults(run=_score)
 
 
 def _score(args: argparse.Namespace) -> int:
     from thinker.scorer import OK, QualityScorer
 
-    scorer = QualityScorer.from_pretrained(args.model)
+    scorer = QualityScorer.from_pretrained(args.model, backend=args.backend)
     failures = 0
     for path in args.video:
         prediction = scorer.score(path, start=args.start, end=args.end)
@@ -91,10 +97,14 @@ def eval_parser(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--num-workers", type=int, default=2, help="decoding processes")
+    _add_backend(parser)
+    parser.set_defaults(run=_eval)
+
+
+def _add_backend(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=("hf", "vllm", "auto"), default="hf", help="what generates the answers"
     )
-    parser.set_defaults(run=_eval)
 
 
 def _eval(args: argparse.Namespace) -> int:

@@ -97,7 +97,8 @@ class RolloutSettings:
     mode: "colocate" (an engine in the training process) or "server" (a running `vllm serve`).
     memory_share: of the GPU's memory that a colocated engine takes, weights and cache together.
     sleep: a colocated engine gives that memory back between rollout phases (GPU only).
-    timeout_seconds: an engine that takes longer for one call is lost. server_url: of mode "server".
+    timeout_seconds: an engine that takes longer for one call is lost. max_restarts: of the engine
+    in one call, before the run saves a checkpoint and ends. server_url: of mode "server".
     push: how weights reach a server, "disk" (through sync_folder, a folder that trainer and server
     both see) or "nccl" (GPUs only).
     """
@@ -107,6 +108,7 @@ class RolloutSettings:
     memory_share: float = 0.3
     sleep: bool = True
     timeout_seconds: float = 1800.0
+    max_restarts: int = 2
     server_url: str | None = None
     push: str = "disk"
     sync_folder: str | None = None
@@ -126,6 +128,8 @@ class RolloutSettings:
             raise ValueError(f"rollout.memory_share is {self.memory_share}, expected 0 to 1")
         if self.timeout_seconds <= 0:
             raise ValueError(f"rollout.timeout_seconds is {self.timeout_seconds}, expected above 0")
+        if self.max_restarts < 0:
+            raise ValueError(f"rollout.max_restarts is {self.max_restarts}, expected at least 0")
         if self.mode == "server" and self.server_url is None:
             raise ValueError("rollout.mode is server, but rollout.server_url is not set")
         if self.mode == "server" and self.push == "disk" and self.sync_folder is None:

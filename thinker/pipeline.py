@@ -29,7 +29,7 @@ from thinker.motion import MotionConfig
 from thinker.plots import plot_curves, read_metrics
 from thinker.policies import Policy, load_policy
 from thinker.policies.inputs import ClipConfig
-from thinker.rollout.base import Rollout
+from thinker.rollout.base import Rollout, RolloutError
 from thinker.rollout.build import build_rollout
 from thinker.rollout.hf import hf_rollout
 from thinker.samples import VideoSample
@@ -266,6 +266,8 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy
     )
     try:
         trainer.train()
+    except RolloutError as error:
+        raise RolloutError(f"{error}; {trainer.save_last_step()}") from error
     finally:
         trainer.rollout.close()
     model = trainer.accelerator.unwrap_model(trainer.model)

@@ -160,6 +160,17 @@ class ThinkerTrainer(GRPOTrainer):
         for name, value in self.rollout.sync(self.state.global_step).items():
             self._metrics[mode][f"rollout/{name}"].append(value)
 
+    def save_last_step(self) -> str:
+        """Save what a run that cannot go on has reached; returns a sentence on where. Rollouts fail
+        before a step begins, in every process, so the state is that of the last whole step."""
+        step = self.state.global_step
+        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
+        if step == 0:
+            return "no step was done yet, so there is nothing to save"
+        if not folder.exists():
+            self._save_checkpoint(self.model, trial=None)
+        return f"step {step} is saved in {folder}"
+
     def _perturb(self, row: dict[str, Any]) -> Clip:
         """The perturbed copy of a row's video; its kind and map follow from (seed, step,
         sample)."""

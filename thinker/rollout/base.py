@@ -18,6 +18,10 @@ class RolloutError(RuntimeError):
     """A back end failed: its engine died, did not answer in time, or disagrees with the trainer."""
 
 
+class StaleWeightsError(RolloutError):
+    """An engine that answers does so from other weights, or another prompt, than the trainer's."""
+
+
 class RolloutStartError(RolloutError):
     """A back end cannot be used here at all; the message says why in one sentence."""
 

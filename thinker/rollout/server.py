@@ -10,7 +10,7 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
@@ -21,19 +21,15 @@ from safetensors.torch import save_file
 
 from thinker.config import RolloutSettings
 from thinker.rollout.base import Completion, RolloutError, RolloutStartError
+from thinker.rollout.engine import EngineRequest, EngineResult, encode_item, item_names
 from thinker.rollout.engine_folder import WEIGHTS_FILE
-from thinker.rollout.vllm import (
-    EngineRequest,
-    EngineResult,
-    NcclSender,
-    encode_item,
-    item_names,
-)
 
 CONNECTIONS = 64
 """Requests in flight a trainer process: more wait in the client instead of the server's queue."""
 CONTROL_SECONDS = 30.0
 """For an answer that takes the server no work."""
+RETRY_SECONDS = 2.0
+"""Between two looks for a server that is started again."""
 NEEDED_FLAGS = (
     "VLLM_SERVER_DEV_MODE=1 vllm serve … --enable-scale-out --enable-mm-embeds "
     "--logprobs-mode processed_logprobs (docs/rollouts.md)"
@@ -80,6 +76,20 @@ class ServerEngine:
             self._drop_caches()
         if distributed:
             torch.distributed.barrier()
+
+    def restart(self) -> None:
+        """Wait until the server answers again: what started it must start it anew."""
+        deadline = time.monotonic() + self.timeout_seconds
+        if self._nccl is not None:
+            self._nccl = NcclSender(self._post, self._get)
+        while True:
+            try:
+                self.max_model_len = self._check_server()
+                return
+            except RolloutStartError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
 
     def close(self) -> None:
         """The server belongs to whoever started it."""
@@ -180,3 +190,60 @@ def generate_body(request: EngineRequest) -> dict[str, Any]:
             "kwargs_data": {"image": [encode_item(item) for item in request.items]},
         }
     return body
+
+
+class NcclSender:
+    """Weights to a vLLM server over NCCL, by vLLM's own weight-transfer engine.
+
+    Needs a GPU on both sides; not run on the machines this was written on. The server is started
+    with `--weight-transfer-config '{"backend": "nccl"}'` and joins as ranks 1…; the trainer is 0.
+    """
+
+    def __init__(self, post: Callable[[str, dict], Any], get: Callable[[str], Any], port=51216):
+        self._post, self._get = post, get
+        self._port = port
+        self._group: Any = None
+
+    def send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Announce names, types and shapes, then broadcast the tensors in the same order."""
+        from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
+
+        if self._group is None:
+            self._group = self._connect()
+        tensors = list(weights)
+        announced = {
+            "names": [name for name, _ in tensors],
+            "dtype_names": [str(t.dtype).removeprefix("torch.") for _, t in tensors],
+            "shapes": [list(t.shape) for _, t in tensors],
+        }
+        self._post("/start_weight_update", {})
+        # The server answers only when it has received everything, so it is asked from a thread.
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(self._post, "/update_weights", {"update_info": announced})
+            packed_nccl_broadcast_producer(
+                iterator=iter(tensors),
+                group=self._group,
+                src=0,
+                post_iter_func=lambda item: item[1],
+            )
+            answer.result()
+        self._post("/finish_weight_update", {})
+
+    def _connect(self) -> Any:
+        from vllm.distributed.weight_transfer.nccl_common import trainer_init
+        from vllm.utils.network_utils import get_ip
+
+        if not torch.cuda.is_available():
+            raise RolloutError("rollout.push is nccl, which needs a GPU; use push=disk")
+        info = {
+            "master_address": get_ip(),
+            "master_port": self._port,
+            "rank_offset": 1,
+            "world_size": self._get("/get_world_size")["world_size"] + 1,
+            "packed": True,
+        }
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(self._post, "/init_weight_transfer_engine", {"init_info": info})
+            group = trainer_init(info)
+            answer.result()
+        return group

@@ -1,0 +1,170 @@
+"""What an engine gets and gives, and the same in vLLM's own forms.
+
+A request is the trainer's token ids, one *embedding item* a run of placeholders, and the fields of
+vLLM's SamplingParams. It goes past vLLM's processors, so nothing is tokenized or expanded a second
+time. `colocate.py` and `server.py` hold the two engines.
+"""
+
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Protocol
+
+import torch
+
+from thinker.rollout.base import Completion, EncodedPrompt, RolloutStartError
+
+SUPPORTED_VLLM = "0.31."
+"""Engine inputs and weight reload are not stable between minor releases."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaItem:
+    """One run of placeholders: where it stands, its embeddings (length, D), and its M-RoPE grid."""
+
+    offset: int
+    embeds: torch.Tensor
+    grid: torch.Tensor | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRequest:
+    """A prompt, its items, and the fields of vLLM's SamplingParams."""
+
+    token_ids: list[int]
+    items: list[MediaItem]
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineResult:
+    """What came back: the prompt as the engine saw it, and the completions."""
+
+    prompt_token_ids: list[int]
+    completions: list[Completion]
+
+
+class Engine(Protocol):
+    """Where completions are computed."""
+
+    max_model_len: int
+
+    def run(self, requests: Sequence[EngineRequest]) -> list[EngineResult]:
+        """Answer all requests, in order; raises RolloutError when the engine fails or is late."""
+        ...
+
+    def push(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Replace the engine's weights and drop everything it cached under the old ones."""
+        ...
+
+    def restart(self) -> None:
+        """A fresh engine after a failure, with its first weights; RolloutError where the failed one
+        cannot be ended or no new one started."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back, also after a failure, also twice; RolloutError where the engine
+        is stuck in a call and cannot be ended."""
+        ...
+
+
+def media_items(request: EncodedPrompt, placeholder_id: int) -> list[MediaItem]:
+    """Split a prompt's embeddings by its runs of placeholders.
+
+    Example: ids `[7, 9, 9, 7, 9]` with placeholder 9 hold items of 2 and 1 rows at offsets 1 and 4.
+    """
+    offsets, lengths, position = [], [], 0
+    for is_media, run in groupby(request.token_ids, lambda token: token == placeholder_id):
+        length = len(list(run))
+        if is_media:
+            offsets.append(position)
+            lengths.append(length)
+        position += length
+    parts = request.embeds.detach().cpu().split(lengths) if lengths else ()
+    grids = [None] * len(parts) if request.item_grids is None else request.item_grids.cpu()
+    return [
+        MediaItem(offset=offset, embeds=part.contiguous(), grid=grid)
+        for offset, part, grid in zip(offsets, parts, grids, strict=True)
+    ]
+
+
+# vLLM's forms
+
+
+def check_installed() -> None:
+    """RolloutStartError unless the vLLM that this file was written against can be imported."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    try:
+        import vllm
+    except Exception as error:  # whatever a broken installation raises
+        raise RolloutStartError(
+            f"vLLM cannot be imported ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    if not vllm.__version__.startswith(SUPPORTED_VLLM):
+        raise RolloutStartError(
+            f"vLLM {vllm.__version__} is installed, expected {SUPPORTED_VLLM}*; run setup.sh"
+        )
+
+
+def item_fields(item: MediaItem):
+    """The item in vLLM's form: a batch of its kind is built from these fields."""
+    from vllm.multimodal.inputs import (
+        MultiModalBatchedField,
+        MultiModalFieldElem,
+        MultiModalFlatField,
+        MultiModalKwargsItem,
+        MultiModalSharedField,
+    )
+
+    length = len(item.embeds)
+    if item.grid is not None:  # Qwen2.5-VL: rows of all items concatenated, a grid each
+        fields = {
+            "image_embeds": (item.embeds, MultiModalFlatField(slices=[slice(0, length)])),
+            "image_grid_thw": (item.grid, MultiModalBatchedField(keep_on_cpu=True)),
+        }
+    else:
+        # InternVL stacks the items of a batch and rejects unequal lengths (the pooled motion token
+        # is an item of one row); items whose shared fields differ are never put into one batch.
+        fields = {
+            "image_embeds": (item.embeds, MultiModalBatchedField()),
+            "item_length": (torch.tensor(length), MultiModalSharedField(batch_size=1)),
+        }
+    return MultiModalKwargsItem(
+        {key: MultiModalFieldElem(data=data, field=field) for key, (data, field) in fields.items()}
+    )
+
+
+def item_names(items: Sequence[MediaItem]) -> list[str]:
+    """Cache keys of items: never used twice, so that no cache can answer with old embeddings."""
+    return [uuid.uuid4().hex for _ in items]
+
+
+def encode_item(item: MediaItem) -> str:
+    """The item as text, for a server."""
+    from vllm.entrypoints.scale_out.token_in_token_out.mm_serde import encode_mm_kwargs_item
+
+    return encode_mm_kwargs_item(item_fields(item))
+
+
+def engine_input(request: EngineRequest):
+    """The request in the engine's own input form."""
+    from vllm.inputs.engine import mm_input, tokens_input
+    from vllm.multimodal.inputs import MultiModalKwargsItems, PlaceholderRange
+
+    if not request.items:
+        return tokens_input(request.token_ids)
+    ranges = [PlaceholderRange(offset=i.offset, length=len(i.embeds)) for i in request.items]
+    return mm_input(
+        request.token_ids,
+        MultiModalKwargsItems({"image": [item_fields(item) for item in request.items]}),
+        {"image": item_names(request.items)},
+        {"image": ranges},
+    )
+
+
+def first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"
