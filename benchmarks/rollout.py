@@ -25,6 +25,7 @@ from thinker.config import RolloutSettings
 from thinker.policies import Policy
 from thinker.rollout.base import EncodedPrompt, Rollout, Sampling
 from thinker.rollout.colocate import ColocatedEngine
+from thinker.rollout.engine import check_installed
 from thinker.rollout.hf import HfRollout
 from thinker.rollout.vllm import VllmRollout
 from thinker.tiny import TinySize, tiny_policy
@@ -34,6 +35,7 @@ SIZES = {
     # 12 layers of width 512: about 50 M parameters in the language model
     "50m": TinySize(width=512, layers=12, heads=8, vision_width=128, frame_px=160),
 }
+Timings = dict[str, list[tuple[float, float]]]
 PACKAGES = ("torch", "transformers", "vllm")
 
 
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    check_installed()
     record = machine() | {"arguments": vars(args) | {"output": str(args.output)}, "rows": []}
     for size in args.sizes:
         record["rows"] += measure_size(size, args)
@@ -120,34 +123,38 @@ def check_equal(hf: Rollout, vllm: Rollout, requests: list[EncodedPrompt]) -> No
         sys.exit(f"greedy answers differ: {ids[0]} and {ids[1]}")
 
 
-def alternate(rollouts: dict[str, Rollout], requests, group: int, args) -> dict[str, list[float]]:
-    """Seconds of every run; back ends alternate, the first run of each warms up."""
+def alternate(rollouts: dict[str, Rollout], requests, group: int, args) -> Timings:
+    """Seconds of every run, by the clock and of CPU; back ends alternate, the first run of each
+    warms up."""
     sampling = Sampling(max_new_tokens=args.tokens)
-    seconds: dict[str, list[float]] = {name: [] for name in rollouts}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in rollouts}
     for repeat in range(args.repeats + 1):
         for name, rollout in rollouts.items():
-            began = time.perf_counter()
+            began, cpu_began = time.perf_counter(), time.process_time()
             groups = rollout.generate(requests, group, sampling, seed=repeat)
-            took = time.perf_counter() - began
+            took = time.perf_counter() - began, time.process_time() - cpu_began
             assert all(len(c.token_ids) == args.tokens for row in groups for c in row)
             if repeat:
                 seconds[name].append(took)
     return seconds
 
 
-def summary(size: str, group: int, seconds: dict[str, list[float]], args) -> dict:
+def summary(size: str, group: int, seconds: Timings, args) -> dict:
     """One row of the record."""
     completions = args.videos * group
     row: dict = {"size": size, "group": group}
     for name, runs in seconds.items():
-        median = statistics.median(runs)
+        clock, cpu = (statistics.median(column) for column in zip(*runs, strict=True))
         row[name] = {
-            "seconds": [round(run, 3) for run in runs],
-            "completions_per_second": round(completions / median, 2),
-            "tokens_per_second": round(completions * args.tokens / median, 1),
+            "seconds": [round(run, 3) for run, _ in runs],
+            "cpu_seconds": [round(run, 3) for _, run in runs],
+            "completions_per_second": round(completions / clock, 2),
+            "tokens_per_second": round(completions * args.tokens / clock, 1),
+            "tokens_per_cpu_second": round(completions * args.tokens / cpu, 1),
         }
-    ratio = statistics.median(seconds["hf"]) / statistics.median(seconds["vllm"])
-    return row | {"vllm_over_hf": round(ratio, 3)}
+    for key in ("tokens_per_second", "tokens_per_cpu_second"):
+        row[f"vllm_over_hf_{key}"] = round(row["vllm"][key] / row["hf"][key], 3)
+    return row
 
 
 def machine() -> dict:
@@ -172,13 +179,18 @@ def resident_mib() -> float:
 
 def print_table(rows: list[dict]) -> None:
     """The table of benchmarks/README.md."""
-    print("| size | G | hf tokens/s | vLLM tokens/s | vLLM / hf | start s | sync s | memory MiB |")
-    print("|---|---|---|---|---|---|---|---|")
+    heads = ["size", "G"]
+    heads += [f"{name} tokens/{unit}" for unit in ("s", "CPU s") for name in ("hf", "vLLM")]
+    heads += ["vLLM / hf, clock", "vLLM / hf, CPU", "start s", "sync s", "memory MiB"]
+    print("| " + " | ".join(heads) + " |")
+    print("|---" * len(heads) + "|")
+    units = ("tokens_per_second", "tokens_per_cpu_second")
     for row in rows:
         cells = [row["size"], row["group"]]
-        cells += [row[name]["tokens_per_second"] for name in ("hf", "vllm")]
-        cells += [row["vllm_over_hf"], row["engine_start_seconds"], row["sync_seconds"]]
-        print("| " + " | ".join(str(cell) for cell in [*cells, row["engine_memory_mib"]]) + " |")
+        cells += [row[name][unit] for unit in units for name in ("hf", "vllm")]
+        cells += [row[f"vllm_over_hf_{unit}"] for unit in units]
+        cells += [row["engine_start_seconds"], row["sync_seconds"], row["engine_memory_mib"]]
+        print("| " + " | ".join(str(cell) for cell in cells) + " |")
 
 
 if __name__ == "__main__":

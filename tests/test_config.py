@@ -33,7 +33,9 @@ def test_the_set_of_keys_is_frozen():
         "model.slowfast", "model.freeze", "model.lora",
         "data", "data.config", "data.variables", "data.overrides", "data.cache",
         "data.num_workers", "data.max_failed_share", "data.skip_bad_lines",
-        "rollout", "rollout.backend",
+        "rollout", "rollout.backend", "rollout.mode", "rollout.memory_share", "rollout.sleep",
+        "rollout.timeout_seconds", "rollout.max_restarts", "rollout.server_url", "rollout.push",
+        "rollout.sync_folder",
     }  # fmt: skip
 
 
@@ -90,6 +92,8 @@ def test_overrides_set_nested_keys_and_numbers_in_scientific_form(tmp_path):
         ({"model": {"dtype": "float16"}}, "model.dtype is 'float16', expected float32 or bfloat16"),
         ({"model": 3}, "model is 3, expected a mapping"),
         ({"rollout": {"backend": "trt"}}, "expected auto, hf or vllm"),
+        ({"rollout": {"mode": "server"}}, "rollout.server_url is not set"),
+        ({"rollout": {"max_restarts": -1}}, "max_restarts is -1"),
         ({"warm_start": {"level_share": 2.0}}, "level_share is 2.0, expected 0 to 1"),
     ],
 )

@@ -1,6 +1,7 @@
 """Training with vLLM rollouts: pushes, probes, importance ratios, and an engine that is lost."""
 
 import dataclasses
+import itertools
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from peft import LoraConfig
 from policy_factory import BACKBONES, random_clip
 from rollout_oracle import EXACT, Engines, engine_policy
+from transformers import TrainerCallback
 from trl import GRPOConfig
 
 from thinker.policies import load_policy
@@ -106,3 +108,41 @@ def test_three_steps_of_training(engines, tmp_path, backbone, lora):
         assert log["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-3)
     moved = [n for n, t in trainer.core.state_dict().items() if not torch.equal(t, before[n])]
     assert any("language_model" in name for name in moved)
+
+
+def test_an_engine_that_dies_in_training_changes_nothing(engines, tmp_path, caplog):
+    """It fails in the second batch of rollouts; weights and completions are those of the
+    undisturbed run, to the bit."""
+    engine = engines("internvl3")
+    finals = {}
+    for name in ("undisturbed", "disturbed"):
+        trainer = trainer_with(
+            engine_policy("internvl3", amplify=1.0),
+            tmp_path / name,
+            lambda policy: VllmRollout(policy, engine, max_restarts=1),
+        )
+        if name == "disturbed":
+            trainer.add_callback(FailsAfterStep(1, engine))
+        before = engine._llm
+        trainer.train()
+        assert (engine._llm is before) == (name == "undisturbed")
+        finals[name] = trainer.core.state_dict()
+    for key, tensor in finals["undisturbed"].items():
+        assert torch.equal(tensor, finals["disturbed"][key]), key
+    assert "failed while generating (ZeroDivisionError" in caplog.text
+    texts = [(tmp_path / name / "run" / "rollouts.jsonl").read_text() for name in finals]
+    assert texts[0] == texts[1]
+
+
+class FailsAfterStep(TrainerCallback):
+    """Injected: after a training step the engine does 12 more steps of its own, the probe's 8 and
+    some of the next batch, and then fails."""
+
+    def __init__(self, step, engine):
+        self.step, self.engine = step, engine
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            llm_engine = self.engine._llm.llm_engine
+            own, calls = llm_engine.step, itertools.count(1)
+            llm_engine.step = lambda: own() if next(calls) <= 12 else 1 / 0

@@ -23,6 +23,7 @@ from rollout_oracle import (
 
 from thinker.perturb import perturb_clip
 from thinker.rollout.base import Sampling, StaleWeightsError, encode_prompts
+from thinker.rollout.colocate import CPU_BATCHED_TOKENS
 from thinker.rollout.engine_folder import language_weights
 from thinker.rollout.hf import hf_rollout
 from thinker.rollout.server import generate_body
@@ -68,6 +69,20 @@ def test_logprobs_equal_the_policys_own_forward(engines, backbone, changes):
     if changes != {"num_keyframes": 1, "motion_mode": "none"}:  # one frame has no order
         # and the copies are seen: under the videos' own prompts their completions score differently
         assert largest_difference(policy, [*clips[2:], *clips[:2]], groups) > 100 * EXACT
+
+
+def test_a_batch_larger_than_one_forward_of_the_engine(engines):
+    """Some prompts wait for the next forward, and none is cut: a cut prompt with a seed would fail
+    on a CPU."""
+    policy = engine_policy("internvl3", num_keyframes=12, num_motion_frames=24)
+    clips = clips_of(policy)
+    requests = encode_prompts(policy, clips) * 30
+    num_tokens = sum(len(request.token_ids) for request in requests)
+    assert num_tokens > 1.2 * CPU_BATCHED_TOKENS
+    short = Sampling(max_new_tokens=2)
+    groups = synced(policy, engines("internvl3")).generate(requests, 1, short, seed=1)
+    assert len({tuple(group[0].token_ids) for group in groups}) > 30
+    assert largest_difference(policy, clips * 30, groups) < EXACT
 
 
 def test_greedy_answers_equal_those_of_transformers(engines):

@@ -15,7 +15,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rewards import build_reward
 from thinker.policies import load_policy
-from thinker.rollout.base import Completion
+from thinker.rollout.base import Completion, RolloutError
 from thinker.rollout.hf import hf_rollout
 from thinker.samples import VideoSample
 from thinker.trainer import ThinkerTrainer, WeightedReward
@@ -332,3 +332,28 @@ def test_scoring_override_takes_trls_arguments():
     theirs = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
     assert list(theirs)[:8] == list(ours)[:8]
     assert list(ours.values())[8].kind is inspect.Parameter.VAR_KEYWORD
+
+
+class LostAtSecondStep(Scripted):
+    """Injected: the engine is lost for good after one step."""
+
+    def generate(self, requests, num_generations, sampling, seed):
+        if hasattr(self, "num_requests"):
+            raise RolloutError("the engine is gone")
+        return super().generate(requests, num_generations, sampling, seed)
+
+
+def test_a_run_without_rollouts_saves_its_last_step(tmp_path):
+    policy = small_policy("internvl3")
+    lost = LostAtSecondStep(policy.tokenizer, lambda i, j: answer(1.0 + i + 0.3 * j), None)
+    trainer = make_trainer(tmp_path, reward_list=rewards("regression"), rollout=lost, max_steps=3)
+    assert trainer.save_last_step().startswith("no step was done yet")
+    with pytest.raises(RolloutError, match="the engine is gone"):
+        trainer.train()
+    folder = tmp_path / "run" / "checkpoint-1"
+    assert trainer.save_last_step() == f"step 1 is saved in {folder}"
+    assert json.loads((folder / "trainer_state.json").read_text())["global_step"] == 1
+    assert (folder / "optimizer.pt").exists()
+    saved = load_policy(folder).model.state_dict()
+    for name, tensor in trainer.core.state_dict().items():
+        assert torch.equal(saved[name], tensor), name

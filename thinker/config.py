@@ -122,7 +122,8 @@ class RolloutSettings:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"rollout.{name} is {getattr(self, name)!r}, expected one of {allowed}"
+                    f"rollout.{name} is {getattr(self, name)!r}, expected "
+                    f"{', '.join(allowed[:-1])} or {allowed[-1]}"
                 )
         if not 0 < self.memory_share < 1:
             raise ValueError(f"rollout.memory_share is {self.memory_share}, expected 0 to 1")

@@ -32,6 +32,12 @@ CPU_BATCHED_TOKENS = 8192
 CPU_BLOCK_SIZE = 32
 """Only whole blocks of a prompt are shared by its completions; 128, vLLM's default on a CPU, is
 longer than a tiny policy's prompt."""
+NOISY_LOGGERS = (
+    # warns at every push that the rotary embedding, which has no weights, got none
+    "vllm.model_executor.model_loader.reload.layerwise",
+    # prints every embedding of the batch, tens of thousands of lines, when a step fails
+    "vllm.logging_utils.dump_input",
+)
 CLOSE_SECONDS = 60.0
 """For an engine that is closed; one that is late stops at its next step, which takes no longer."""
 
@@ -178,9 +184,8 @@ def _start_llm(policy: Policy, settings: RolloutSettings, max_model_len: int, sl
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
-    # It warns at every push that the rotary embedding, which has no weights, got none.
-    reload_logger = "vllm.model_executor.model_loader.reload.layerwise"
-    logging.getLogger(reload_logger).setLevel(logging.ERROR)
+    for name in NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     on_cpu = policy.model.device.type == "cpu"
     config = policy.model.config.get_text_config()
     with tempfile.TemporaryDirectory() as folder, _global_state_kept():

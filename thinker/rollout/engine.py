@@ -95,7 +95,7 @@ def media_items(request: EncodedPrompt, placeholder_id: int) -> list[MediaItem]:
 
 def check_installed() -> None:
     """RolloutStartError unless the vLLM that this file was written against can be imported."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of a dozen defaults
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     try:
         import vllm

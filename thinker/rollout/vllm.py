@@ -218,9 +218,9 @@ class VllmRollout:
                 if attempt:
                     self._recover()
                 return self._together(work)
-            except StaleWeightsError:
-                raise
             except RolloutError as error:
+                if isinstance(error, StaleWeightsError) or tries == 1:
+                    raise
                 last = error
                 logger.warning("rollouts: try %d of %d failed: %s", attempt + 1, tries, error)
         raise RolloutError(f"rollouts failed {tries} times in a row, lastly: {last}") from last
