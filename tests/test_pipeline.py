@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,23 @@ def run_config(demo, output, *overrides):
             "grpo.num_generations=2",
             "grpo.logging_steps=1",
             "grpo.disable_tqdm=true",
+            "rollout.backend=hf",
             *overrides,
         ],
     )
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_auto_runs_the_whole_path_with_vllm(demo, tmp_path, caplog):
+    """Heads of 32, the narrowest that vLLM takes on a CPU."""
+    width = "model.motion={width: 64, vision_width: 32, slow_width: 8}"
+    with caplog.at_level("INFO", logger="thinker"):
+        run_training(run_config(demo, tmp_path, "rollout.backend=auto", width))
+    assert "rollouts by vLLM, colocate" in caplog.text
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    probes = [json.loads(line).get("rollout/probe_logp_difference") for line in lines]
+    assert len([p for p in probes if p is not None]) == 2  # one a step
+    assert max(p for p in probes if p is not None) < 1e-4
 
 
 @pytest.mark.parametrize("backbone", ["internvl3", "qwen2_5_vl"])

@@ -150,3 +150,12 @@ def left_pad(rows: list[torch.Tensor], value: int | float = 0) -> torch.Tensor:
         torch.nn.functional.pad(row, (length - row.shape[-1], 0), value=value) for row in rows
     ]
     return torch.stack(padded, dim=-2)
+
+
+def largest_of_all_processes(value: int, device: torch.device) -> int:
+    """The largest value that any process of a distributed run gave; all must call it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shared = torch.tensor([value], device=device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        value = int(shared.item())
+    return value

@@ -27,6 +27,7 @@ from thinker.rollout.base import (
     Sampling,
     StaleWeightsError,
     eos_token_ids,
+    largest_of_all_processes,
 )
 from thinker.rollout.engine import (
     Engine,
@@ -245,21 +246,13 @@ class VllmRollout:
         except RolloutError as caught:
             error = caught
             self._engine_failed = True
-        worst = self._worst_of_all(error)
+        worst = largest_of_all_processes(_severity(error), self.policy.model.device)
         if error is not None and worst <= _severity(error):
             raise error
         if worst:
             kind = StaleWeightsError if worst == 2 else RolloutError
             raise kind("the engine of another process failed; its log says why")
         return result
-
-    def _worst_of_all(self, error: RolloutError | None) -> int:
-        severity = _severity(error)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            shared = torch.tensor([severity], device=self.policy.model.device)
-            torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
-            severity = int(shared.item())
-        return severity
 
 
 def _severity(error: RolloutError | None) -> int:
