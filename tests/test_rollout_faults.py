@@ -164,18 +164,6 @@ def test_auto_falls_back_and_says_why_where_vllm_cannot_run(caplog):
         build_rollout(SETTINGS, policy, max_new_tokens=8)
 
 
-def test_auto_takes_vllm_where_it_runs_and_says_so(caplog):
-    policy = engine_policy("internvl3")
-    with caplog.at_level("INFO", logger="thinker"):
-        rollout = build_rollout(RolloutSettings(backend="auto"), policy, max_new_tokens=8)
-    try:
-        assert rollout.name == "vllm"
-        assert "rollouts by vLLM, colocate" in caplog.text
-        assert rollout.sync(step=0)["probe_logp_difference"] < EXACT
-    finally:
-        rollout.close()
-
-
 def test_a_missing_or_foreign_vllm_is_named(monkeypatch):
     import vllm
 
@@ -188,11 +176,13 @@ def test_a_missing_or_foreign_vllm_is_named(monkeypatch):
         check_installed()
 
 
-def test_the_scorer_takes_the_backend_by_name():
+def test_the_scorer_takes_the_backend_by_name_and_auto_is_vllm_here(caplog):
     policy = engine_policy("internvl3")
-    scorer = QualityScorer(policy, backend="vllm", max_new_tokens=12)
+    with caplog.at_level("INFO", logger="thinker"):
+        scorer = QualityScorer(policy, backend="auto", max_new_tokens=12)
     try:
         assert scorer.rollout.name == "vllm"
+        assert "rollouts by vLLM, colocate" in caplog.text
         clips = clips_of(policy)
         theirs = QualityScorer(policy, backend="hf", max_new_tokens=12).score_clips(clips)
         assert [p.completion for p in scorer.score_clips(clips)] == [p.completion for p in theirs]
