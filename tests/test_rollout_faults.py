@@ -176,6 +176,13 @@ def test_a_missing_or_foreign_vllm_is_named(monkeypatch):
         check_installed()
 
 
+def test_too_little_memory_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1000000")  # GiB
+    message = r"did not start \(ValueError: Available memory .* is less than requested memory"
+    with pytest.raises(RolloutStartError, match=message):
+        ColocatedEngine(engine_policy("internvl3"), SETTINGS, max_model_len=256)
+
+
 def test_the_scorer_takes_the_backend_by_name_and_auto_is_vllm_here(caplog):
     policy = engine_policy("internvl3")
     with caplog.at_level("INFO", logger="thinker"):
