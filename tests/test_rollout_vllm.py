@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from policy_factory import BACKBONES
 from rollout_oracle import (
     EXACT,
+    GATE,
     SAMPLING,
     Engines,
     clips_of,
@@ -65,10 +66,10 @@ def test_logprobs_equal_the_policys_own_forward(engines, backbone, changes):
     groups = synced(policy, engines(backbone)).generate(requests, 3, SAMPLING, seed=1)
     assert [len(group) for group in groups] == [3] * 4
     assert len({tuple(c.token_ids) for group in groups for c in group}) == 12
-    assert largest_difference(policy, clips, groups) < EXACT
+    assert largest_difference(policy, clips, groups) < GATE
     if changes != {"num_keyframes": 1, "motion_mode": "none"}:  # one frame has no order
         # and the copies are seen: under the videos' own prompts their completions score differently
-        assert largest_difference(policy, [*clips[2:], *clips[:2]], groups) > 100 * EXACT
+        assert largest_difference(policy, [*clips[2:], *clips[:2]], groups) > 10 * GATE
 
 
 def test_a_batch_larger_than_one_forward_of_the_engine(engines):
