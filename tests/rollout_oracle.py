@@ -14,7 +14,7 @@ ENGINE_SIZE = dataclasses.replace(SIZE, width=64)
 GATE, EXACT = 1e-3, 1e-4
 """Largest difference of a logprob that counts as equal. Measured 1e-6 to 2e-5, but 2e-4 with one
 pooled motion token, whose amplified embedding is ill-conditioned: there the plain float32 forward
-differs from a float64 one by 1.8e-4, and vLLM's by 1.6e-4. So GATE over all variants, EXACT elsewhere.
+differs from a float64 one by 1.8e-4, and vLLM's by 1.6e-4. So GATE over the variants, else EXACT.
 """
 SAMPLING = Sampling(max_new_tokens=8)
 SETTINGS = RolloutSettings(backend="vllm", timeout_seconds=300.0)
