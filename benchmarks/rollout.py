@@ -55,8 +55,8 @@ def main() -> None:
     record = machine() | {"arguments": vars(args) | {"output": str(args.output)}, "rows": []}
     for size in args.sizes:
         record["rows"] += measure_size(size, args)
-    record["load_average_after"] = os.getloadavg()
-    args.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record["load_average_after"] = os.getloadavg()
+        args.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print_table(record["rows"])
 
 
@@ -169,6 +169,7 @@ def machine() -> dict:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "load_average_before": os.getloadavg(),
+        "nice": os.nice(0),
     }
 
 
