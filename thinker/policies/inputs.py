@@ -82,9 +82,9 @@ class PolicyInputs:
         raise NotImplementedError
 
     def max_prompt_tokens(self) -> int:
-        """Upper bound on the length of a scoring prompt."""
+        """Upper bound on the length of a prompt with the policy's own question."""
         num_slots = -(-self.clip_config.num_keyframes // self.pair)
-        return len(self._build_prompt_ids((self.max_slot_tokens(),) * num_slots, prompts.SCORING))
+        return len(self._prompt_ids((self.max_slot_tokens(),) * num_slots, self.question))
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         """Placeholder text of one slot."""
