@@ -74,6 +74,7 @@ REASONS = {
     "unsupported": "the file is valid, but uses something this reader does not handle",
     "empty_range": "no frame lies between start and end",
     "crashed": "the decoding process died",
+    "timeout": "decoding took longer than allowed",
 }
 
 
@@ -582,7 +583,8 @@ def _decode_run(
     """Decodes until every key of `numbers` ({pts or count: frame number}) was seen, else raises."""
     missing = dict(numbers)
     last = max(missing)
-    for count, frame in enumerate(_decode_stream(path, container, stream)):
+    wanted = frozenset(numbers) if by_pts else None
+    for count, frame in enumerate(_decode_stream(path, container, stream, wanted)):
         key = frame.pts if by_pts else count
         if key is None:
             continue
@@ -599,14 +601,26 @@ def _decode_run(
 
 
 def _decode_stream(
-    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+    path: Path,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    wanted: frozenset[int] | None = None,
 ) -> Iterator[av.VideoFrame]:
+    """Frames in display order: all, or those `wanted` (by pts) and what their decoding passes.
+
+    No other frame is built upon one that is not a reference (most B frames): where it is not wanted
+    either, the decoder leaves it out. The frames that come out are the same to the bit.
+    """
     import av
 
+    context = stream.codec_context
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 raise VideoError(path, "decode_error", f"damaged packet at pts {packet.pts}")
+            if wanted is not None and context.name in _SKIPS_AT_ONCE:
+                needed = packet.pts is None or packet.pts in wanted
+                context.skip_frame = "DEFAULT" if needed else "NONREF"
             yield from packet.decode()
     except av.error.FFmpegError as error:
         raise VideoError(path, "decode_error", str(error)) from None
@@ -636,6 +650,9 @@ def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
         picture, a, d = picture.swapaxes(0, 1), c, b
     return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
+
+# Decoders that heed the setting with the very packet they get; AV1's works on several at once.
+_SKIPS_AT_ONCE = frozenset({"h264", "hevc"})
 
 _FACTS = ("num_frames", "fps", "height", "width")  # the scalars of a clip
 
