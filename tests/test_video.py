@@ -11,7 +11,6 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import av
@@ -28,7 +27,7 @@ from video_factory import (
     write_video,
 )
 
-from thinker import decode, frame_cache, video_check, video_file
+from thinker import decode, frame_cache, video_file
 from thinker.video import (
     REASONS,
     Clip,
@@ -841,15 +840,3 @@ def test_check_videos(tmp_path, forbid_reading):
     with pytest.raises(ValueError, match="num_workers"):
         check_videos(paths, SPEC, cache, max_failed_share=0, num_workers=0)
     assert check_videos([], SPEC, cache, max_failed_share=0, num_workers=1) == {}
-
-
-def square_or_die(deadly: int, number: int) -> int:
-    if number == deadly:
-        os._exit(1)
-    return number**2
-
-
-def test_a_crash_costs_only_its_own_item():
-    results = video_check._map_guarded(partial(square_or_die, 2), list(range(6)), 2)
-    assert isinstance(results.pop(2), video_check._Died)
-    assert results == {0: 0, 1: 1, 3: 9, 4: 16, 5: 25}

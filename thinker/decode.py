@@ -17,12 +17,14 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinker.video_file import MAX_FRAME_PIXELS, VideoError
+from thinker.mp4 import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS, MAX_FRAMES, MAX_STREAMS
+from thinker.video_file import VideoError
 
 if TYPE_CHECKING:
     import av.container
@@ -51,11 +53,22 @@ def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
     """Container and video stream; one thread, and damage raises instead of being concealed."""
     import av
 
-    options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+    options = {
+        "format_whitelist": _CONTAINERS,
+        "protocol_whitelist": "file",
+        "enable_drefs": "0",  # tracks of an mp4 that lie in other files; off by default, too
+        "max_streams": str(MAX_STREAMS),
+        "max_pixels": str(MAX_FRAME_PIXELS),  # of the decoders that look into the first frames
+    }
     try:
-        container = av.open(str(path), options=options, metadata_errors="ignore")
-    except av.error.FFmpegError as error:
-        raise VideoError(path, "not_a_video", str(error)) from None
+        # "file:" so that a name with a colon is no protocol.
+        container = av.open(f"file:{path}", options=options, metadata_errors="ignore")
+    except (av.error.FFmpegError, UnicodeError) as error:
+        raise _failed(path, "not_a_video", error) from None
+    seconds = (container.duration or 0) / av.time_base
+    if seconds > MAX_DURATION_SECONDS:
+        container.close()
+        raise VideoError(path, "too_long", f"the header says {seconds:.0f} s")
     cover = av.stream.Disposition.attached_pic  # the album picture of an audio file
     streams = [s for s in container.streams.video if not s.disposition & cover]
     problem = ("no_frames", "no video stream")
@@ -69,10 +82,20 @@ def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
             context.thread_count = 1  # many worker processes decode at once
             # A damaged slice or a missing reference is an error, not a picture patched up from a
             # neighbour.
-            context.options = {"err_detect": "crccheck+explode"}
+            context.options = {
+                "err_detect": "crccheck+explode",
+                "max_pixels": str(MAX_FRAME_PIXELS),
+            }
             return container, streams[0]
     container.close()
     raise VideoError(path, *problem)
+
+
+def _failed(path: Path, reason: str, error: Exception, what: str = "") -> Exception:
+    """The `VideoError` of a decoder's error; running out of memory says nothing about the video."""
+    if isinstance(error, MemoryError):
+        return MemoryError(str(error))
+    return VideoError(path, reason, f"{what}{error}")
 
 
 def index_video(path: Path) -> FrameIndex:
@@ -82,13 +105,16 @@ def index_video(path: Path) -> FrameIndex:
     container, stream = _open(path)
     with container:
         try:
-            packets = [
+            found = (
                 (packet.pts, packet.is_keyframe, packet.is_discard)
                 for packet in container.demux(stream)
                 if packet.size
-            ]
+            )
+            packets = list(islice(found, MAX_FRAMES + 1))
         except av.error.FFmpegError as error:
-            raise VideoError(path, "decode_error", f"reading packets: {error}") from None
+            raise _failed(path, "decode_error", error, "reading packets: ") from None
+        if len(packets) > MAX_FRAMES:
+            raise VideoError(path, "too_long", f"more than {MAX_FRAMES} frames")
         # Discarded: cut away by an edit list, so decoded but never shown.
         shown = sorted(pts for pts, _, is_discard in packets if pts is not None and not is_discard)
         has_times = len(set(shown)) == sum(not is_discard for _, _, is_discard in packets)
@@ -210,7 +236,7 @@ def _decode_stream(
                 context.skip_frame = "DEFAULT" if needed else "NONREF"
             yield from packet.decode()
     except av.error.FFmpegError as error:
-        raise VideoError(path, "decode_error", str(error)) from None
+        raise _failed(path, "decode_error", error) from None
 
 
 def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:

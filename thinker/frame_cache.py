@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 
 from thinker.clip import Clip, ClipSpec
+from thinker.clip_tensors import clip_from_tensors, clip_to_tensors
 from thinker.reader import READER_VERSION, read_clip
-from thinker.video_file import VideoError
-
-_FACTS = ("num_frames", "fps", "height", "width")  # the scalars of a clip
+from thinker.video_file import VideoError, require_regular
 
 
 class FrameCache:
@@ -75,6 +74,7 @@ class FrameCache:
         return self.folder / f"{digest.hexdigest()}.safetensors"
 
     def _content_hash(self, path: Path) -> str:
+        require_regular(path)
         try:
             stat = path.stat()
             key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
@@ -88,28 +88,19 @@ class FrameCache:
             raise VideoError(path, "unreadable", str(error)) from None
 
 
-def _checksum(tensors: dict[str, torch.Tensor], facts: str) -> torch.Tensor:
-    """uint8 (20,) over all tensors and the facts."""
-    digest = hashlib.blake2b(facts.encode(), digest_size=20)
+def _checksum(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """uint8 (20,) over all tensors."""
+    digest = hashlib.blake2b(digest_size=20)
     for name in sorted(tensors):
-        digest.update(tensors[name].numpy().data)
+        digest.update(tensors[name].contiguous().numpy().data)
     return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 def _save_clip(file: Path, clip: Clip) -> None:
     from safetensors.torch import save
 
-    tensors = {
-        "keyframes": clip.keyframes_KCHW,
-        "motion": clip.motion_MCHW,
-        "keyframe_seconds": clip.keyframe_seconds,
-        "motion_seconds": clip.motion_seconds,
-        "keyframe_indices": torch.tensor(clip.keyframe_indices, dtype=torch.int64),
-        "motion_indices": torch.tensor(clip.motion_indices, dtype=torch.int64),
-    }
-    facts = json.dumps({name: getattr(clip, name) for name in _FACTS})
-    # The checksum is a tensor: safetensors writes several metadata entries in random order.
-    content = save(tensors | {"checksum": _checksum(tensors, facts)}, metadata={"facts": facts})
+    tensors = clip_to_tensors(clip)
+    content = save(tensors | {"checksum": _checksum(tensors)})
     # Same folder, so that the rename stays in one file system; a name of its own for each writer.
     aside = file.with_name(f".{file.stem}.{uuid.uuid4().hex}.tmp")
     try:
@@ -124,25 +115,14 @@ def _save_clip(file: Path, clip: Clip) -> None:
 
 def _load_clip(file: Path, path: Path) -> Clip | None:
     """The clip, or None where there is no file or a damaged one (which the next write replaces)."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        with safe_open(file, framework="pt") as stored:
-            facts = (stored.metadata() or {}).get("facts", "")
-            names = stored.keys()
-            tensors = {name: stored.get_tensor(name) for name in names}
-    except (FileNotFoundError, SafetensorError):
+        tensors = load(file.read_bytes())
+        checksum = tensors.pop("checksum", torch.empty(0))
+        if not torch.equal(checksum, _checksum(tensors)):
+            return None
+        return clip_from_tensors(tensors, path)
+    except (FileNotFoundError, SafetensorError, ValueError, TypeError):
         return None
-    checksum = tensors.pop("checksum", torch.empty(0))
-    if not torch.equal(checksum, _checksum(tensors, facts)):
-        return None
-    return Clip(
-        path=path,
-        keyframes_KCHW=tensors["keyframes"],
-        motion_MCHW=tensors["motion"],
-        keyframe_seconds=tensors["keyframe_seconds"],
-        motion_seconds=tensors["motion_seconds"],
-        keyframe_indices=tuple(tensors["keyframe_indices"].tolist()),
-        motion_indices=tuple(tensors["motion_indices"].tolist()),
-        **json.loads(facts),
-    )

@@ -2,22 +2,23 @@
 
 Flow: path → `read_clip` → `Clip`, kept in a `FrameCache`; `check_videos` does it for a data set.
 
-- `video_file.py`: errors, limits, checks on bytes and headers, pictures
+- `video_file.py`, `mp4.py`: errors, limits, checks on bytes and headers, pictures
 - `clip.py`: `ClipSpec`, `Clip`, which frames and which sizes
 - `decode.py`: index and exact decoding of a file (PyAV)
 - `reader.py`: `read_clip`
 - `frame_cache.py`: `FrameCache`
-- `video_check.py`: `check_videos`
+- `video_check.py`: `check_videos`; `read_ahead.py`: the same for scoring; both in the guarded
+  processes of `guarded.py`
 """
 
 from thinker.clip import Clip, ClipSpec, keyframe_indices, motion_indices, smart_resize
 from thinker.frame_cache import FrameCache
+from thinker.mp4 import MAX_FRAME_PIXELS
 from thinker.reader import READER_VERSION, read_clip
 from thinker.video_check import TooManyBadVideosError, check_videos
 from thinker.video_file import (
     IMAGE_SUFFIXES,
     MAX_ASPECT_RATIO,
-    MAX_FRAME_PIXELS,
     REASONS,
     VideoError,
 )

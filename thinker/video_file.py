@@ -6,18 +6,25 @@ In: a path. Out: nothing, or a `VideoError` with its reason; a picture's pixels.
 from __future__ import annotations
 
 import os
-import struct
+import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from thinker.mp4 import (
+    MAX_DURATION_SECONDS,
+    MAX_FRAME_PIXELS,
+    MAX_FRAMES,
+    MAX_STREAMS,
+    Problem,
+    mp4_problem,
+)
+
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
-# 8192 x 8192, twice 8K UHD. A header may claim any size; beyond this it is damage or an attack on
-# the memory.
-MAX_FRAME_PIXELS = 2**26
 MAX_ASPECT_RATIO = 200  # of the "smart" resize; Qwen2.5-VL's own limit
 
 REASONS = {
@@ -34,6 +41,11 @@ REASONS = {
     "empty_range": "no frame lies between start and end",
     "crashed": "the decoding process died",
     "timeout": "decoding took longer than allowed",
+    "memory": "decoding took more memory than allowed",
+    "too_long": (
+        f"the header says more than {MAX_DURATION_SECONDS // 3600} hours or {MAX_FRAMES} frames"
+    ),
+    "too_many_streams": f"there are more than {MAX_STREAMS} streams",
 }
 
 
@@ -52,9 +64,27 @@ class VideoError(ValueError):
         return type(self), (self.path, self.reason, self.detail)
 
 
+# A video with its index in front may start with any of these (QuickTime has no "ftyp").
+_MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
+
+
+def require_regular(path: Path) -> None:
+    """Raises `VideoError` unless the path is a file with bytes of its own: a pipe would block its
+    reader, a device never ends."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise VideoError(path, "missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise VideoError(path, "unreadable", str(error)) from None
+    if not stat.S_ISREG(mode):
+        raise VideoError(path, "unreadable", "not a regular file")
+
+
 def check_file(path: Path) -> None:
-    """Raises `VideoError` for what can be told without a decoder: missing, empty or cut-off
-    files."""
+    """Raises `VideoError` for what can be told without a decoder: missing, empty or cut-off files,
+    and headers beyond the limits."""
+    require_regular(path)
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -62,8 +92,8 @@ def check_file(path: Path) -> None:
                 raise VideoError(path, "empty")
             head = file.read(12)
             problem = None
-            if head[4:8] == b"ftyp":
-                problem = _mp4_cut(file, size)
+            if head[4:8] in _MP4_FIRST_BOXES:
+                problem = mp4_problem(file, size)
             elif head.startswith(b"\x1a\x45\xdf\xa3"):
                 problem = _matroska_cut(file, size)
     except FileNotFoundError:
@@ -71,37 +101,15 @@ def check_file(path: Path) -> None:
     except OSError as error:
         raise VideoError(path, "unreadable", str(error)) from None
     if problem:
-        raise VideoError(path, "truncated", problem)
+        raise VideoError(path, *problem)
 
 
-def _mp4_cut(file: BinaryIO, file_size: int) -> str | None:
-    """What is cut off, told by the top-level boxes (ISO 14496-12, 4.2): 32-bit size, type, maybe
-    64-bit size."""
-    position, types = 0, set()
-    while position + 8 <= file_size:
-        file.seek(position)
-        head = file.read(16)
-        box_size, box_type = struct.unpack(">I4s", head[:8])
-        if box_size == 1 and len(head) == 16:
-            box_size = struct.unpack(">Q", head[8:])[0]
-        elif box_size == 0:  # "until the end of the file"
-            box_size = file_size - position
-        types.add(box_type)
-        if position + box_size > file_size and box_type in (b"mdat", b"moov", b"moof"):
-            end = position + box_size
-            return f"box {box_type.decode()} ends at byte {end}, the file at {file_size}"
-        if box_size < 8:  # not a box: rubbish after the last one, which players ignore too
-            break
-        position += box_size
-    return None if b"moov" in types else "the index (moov box) is missing"
-
-
-def _matroska_cut(file: BinaryIO, file_size: int) -> str | None:
+def _matroska_cut(file: BinaryIO, file_size: int) -> Problem | None:
     """What is cut off, told by the size of the Segment element (RFC 8794, 4 and 8); live streams
     leave it open."""
 
     def read_size() -> int | None:  # EBML variable-size integer; all value bits set = unknown
-        first = file.read(1)[0]
+        first = (file.read(1) or b"\xff")[0]
         length = 9 - first.bit_length()
         value = int.from_bytes(bytes([first & (0xFF >> length)]) + file.read(length - 1), "big")
         return None if value == 2 ** (7 * length) - 1 else value
@@ -112,14 +120,18 @@ def _matroska_cut(file: BinaryIO, file_size: int) -> str | None:
         return None  # no Segment here; the decoder will say what it is
     size = read_size()
     if size is not None and file.tell() + size > file_size:
-        return f"the Segment ends at byte {file.tell() + size}, the file at {file_size}"
+        return (
+            "truncated",
+            f"the Segment ends at byte {file.tell() + size}, the file at {file_size}",
+        )
     return None
 
 
 def load_image(path: Path) -> np.ndarray:
     """The picture (H, W, 3), turned upright by its EXIF orientation."""
     try:
-        with Image.open(path) as image:
+        # PIL knows forty formats more, one of which (EPS) starts another program.
+        with Image.open(path, formats=_IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_FRAME_PIXELS:
                 raise VideoError(path, "too_large", f"{image.width} x {image.height}")
             if image.mode.startswith(
