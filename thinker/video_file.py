@@ -96,6 +96,8 @@ def check_file(path: Path) -> None:
                 problem = mp4_problem(file, size)
             elif head.startswith(b"\x1a\x45\xdf\xa3"):
                 problem = _matroska_cut(file, size)
+            elif head.startswith(b"RIFF"):
+                problem = _riff_cut(head, size)
     except FileNotFoundError:
         raise VideoError(path, "missing") from None
     except OSError as error:
@@ -125,6 +127,14 @@ def _matroska_cut(file: BinaryIO, file_size: int) -> Problem | None:
             f"the Segment ends at byte {file.tell() + size}, the file at {file_size}",
         )
     return None
+
+
+def _riff_cut(head: bytes, file_size: int) -> Problem | None:
+    """What is cut off of an AVI, told by the size of its first chunk."""
+    end = 8 + int.from_bytes(head[4:8], "little")
+    if end <= file_size:
+        return None
+    return "truncated", f"the RIFF chunk ends at byte {end}, the file at {file_size}"
 
 
 def load_image(path: Path) -> np.ndarray:
