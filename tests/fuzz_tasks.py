@@ -1,12 +1,13 @@
 """Mutated videos, and the judge of what reading one gave, run in guarded processes.
 
-The judge is a second, simpler reader: the whole file decoded from its start, one packet after
-another, without an index and without seeking. What it cannot reach (after damage it waits for the
-next seek point) it leaves out.
+The judge has two witnesses. A second, simpler reader: the whole file decoded from its start, one
+packet after another, without an index and without seeking, up to its first error. And the frames of
+the undamaged file: a picture that equals the original's of the same time is right.
 """
 
 import json
 import struct
+from functools import cache
 from pathlib import Path
 
 import av
@@ -65,19 +66,29 @@ def judge(spec: ClipSpec, path: Path) -> bytes:
         return json.dumps({"reason": error.reason}).encode()
     problems = times_problems(clip)
     frames = decoded_frames(path)
-    ids, num_compared = [], 0
+    original = original_frames(path.with_stem(f"good-{path.stem.split('-')[0]}"))
+    ids, num_confirmed = [], 0
     sets = ((clip.keyframes_KCHW, clip.keyframe_seconds, clip.keyframe_indices),
             (clip.motion_MCHW, clip.motion_seconds, clip.motion_indices))  # fmt: skip
     for pictures, seconds, indices in sets:
         for picture_CHW, second, index in zip(pictures, seconds.tolist(), indices, strict=True):
-            expected = frames.get(round(second, 9))
-            if expected is not None:
-                num_compared += 1
-                size = tuple(picture_CHW.shape[1:])
-                if not np.array_equal(picture_CHW.numpy(), resize_frame(expected, size)):
-                    problems.append(f"frame {index} at {second} s is another picture")
+            size = tuple(picture_CHW.shape[1:])
+            witnesses = [seen.get(round(second, 9)) for seen in (frames, original)]
+            agree = [
+                np.array_equal(picture_CHW.numpy(), resize_frame(picture, size))
+                for picture in witnesses
+                if picture is not None
+            ]
+            num_confirmed += any(agree)
+            if agree and not any(agree):
+                problems.append(f"frame {index} at {second} s is another picture")
             ids.append((index, id_of(picture_CHW)))
-    facts = {"problems": problems, "ids": ids, "compared": num_compared, "frames": clip.num_frames}
+    facts = {
+        "problems": problems,
+        "ids": ids,
+        "confirmed": num_confirmed,
+        "frames": clip.num_frames,
+    }
     return json.dumps(facts).encode()
 
 
@@ -105,6 +116,11 @@ def id_of(picture_CHW) -> int | None:
         return None
 
 
+@cache
+def original_frames(path: Path) -> dict[float, np.ndarray]:
+    return decoded_frames(path)
+
+
 def decoded_frames(path: Path) -> dict[float, np.ndarray]:
     """{seconds from the first frame: picture}, decoded from the start of the file."""
     options = {"protocol_whitelist": "file"}
@@ -114,25 +130,17 @@ def decoded_frames(path: Path) -> dict[float, np.ndarray]:
         context = stream.codec_context
         context.thread_count = 1
         context.options = {"err_detect": "crccheck+explode"}
-        pictures, shown, is_lost = [], [], False
+        pictures, shown = [], []
         try:
             for packet in container.demux(stream):
                 if packet.size and packet.pts is not None and not packet.is_discard:
                     shown.append(packet.pts)
-                if is_lost and not packet.is_keyframe:
-                    continue
-                is_lost = packet.is_corrupt
-                try:
-                    frames = [] if is_lost else packet.decode()
-                except av.error.FFmpegError:
-                    is_lost, frames = True, []
-                    context.flush_buffers()
-                pictures += [(f.pts, _upright_rgb(path, f)) for f in frames if not f.is_corrupt]
+                pictures += [(f.pts, _upright_rgb(path, f)) for f in packet.decode()]
         except av.error.FFmpegError:
             pass
-        if is_avi:  # without times: frames by count, as long as nothing was lost
+        if is_avi:  # without times: frames by count
             rate = float(stream.average_rate)
-            return {} if is_lost else {round(i / rate, 9): p for i, (_, p) in enumerate(pictures)}
+            return {round(i / rate, 9): picture for i, (_, picture) in enumerate(pictures)}
         first = min(shown, default=0)
         base = stream.time_base
         return {round(float((pts - first) * base), 9): p for pts, p in pictures if pts is not None}

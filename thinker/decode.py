@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 # network.
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,yuv4mpegpipe,gif"
 
-# Decoders that heed the setting with the very packet they get; AV1's works on several at once.
-_SKIPS_AT_ONCE = frozenset({"h264", "hevc"})
+# Decoders that heed the setting with the very packet they get, and tell a missing reference: AV1's
+# works on several packets at once; HEVC's fills a missing reference in silently, so a reference
+# that damage makes look like none would go unnoticed (found by fuzzing).
+_SKIPS_AT_ONCE = frozenset({"h264"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +93,10 @@ def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
     raise VideoError(path, *problem)
 
 
-def _failed(path: Path, reason: str, error: Exception, what: str = "") -> Exception:
-    """The `VideoError` of a decoder's error; running out of memory says nothing about the video."""
+def _failed(path: Path, reason: str, error: Exception, what: str = "") -> VideoError:
+    """The `VideoError` of a decoder's error; a packet of a size that no memory holds is one, too."""
     if isinstance(error, MemoryError):
-        return MemoryError(str(error))
+        reason = "memory"
     return VideoError(path, reason, f"{what}{error}")
 
 
@@ -137,14 +139,21 @@ def index_video(path: Path) -> FrameIndex:
 
 
 def _count_frames(path: Path, rate: float) -> FrameIndex:
-    """Index of a file without presentation times: decoded once, its constant rate gives times."""
+    """Index of a file without presentation times: decoded once, its constant rate gives times.
+
+    Where frames are known by their count alone, one that is lost would shift all that follow.
+    """
     if not rate:
         raise VideoError(path, "unsupported", "neither presentation times nor a frame rate")
     container, stream = _open(path)
     with container:
+        declared = stream.frames  # 0: unknown
         num_frames = sum(1 for _ in _decode_stream(path, container, stream))
     if not num_frames:
         raise VideoError(path, "no_frames", "the decoder gives no frame")
+    if num_frames < declared:
+        detail = f"the header says {declared} frames, {num_frames} come out of the decoder"
+        raise VideoError(path, "decode_error", detail)
     return FrameIndex(pts=None, starts=[], seconds=[i / rate for i in range(num_frames)], fps=rate)
 
 
@@ -152,6 +161,8 @@ def decode_frames(
     path: Path, index: FrameIndex, wanted: list[int]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (number, upright RGB (H, W, 3)) of exactly the frames `wanted` (ascending numbers)."""
+    import av
+
     if index.pts is None:
         yield from _decode_from_start(path, {number: number for number in wanted}, by_pts=False)
         return
@@ -167,7 +178,10 @@ def decode_frames(
         container, stream = _open(path)
         with container:
             for seek_pts, run in runs.items():
-                container.seek(seek_pts, stream=stream)
+                try:
+                    container.seek(seek_pts, stream=stream)
+                except av.error.FFmpegError as error:  # an index that leads nowhere
+                    raise _failed(path, "decode_error", error) from None
                 for number, picture in _decode_run(path, container, stream, run, by_pts=True):
                     del missing[index.pts[number]]
                     yield number, picture
