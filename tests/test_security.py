@@ -4,7 +4,6 @@ Every payload creates the file MARK when it runs; each test first shows that the
 """
 
 import ast
-import dataclasses
 import http.server
 import json
 import os
@@ -164,10 +163,10 @@ def test_a_pickled_optimizer_state_stops_the_resume(tmp_path, mark):
     args = TrainingArguments(output_dir=str(tmp_path / "out"), report_to=[], use_cpu=True)
     trainer = Trainer(model=torch.nn.Linear(1, 1), args=args)
     trainer.create_optimizer_and_scheduler(num_training_steps=1)
-    with pytest.raises(pickle.UnpicklingError, match="(?i)weights.only"):
+    with pytest.raises(pickle.UnpicklingError, match=r"(?i)weights.only"):
         trainer._load_optimizer_and_scheduler(str(checkpoint))
     torch.save({"python": Payload(mark)}, checkpoint / "rng_state.pth")
-    with pytest.raises(pickle.UnpicklingError, match="(?i)weights.only"):
+    with pytest.raises(pickle.UnpicklingError, match=r"(?i)weights.only"):
         trainer._load_rng_state(str(checkpoint))
 
 
@@ -301,8 +300,8 @@ def scripts(url: str, decoy: Path) -> dict[str, str]:
         "hls-file": hls.format(decoy),
         "concat-file": f"ffconcat version 1.0\nfile '{decoy}'\n",
         "concat-http": f"ffconcat version 1.0\nfile '{url}/decoy.ts'\n",
-        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
-        "a=rtpmap:96 H264/90000\n",
+        "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+        "m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
         "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
         'mediaPresentationDuration="PT2S" profiles="urn:mpeg:dash:profile:full:2011"><Period>'
         f'<AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>{url}/'
@@ -395,7 +394,7 @@ def test_a_picture_that_starts_another_program(tmp_path):
 def header_lie(path: Path, box: bytes, offset: int, value: int, size: int = 4) -> Path:
     """Writes a number at an offset behind a box's type."""
     content = bytearray(path.read_bytes())
-    at = content.index(box) + 4 + offset
+    at = content.index(box, content.index(b"moov")) + 4 + offset
     content[at : at + size] = value.to_bytes(size, "big")
     path.write_bytes(content)
     return path
@@ -436,7 +435,8 @@ def test_pixels_of_other_containers(tmp_path, monkeypatch, name):
 
     path = write_video(tmp_path / name, codec="vp9" if name == "v.webm" else "h264")
     monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 63 * 64)
-    assert reason_of(path) in ("too_large", "not_a_video", "no_frames", "unsupported")
+    # VP9's own decoder refuses it while the stream is looked into, before there is a picture.
+    assert reason_of(path) == ("decode_error" if name == "v.webm" else "too_large")
 
 
 # --- the frame cache ---
@@ -513,7 +513,8 @@ def test_no_dangerous_call_in_the_source():
     [
         "torch.load(f)", "torch.load(f, weights_only=False)", "pickle.loads(b)", "yaml.load(f)",
         "AutoModel.from_pretrained(x, trust_remote_code=True)", "subprocess.run(x, shell=True)",
-        "serve(host='0.0.0.0')", "app.launch(share=True)", "eval(x)", "np.load(f, allow_pickle=True)",
+        "serve(host='0.0.0.0')", "app.launch(share=True)", "eval(x)",
+        "np.load(f, allow_pickle=True)",
     ],
 )  # fmt: skip
 def test_the_scan_finds(line):
@@ -533,4 +534,3 @@ def test_policies_say_no_to_remote_code():
     text = (REPO / "thinker/policies/__init__.py").read_text()
     loads = re.findall(r"Auto\w+\.from_pretrained\(([^)]*)\)", text)
     assert loads and all("trust_remote_code=False" in load for load in loads)
-    assert dataclasses.is_dataclass(SPEC)

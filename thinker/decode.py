@@ -94,7 +94,7 @@ def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
 
 
 def _failed(path: Path, reason: str, error: Exception, what: str = "") -> VideoError:
-    """The `VideoError` of a decoder's error; a packet of a size that no memory holds is one, too."""
+    """The `VideoError` of a decoder's error; a packet that no memory holds is one, too."""
     if isinstance(error, MemoryError):
         reason = "memory"
     return VideoError(path, reason, f"{what}{error}")

@@ -54,7 +54,7 @@ def _weight_map(index_path: Path) -> dict[str, str]:
     try:
         weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
         names = set(weight_map.values())
-        is_sound = all(isinstance(n, str) and n == Path(n).name and n for n in names)
+        is_sound = all(n == Path(n).name and n not in ("", "..") for n in names)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         is_sound = False
     if not is_sound:
