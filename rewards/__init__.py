@@ -73,25 +73,29 @@ def build_reward(name: str, config: Mapping[str, Any] | None = None) -> Reward:
 
 def _build_own(path: str, config: dict[str, Any]) -> Reward:
     reward_class = _import_class(path)
-    parameters = inspect.signature(reward_class).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        _check_keys(path, config, [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL])
-    reward = reward_class(**config)
+    # On the class, before it is called: a configuration can name any class there is, and merely
+    # building some (subprocess.Popen) does what their arguments say.
     missing = [
         what
         for what, found in (
-            ("a method __call__", callable(reward)),
-            ("a str name", isinstance(getattr(reward, "name", None), str)),
-            ("a bool needs_perturbed", isinstance(getattr(reward, "needs_perturbed", None), bool)),
+            ("a method __call__", any("__call__" in vars(cls) for cls in reward_class.__mro__)),
+            ("a str name", isinstance(getattr(reward_class, "name", None), str)),
+            (
+                "a bool needs_perturbed",
+                isinstance(getattr(reward_class, "needs_perturbed", None), bool),
+            ),
         )
         if not found
     ]
     if missing:
         raise ValueError(
             f"got reward {path!r} without {' and '.join(missing)}; expected a rewards.Reward; "
-            "add what is missing"
+            "add what is missing to the class"
         )
-    return reward
+    parameters = inspect.signature(reward_class).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        _check_keys(path, config, [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL])
+    return reward_class(**config)
 
 
 def _import_class(path: str) -> type:

@@ -11,7 +11,6 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import av
@@ -28,7 +27,7 @@ from video_factory import (
     write_video,
 )
 
-from thinker import video
+from thinker import decode, frame_cache, video_file
 from thinker.video import (
     REASONS,
     Clip,
@@ -270,7 +269,7 @@ def test_exact_frames(tmp_path, name, settings):
 def test_only_the_needed_part_is_decoded(tmp_path, monkeypatch, codec):
     suffix = "mkv" if codec in ("vp9", "ffv1") else "mp4"
     path = write_video(tmp_path / f"v.{suffix}", codec=codec, num_frames=96)
-    decode_stream, num_decoded = video._decode_stream, 0
+    decode_stream, num_decoded = decode._decode_stream, 0
 
     def counted(*args):
         nonlocal num_decoded
@@ -278,7 +277,7 @@ def test_only_the_needed_part_is_decoded(tmp_path, monkeypatch, codec):
             num_decoded += 1
             yield frame
 
-    monkeypatch.setattr(video, "_decode_stream", counted)
+    monkeypatch.setattr(decode, "_decode_stream", counted)
     one = dataclasses.replace(SPEC, num_keyframes=1, num_motion_frames=0)
     clip = read_clip(path, one, start=6.95, end=7.05)
     assert_right_frames(clip)
@@ -464,7 +463,7 @@ def test_bad_pictures(tmp_path, monkeypatch):
     assert reason_of(tmp_path / "text.jpg") == "not_a_video"
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
     assert reason_of(tmp_path / "deep.png") == "unsupported"
-    monkeypatch.setattr(video, "MAX_FRAME_PIXELS", 120 * 80 - 1)
+    monkeypatch.setattr(video_file, "MAX_FRAME_PIXELS", 120 * 80 - 1)
     assert reason_of(good) == "too_large"
 
 
@@ -585,14 +584,14 @@ def test_missing_frame_is_an_error(tmp_path, monkeypatch):
     """A frame that the index lists and the decoder does not deliver is never replaced by
     another."""
     path = write_video(tmp_path / "v.mp4", num_frames=60)
-    decode_stream = video._decode_stream
+    decode_stream = decode._decode_stream
 
     def lossy(*args):
         for frame in decode_stream(*args):
             if round(frame.time * 10) != 22:
                 yield frame
 
-    monkeypatch.setattr(video, "_decode_stream", lossy)
+    monkeypatch.setattr(decode, "_decode_stream", lossy)
     with pytest.raises(VideoError, match=r"frames \[22") as caught:
         read_clip(path, dataclasses.replace(SPEC, num_motion_frames=0))
     assert caught.value.reason == "decode_error"
@@ -600,7 +599,7 @@ def test_missing_frame_is_an_error(tmp_path, monkeypatch):
 
 def test_late_seek_is_repaired_from_the_start(tmp_path, monkeypatch):
     path = write_video(tmp_path / "v.mp4", num_frames=60)
-    open_video, seeks = video._open, []
+    open_video, seeks = decode._open, []
 
     class LateSeek:
         """The container, whose seek goes to the end of the file wherever it is sent."""
@@ -625,14 +624,14 @@ def test_late_seek_is_repaired_from_the_start(tmp_path, monkeypatch):
         container, stream = open_video(path)
         return LateSeek(container), stream
 
-    monkeypatch.setattr(video, "_open", open_late)
+    monkeypatch.setattr(decode, "_open", open_late)
     assert_right_frames(read_clip(path, SPEC))
     assert len(seeks) == 1
 
 
 def test_too_large_video(tmp_path, monkeypatch):
     path = write_video(tmp_path / "v.mp4")
-    monkeypatch.setattr(video, "MAX_FRAME_PIXELS", 64 * 64 - 1)
+    monkeypatch.setattr(decode, "MAX_FRAME_PIXELS", 64 * 64 - 1)
     assert reason_of(path) == "too_large"
 
 
@@ -701,7 +700,7 @@ def forbid_reading(monkeypatch):
         def fail(*args, **kwargs):
             raise AssertionError("decoded again")
 
-        monkeypatch.setattr(video, "read_clip", fail)
+        monkeypatch.setattr(frame_cache, "read_clip", fail)
 
     return forbid
 
@@ -729,7 +728,7 @@ def test_every_part_of_the_key_counts(cached, monkeypatch):
     assert not cache.contains(path, SPEC, start=0.5)
     assert not cache.contains(path, SPEC, end=0.5)
     assert cache.contains(path, SPEC)
-    monkeypatch.setattr(video, "READER_VERSION", video.READER_VERSION + 1)
+    monkeypatch.setattr(frame_cache, "READER_VERSION", frame_cache.READER_VERSION + 1)
     assert not cache.contains(path, SPEC)
 
 
@@ -748,7 +747,7 @@ def test_content_decides_not_the_name(cached, forbid_reading, tmp_path):
 
 def test_content_is_hashed_once(cached, monkeypatch):
     path, cache = cached
-    monkeypatch.setattr(video.hashlib, "file_digest", None)
+    monkeypatch.setattr(frame_cache.hashlib, "file_digest", None)
     assert cache.contains(path, SPEC)
     with pytest.raises(TypeError):
         FrameCache(cache.folder).contains(path, SPEC)
@@ -841,15 +840,3 @@ def test_check_videos(tmp_path, forbid_reading):
     with pytest.raises(ValueError, match="num_workers"):
         check_videos(paths, SPEC, cache, max_failed_share=0, num_workers=0)
     assert check_videos([], SPEC, cache, max_failed_share=0, num_workers=1) == {}
-
-
-def square_or_die(deadly: int, number: int) -> int:
-    if number == deadly:
-        os._exit(1)
-    return number**2
-
-
-def test_a_crash_costs_only_its_own_item():
-    results = video._map_guarded(partial(square_or_die, 2), list(range(6)), 2)
-    assert isinstance(results.pop(2), video._Died)
-    assert results == {0: 0, 1: 1, 3: 9, 4: 16, 5: 25}

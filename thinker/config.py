@@ -7,6 +7,7 @@ configuration classes and have their keys; everything else is here.
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from thinker.yaml_file import load_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,13 @@ class DataSettings:
     num_workers: int = 2
     max_failed_share: float = 0.01
     skip_bad_lines: bool = False
+
+    def __post_init__(self):
+        if self.num_workers < 0 or not 0 <= self.max_failed_share <= 1:
+            raise ValueError(
+                f"data.num_workers is {self.num_workers} and data.max_failed_share "
+                f"{self.max_failed_share}, expected at least 0 and 0 to 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +194,7 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no run configuration at {path}")
-    values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    values = load_yaml(path.read_bytes(), str(path))
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {type(values).__name__}, expected a mapping of settings")
     for override in overrides:
@@ -207,7 +215,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             raise ValueError(f"override {override!r}: {section} is {inner!r}, not a section")
         values = inner
-    values[last] = yaml.safe_load(text)
+    values[last] = load_yaml(text, f"override {override!r}")
 
 
 def check_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -249,6 +257,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     expected = origin or hint
     if expected is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value!r}, expected a finite number")
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise ValueError(f"{where} is {value!r}, expected {expected.__name__}")
     return dict(value) if expected is dict else value

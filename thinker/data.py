@@ -17,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import yaml
-
 from thinker.lines import dataset_key, parse_mos
 from thinker.samples import (
     Loaded,
@@ -31,6 +29,7 @@ from thinker.samples import (
     scan_train_jsonl,
     settle,
 )
+from thinker.yaml_file import load_yaml
 
 if TYPE_CHECKING:
     import datasets
@@ -284,11 +283,10 @@ class _Lookup(NamedTuple):
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}; give an existing YAML") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+    raw = load_yaml(content, str(path))
     if not isinstance(raw, dict):
         raise ValueError(f"{path}: given {_kind(raw)}, expected a mapping of keys")
     return raw

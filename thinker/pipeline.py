@@ -24,6 +24,7 @@ from trl import GRPOConfig
 from rewards import build_reward
 from thinker.config import RunConfig, check_keys
 from thinker.data import EvalSet, load_dataset_config, load_eval_samples, load_train_samples
+from thinker.lock import run_lock
 from thinker.metrics import plcc, srcc
 from thinker.motion import MotionConfig
 from thinker.plots import plot_curves, read_metrics
@@ -56,7 +57,12 @@ class RunData:
 
 
 def run_training(config: RunConfig) -> dict[str, Any]:
-    """Run it all; returns what `summary.json` holds."""
+    """Run it all; returns what `summary.json` holds. One run at a time in an output folder."""
+    with run_lock(Path(config.output_dir)):
+        return _run_training(config)
+
+
+def _run_training(config: RunConfig) -> dict[str, Any]:
     began = time.perf_counter()
     set_seed(config.seed)
     output = Path(config.output_dir)
@@ -132,13 +138,11 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
         for eval_set in dataset.eval
     ]
     reader = clip_reader(settings.cache, spec)
-    if settings.cache is None:
-        return RunData(train=train, eval_sets=eval_sets, reader=reader)
     videos = [sample.path for _, samples in [(None, train), *eval_sets] for sample in samples]
     failures = check_videos(
         videos,
         spec,
-        FrameCache(settings.cache),
+        None if settings.cache is None else FrameCache(settings.cache),
         max_failed_share=settings.max_failed_share,
         num_workers=max(1, settings.num_workers),
     )

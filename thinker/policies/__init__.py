@@ -174,7 +174,7 @@ def load_policy(
     backbone = BACKBONES[name]
     model, missing = _load_model(backbone, folder, config, dtype)
     model.forbid_placeholders()
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     return Policy(
         model=model,
         processor=processor,
@@ -193,7 +193,8 @@ def _policy_config(
         raise ValueError(f"no configuration of a model in {folder}: {error}") from error
     name = backbone_name(values.get("model_type"))
     backbone = BACKBONES[name]
-    config = AutoConfig.from_pretrained(folder)
+    # Said explicitly: unset, transformers asks on a terminal whether to run a checkpoint's code.
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type != backbone.plain_type:
         if motion is not None or clip is not None:
             raise ValueError(

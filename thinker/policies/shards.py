@@ -8,6 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+ADAPTER_CONFIG = "adapter_config.json"
 Headers = dict[Path, dict[str, tuple[int, ...]]]
 """Shape of every tensor of every shard."""
 
@@ -19,9 +20,14 @@ def read_headers(folder: Path) -> Headers:
 
     Raises ValueError where there are none, one is damaged, or they differ from their index.
     """
+    if (folder / ADAPTER_CONFIG).exists():
+        # transformers would load the model that this file names in place of the folder's own.
+        raise ValueError(
+            f"{folder} holds an adapter ({ADAPTER_CONFIG}), expected whole weights: merge it first"
+        )
     index_path, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index_path.is_file():
-        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+        weight_map = _weight_map(index_path)
         paths = [folder / name for name in sorted(set(weight_map.values()))]
     elif single.is_file():
         weight_map, paths = None, [single]
@@ -41,6 +47,21 @@ def read_headers(folder: Path) -> Headers:
             f"{index_path} and the shards disagree about:\n" + "\n".join(sorted(wrong))
         )
     return headers
+
+
+def _weight_map(index_path: Path) -> dict[str, str]:
+    """Key → file name of an index, whose files lie beside it."""
+    try:
+        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+        names = set(weight_map.values())
+        is_sound = all(n == Path(n).name and n not in ("", "..") for n in names)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        is_sound = False
+    if not is_sound:
+        raise ValueError(
+            f"{index_path}: expected a weight_map of keys to names of files in the same folder"
+        )
+    return weight_map
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,114 @@
+"""One video file (or picture) in, one `Clip` out: few large keyframes and a dense clip of small
+frames for motion.
+
+Flow: path → file checks → index of all frames → frame numbers → decode just what is needed → turn
+upright, resize, drop the full-size frame → `Clip`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from thinker.clip import Clip, ClipSpec, keyframe_indices, keyframe_size, motion_indices
+from thinker.decode import FrameIndex, decode_frames, index_video
+from thinker.video_file import IMAGE_SUFFIXES, VideoError, check_file, load_image
+
+# Part of every cache key: raise it whenever the same file and spec would give other pixels, times
+# or indices.
+READER_VERSION = 1
+
+
+def read_clip(
+    path: Path | str, spec: ClipSpec, *, start: float | None = None, end: float | None = None
+) -> Clip:
+    """Reads the frames `spec` asks for. `start`/`end` (seconds from the first frame) keep frames
+    start ≤ t < end.
+
+    A picture file counts as a video of one frame. Raises `VideoError` for a file that cannot be
+    read as asked and ValueError for a bad range. One decoding thread; safe in forked and spawned
+    workers (the decoder is loaded on first use, nothing is shared between calls).
+    """
+    path = Path(path)
+    _check_range(start, end)
+    check_file(path)
+    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    index = (
+        FrameIndex(pts=None, starts=[], seconds=[0.0], fps=0.0) if is_image else index_video(path)
+    )
+    first, num_in_range = frames_in_range(path, index.seconds, start, end)
+    keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
+    motion = [first + i for i in motion_indices(num_in_range, spec)]
+    wanted = sorted({*keyframes, *motion})
+    pictures = [(0, load_image(path))] if is_image else decode_frames(path, index, wanted)
+
+    # The full-size picture lives for one turn of this loop only: 40 frames of 4K would be 1 GB.
+    small_keyframes: dict[int, np.ndarray] = {}
+    small_motion: dict[int, np.ndarray] = {}
+    height = width = 0
+    for number, picture_HWC in pictures:
+        if not height:
+            height, width = picture_HWC.shape[:2]
+            size = keyframe_size(path, spec, height, width)
+        if number in keyframes:
+            small_keyframes[number] = resize_frame(picture_HWC, size)
+        if number in motion:
+            small_motion[number] = resize_frame(picture_HWC, (spec.motion_px, spec.motion_px))
+
+    no_motion = np.empty((0, 3, spec.motion_px, spec.motion_px), dtype=np.uint8)
+    return Clip(
+        path=path,
+        keyframes_KCHW=torch.from_numpy(np.stack([small_keyframes[i] for i in keyframes])),
+        motion_MCHW=torch.from_numpy(
+            np.stack([small_motion[i] for i in motion]) if motion else no_motion
+        ),
+        keyframe_seconds=torch.tensor([index.seconds[i] for i in keyframes], dtype=torch.float64),
+        motion_seconds=torch.tensor([index.seconds[i] for i in motion], dtype=torch.float64),
+        keyframe_indices=tuple(keyframes),
+        motion_indices=tuple(motion),
+        num_frames=len(index.seconds),
+        fps=index.fps,
+        height=height,
+        width=width,
+    )
+
+
+def resize_frame(picture_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 (3, H, W) by PIL's bicubic filter, which widens its support when shrinking (antialias).
+
+    PIL, not torch's `interpolate(antialias=True)`: the reference resizes with PIL, and this is
+    bit-identical to it. No torch operation either: its thread pool would fight over the cores of
+    the other workers.
+    """
+    height, width = size
+    image = Image.fromarray(picture_HWC).resize((width, height), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _check_range(start: float | None, end: float | None) -> None:
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number of seconds, 0 or more, got {value}")
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"end must lie after start, got start={start}, end={end}")
+
+
+def frames_in_range(
+    path: Path, seconds: Sequence[float], start: float | None, end: float | None
+) -> tuple[int, int]:
+    """(first frame number, number of frames) with start ≤ t < end; `seconds` ascends."""
+    first = bisect_left(seconds, start or 0.0)
+    stop = len(seconds) if end is None else bisect_left(seconds, end)
+    if first >= stop:
+        raise VideoError(
+            path,
+            "empty_range",
+            f"asked for {start}..{end} s, the frames lie at {seconds[0]:.3f}..{seconds[-1]:.3f} s",
+        )
+    return first, stop - first
