@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from thinker.data import EvalSet, load_eval_samples
 from thinker.metrics import evaluate_scores, format_table, summarise
+from thinker.prediction import Prediction, failed
 from thinker.samples import VideoSample
-from thinker.scorer import Prediction, QualityScorer, failed
+from thinker.scorer import QualityScorer
 from thinker.video import Clip, VideoError, read_clip
 
 COLUMNS = ("filename", "pred_score", "gt_score", "status", "error", "reasoning", "seconds")

@@ -74,6 +74,7 @@ REASONS = {
     "unsupported": "the file is valid, but uses something this reader does not handle",
     "empty_range": "no frame lies between start and end",
     "crashed": "the decoding process died",
+    "timeout": "decoding took longer than allowed",
 }
 
 
