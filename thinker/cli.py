@@ -1,5 +1,6 @@
-"""The `thinker` command: train, score, eval, demo-data. Every subcommand is a thin call into the
-package."""
+"""The `thinker` command: train, score, eval, report, compare, faithfulness, demo-data.
+
+Every subcommand is a thin call into the package."""
 
 import argparse
 import logging
@@ -7,7 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinker.cli_scoring import eval_parser, score_parser
+from thinker.cli_scoring import (
+    compare_parser,
+    eval_parser,
+    faithfulness_parser,
+    report_parser,
+    score_parser,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,6 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _train_parser(commands.add_parser("train", help="train a policy by GRPO"))
     score_parser(commands.add_parser("score", help="score videos, with reasoning"))
     eval_parser(commands.add_parser("eval", help="score annotated sets to CSV"))
+    report_parser(commands.add_parser("report", help="one HTML page of a finished eval"))
+    compare_parser(commands.add_parser("compare", help="difference of two evals, paired"))
+    faithfulness_parser(
+        commands.add_parser("faithfulness", help="are explanations true? (demo set)")
+    )
     _demo_parser(commands.add_parser("demo-data", help="generate the demo set"))
     return run_command(parser.parse_args(argv))
 

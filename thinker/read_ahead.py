@@ -98,6 +98,10 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, read), daemon=True)
         self.process.start()
         theirs.close()
+        try:
+            self._pipe.recv_bytes()  # ready: importing does not count as decoding time
+        except EOFError:
+            raise RuntimeError("a decoding process ended while it started; see its error") from None
 
     def read(self, path: Path, timeout_seconds: float) -> Clip | VideoError:
         try:
@@ -121,6 +125,7 @@ class _Worker:
 
 def _serve(pipe: Connection, read: Read) -> None:
     """A worker's life: paths in, pickled results out, until the pipe closes."""
+    pipe.send_bytes(b"ready")
     while True:
         try:
             path = pipe.recv()

@@ -172,19 +172,25 @@ class QualityScorer:
         return [item if isinstance(item, Prediction) else next(scored) for item in batch]
 
     def score_clips(self, clips: Sequence[Clip], mode: str | None = None) -> list[Prediction]:
-        """Score decoded clips, `batch_size` at once; halves it when memory runs out.
+        """Score decoded clips, in order."""
+        done = dict(self.score_as_done(clips, mode))
+        return [done[place] for place in range(len(clips))]
+
+    def score_as_done(
+        self, clips: Sequence[Clip], mode: str | None = None
+    ) -> Iterator[tuple[int, Prediction]]:
+        """(place, prediction) of every clip, `batch_size` at once; it halves when memory runs out.
 
         Clips of one prompt length share a batch: padding is computed for nothing.
         """
         judges = {"reason": self._reason, "sample": self._sample, "level": self._level}
         judge = judges[_checked_mode(mode or self.mode)]
-        order = sorted(range(len(clips)), key=lambda i: sum(self._slots(clips[i])))
-        done: dict[int, Prediction] = {}
-        while len(done) < len(order):
-            batch = order[len(done) : len(done) + self.batch_size]
-            results = self._fitting(judge, [clips[i] for i in batch])
-            done.update(zip(batch, results, strict=False))
-        return [done[i] for i in range(len(clips))]
+        waiting = sorted(range(len(clips)), key=lambda place: sum(self._slots(clips[place])))
+        while waiting:
+            batch = waiting[: self.batch_size]
+            predictions = self._fitting(judge, [clips[place] for place in batch])
+            yield from zip(batch, predictions, strict=False)
+            waiting = waiting[len(predictions) :]
 
     def _slots(self, clip: Clip) -> tuple[int, ...]:
         return self.policy.inputs.slot_tokens(clip)
