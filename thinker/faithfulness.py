@@ -37,7 +37,7 @@ NUM_RESAMPLES = 1000
 
 WORDS = {
     "blur": r"blur\w*|out of focus",
-    "noise": r"nois[ey]\w*|grain\w*",
+    "noise": r"nois(?:es?|y|iness)|grain(?:y|iness)?",
     "blocking": r"block(?:ing|y|iness)\w*|compression artifacts?",
     "overexposure": r"over-?exposed?\w*|over-?exposure",
     "underexposure": r"under-?exposed?\w*|under-?exposure|too dark",

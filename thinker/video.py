@@ -583,7 +583,8 @@ def _decode_run(
     """Decodes until every key of `numbers` ({pts or count: frame number}) was seen, else raises."""
     missing = dict(numbers)
     last = max(missing)
-    for count, frame in enumerate(_decode_stream(path, container, stream)):
+    wanted = frozenset(numbers) if by_pts else None
+    for count, frame in enumerate(_decode_stream(path, container, stream, wanted)):
         key = frame.pts if by_pts else count
         if key is None:
             continue
@@ -600,14 +601,26 @@ def _decode_run(
 
 
 def _decode_stream(
-    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+    path: Path,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    wanted: frozenset[int] | None = None,
 ) -> Iterator[av.VideoFrame]:
+    """Frames in display order: all, or those `wanted` (by pts) and what their decoding passes.
+
+    No other frame is built upon one that is not a reference (most B frames): where it is not wanted
+    either, the decoder may leave it out. The frames that come out are the same to the bit.
+    """
     import av
 
+    context = stream.codec_context
     try:
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 raise VideoError(path, "decode_error", f"damaged packet at pts {packet.pts}")
+            if wanted is not None:
+                needed = packet.pts is None or packet.pts in wanted
+                context.skip_frame = "DEFAULT" if needed else "NONREF"
             yield from packet.decode()
     except av.error.FFmpegError as error:
         raise VideoError(path, "decode_error", str(error)) from None
