@@ -38,12 +38,14 @@ if __name__ == "__main__":  # decoding processes import this file, too
     from thinker.cli import main
     from thinker.scorer import QualityScorer
     thinker.evaluate.WINDOW = 2
-    level = QualityScorer._level
-    def slow(self, clips):
-        time.sleep(0.3)
+    level, left = QualityScorer._level, [int(sys.argv[1])]
+    def stalling(self, clips):  # in the batch after so many
+        left[0] -= 1
+        if left[0] < 0:
+            time.sleep(3600)
         return level(self, clips)
-    QualityScorer._level = slow
-    sys.exit(main(sys.argv[1:]))
+    QualityScorer._level = stalling
+    sys.exit(main(sys.argv[2:]))
 """
 
 
@@ -210,24 +212,26 @@ def test_kill_9_and_restart_give_the_uninterrupted_result(model, data, whole, tm
     driver.write_text(DRIVER)
     output = tmp_path / "out"
     journal = output / "rows" / "meta.0-of-1.jsonl"
-    for num_rows in (3, 6):  # killed twice
+    # Killed twice. Windows hold rows 0 1, 2 3, 4 5 (the two without a clip: no batch), 6 7, …
+    for num_batches, num_rows in ((2, 4), (1, 8)):
         arguments = command(model, data, output, "--num-workers", "1")
         process = subprocess.Popen(
-            [sys.executable, driver, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, driver, str(num_batches), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         wait_for_rows(journal, num_rows, process)
-        process.send_signal(signal.SIGSTOP)  # holds still until it is killed
-        if num_rows == 3:  # a second run in the folder, while the first one is alive
+        if num_rows == 4:  # a second run in the folder, while the first one is alive
             assert main(arguments) == 2
             assert f"another run (pid {process.pid})" in capsys.readouterr().err
         helpers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        _, alive = psutil.wait_procs(helpers, timeout=20)
+        _, alive = psutil.wait_procs(helpers, timeout=60)
         assert helpers and not alive  # no decoder outlives its run
         assert not (output / "meta.csv").exists()
         with open(journal, "ab") as file:  # and the row it was writing is cut
-            file.write(encode_row(num_rows + 2, {"id": "meta/x"})[:-9])
+            file.write(encode_row(num_rows, {"id": "meta/x"})[:-9])
     assert main(command(model, data, output, "--num-workers", "0")) == 0
     assert table(output) == table(whole)
     lines = journal.read_bytes().splitlines()

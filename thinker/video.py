@@ -609,7 +609,7 @@ def _decode_stream(
     """Frames in display order: all, or those `wanted` (by pts) and what their decoding passes.
 
     No other frame is built upon one that is not a reference (most B frames): where it is not wanted
-    either, the decoder may leave it out. The frames that come out are the same to the bit.
+    either, the decoder leaves it out. The frames that come out are the same to the bit.
     """
     import av
 
@@ -618,7 +618,7 @@ def _decode_stream(
         for packet in container.demux(stream):
             if packet.is_corrupt:
                 raise VideoError(path, "decode_error", f"damaged packet at pts {packet.pts}")
-            if wanted is not None:
+            if wanted is not None and context.name in _SKIPS_AT_ONCE:
                 needed = packet.pts is None or packet.pts in wanted
                 context.skip_frame = "DEFAULT" if needed else "NONREF"
             yield from packet.decode()
@@ -650,6 +650,9 @@ def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
         picture, a, d = picture.swapaxes(0, 1), c, b
     return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
+
+# Decoders that heed the setting with the very packet they get; AV1's works on several at once.
+_SKIPS_AT_ONCE = frozenset({"h264", "hevc"})
 
 _FACTS = ("num_frames", "fps", "height", "width")  # the scalars of a clip
 
