@@ -2,9 +2,11 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from dying_actor import DiesOnce
 from policy_factory import small_policy
 from video_factory import write_video
 
@@ -18,7 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_DATA_DISABLE_PROGRESS_BARS="1")
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = paths  # Ray's workers import from here, too
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -75,17 +78,6 @@ def test_an_archive_is_scored_resumed_and_guarded(
     # another configuration is refused
     assert main(command(model, archive, output, mode="reason")) == 2
     assert "another model or configuration" in capsys.readouterr().err
-
-
-class DiesOnce(ray_engine.ScoreActor):
-    """An actor whose process dies in its first chunk, as one that is out of memory would."""
-
-    def score_chunk(self, paths):
-        mark = self.output / "_died"
-        if not mark.exists():
-            mark.touch()
-            os._exit(1)
-        return super().score_chunk(paths)
 
 
 def test_the_chunk_of_a_dead_actor_is_done_by_another(

@@ -97,6 +97,7 @@ def score_archive(
         done = done_paths(output)
         todo = [str(path) for path in absolute if str(path) not in done]
         if todo:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it calls home
             ray.init(ignore_reinit_error=True, log_to_driver=False)
             _run(ray, todo, output.absolute(), model, scorer, settings)
         counts = Counter(done_paths(output).values())

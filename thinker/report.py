@@ -183,7 +183,7 @@ def answers_section(
     """Statuses of every set, the share of invalid answers, and how long answers are."""
     head = ["set", "videos", "ok", "invalid answers", "other", "tokens: 5 %", "median", "95 %"]
     lines = ["".join(f"<th>{name}</th>" for name in head)]
-    lengths = {}
+    lengths: dict[str, Sequence[float]] = {}
     for key, entry in summary["sets"].items():
         statuses = dict(entry["statuses"])
         total, ok = sum(statuses.values()), statuses.pop("ok", 0)
