@@ -11,7 +11,8 @@ from thinker.video import Clip
 BACKBONES = ("internvl3", "qwen2_5_vl")
 SIZE = TinySize(
     width=32, layers=2, heads=2, vision_width=32, vision_layers=2, frame_px=40, patch_px=10,
-    num_keyframes=2, num_motion_frames=8, motion_px=32, tokens_per_frame=2, slow_width=8,
+    patches_merged=2, num_keyframes=2, num_motion_frames=8, motion_px=32,
+    tokens_per_frame=2, slow_width=8,
 )  # fmt: skip
 
 
@@ -26,8 +27,10 @@ def small_policy(backbone: str, *, amplify: float = 3.0, size: TinySize = SIZE) 
 
 
 def random_clip(policy: Policy, seed: int, *, height: int = 40, width: int = 40) -> Clip:
-    """A clip of noise in the form the policy reads."""
+    """A clip of noise in the form the policy reads; InternVL's frames have its own size."""
     spec = policy.inputs.clip_spec
+    if spec.resize == "square":
+        height = width = spec.keyframe_px
     draw = torch.Generator().manual_seed(seed)
     num_keyframes, num_motion = spec.num_keyframes, spec.num_motion_frames
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from policy_factory import BACKBONES, random_clip, small_policy
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
+from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 
 from thinker.rollout.base import left_pad
 from thinker.shared_prompt import SharedPromptMask, enable_shared_prompt, pack_groups
@@ -78,15 +78,21 @@ def gradients(policy, logps, mask):
 
 @pytest.fixture
 def exact_norms(monkeypatch):
-    """transformers' RMSNorm computes in float32 whatever it is given; in float64 tests it must
-    not."""
+    """transformers' RMSNorm and Qwen's vision rotation compute in float32 whatever they are given;
+    in float64 tests they must not."""
 
     def forward(self, hidden_states):
         variance = hidden_states.pow(2).mean(-1, keepdim=True)
         return self.weight * hidden_states * torch.rsqrt(variance + self.variance_epsilon)
 
-    for norm in (Qwen2RMSNorm, Qwen2_5_VLRMSNorm):
+    def rotate(q, k, cos, sin):
+        cos, sin = cos.unsqueeze(-2).to(q.dtype), sin.unsqueeze(-2).to(q.dtype)
+        turn = modeling_qwen2_5_vl.rotate_half
+        return q * cos + turn(q) * sin, k * cos + turn(k) * sin
+
+    for norm in (Qwen2RMSNorm, modeling_qwen2_5_vl.Qwen2_5_VLRMSNorm):
         monkeypatch.setattr(norm, "forward", forward)
+    monkeypatch.setattr(modeling_qwen2_5_vl, "apply_rotary_pos_emb_vision", rotate)
 
 
 @pytest.mark.usefixtures("exact_norms")

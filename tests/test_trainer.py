@@ -81,10 +81,10 @@ def rewards(*names):
 
 def make_trainer(
     tmp_path, backbone="internvl3", *, reward_list=None, rollout=None, lora=False, freeze=(),
-    seed=0, **grpo,
+    seed=0, save_start=True, **grpo,
 ):  # fmt: skip
-    policy = small_policy(backbone, amplify=1.0)
-    policy.save(tmp_path / "start")
+    if save_start:
+        small_policy(backbone, amplify=1.0).save(tmp_path / "start")
     policy = load_policy(tmp_path / "start")
     policy.model.freeze(freeze)
     args = GRPOConfig(

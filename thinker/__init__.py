@@ -1,4 +1,4 @@
-"""Thinker: video quality assessment that reasons, trained by GRPO."""
+"""Video quality assessment that explains itself: motion-aware policies trained by GRPO."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ __all__ = ["Prediction", "QualityScorer"]
 
 
 def __getattr__(name: str) -> object:
-    """`from thinker import QualityScorer`, without loading torch for `import thinker` alone."""
+    """`from thinker import QualityScorer`, without importing torch for the rest of the package."""
     if name == "QualityScorer":
         from thinker.scorer import QualityScorer
 

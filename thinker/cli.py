@@ -1,6 +1,5 @@
-"""The `thinker` command: train, score, eval, report, compare, faithfulness, demo-data.
-
-Every subcommand is a thin call into the package."""
+"""The `thinker` command: train, score, eval, report, compare, faithfulness, demo-data, convert,
+estimate. Every subcommand is a thin call into the package."""
 
 import argparse
 import logging
@@ -30,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         commands.add_parser("faithfulness", help="are explanations true? (demo set)")
     )
     _demo_parser(commands.add_parser("demo-data", help="generate the demo set"))
+    _convert_parser(commands.add_parser("convert", help="convert released VQAThinker weights"))
+    _estimate_parser(commands.add_parser("estimate", help="cost of a step, without weights"))
     return run_command(parser.parse_args(argv))
 
 
@@ -71,6 +72,49 @@ def _demo(args: argparse.Namespace) -> int:
     small = {"num_train_contents": 40, "num_eval_contents": 12} if args.small else {}
     demo = generate_demo_set(args.output, SyntheticConfig(**small))
     print(f"{demo.num_train} training and {demo.num_eval} held-out videos in {demo.root}")
+    return 0
+
+
+def _convert_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="source", type=Path, required=True, help="released folder")
+    parser.add_argument("--to", dest="target", type=Path, required=True, help="a new folder")
+    parser.add_argument(
+        "--setting",
+        default="12x560",
+        choices=("12x560", "6x448"),
+        help="frames x pixels: of the published inference (default) or of its training",
+    )
+    parser.set_defaults(run=_convert)
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from thinker.policies.convert import convert_checkpoint
+
+    count = convert_checkpoint(args.source, args.target, args.setting)
+    print(f"{count} tensors written to {args.target}")
+    return 0
+
+
+def _estimate_parser(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="public backbone, as InternVL3-8B")
+    parser.add_argument("--frames", type=int, default=12, help="keyframes a video")
+    parser.add_argument("--px", type=int, help="side of a keyframe (InternVL; default 448)")
+    parser.add_argument("--generations", type=int, default=8, help="completions a video")
+    parser.add_argument("--completion-tokens", type=int, default=400, help="mean length")
+    parser.add_argument("--videos", type=int, default=1, help="videos a step")
+    parser.set_defaults(run=_estimate)
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    from thinker.estimate import StepSize, report
+
+    size = StepSize(
+        num_keyframes=args.frames,
+        num_generations=args.generations,
+        completion_tokens=args.completion_tokens,
+        num_videos=args.videos,
+    )
+    print(report(args.model, size, args.px))
     return 0
 
 

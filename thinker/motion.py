@@ -40,6 +40,8 @@ POOL_KERNEL = {SLOW: (8, 7, 7), FAST: (32, 7, 7)}  # of the checkpoint's head, m
 IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 VQA2_MEAN_STD = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
+MIN_VARIANCE = 1e-6  # over time; keeps the gradient of the square root finite for still content
+
 MODES = ("interleaved", "pooled", "none")
 
 
@@ -489,8 +491,9 @@ class MotionEncoder(nn.Module):
     """SlowFast and the projector to the language model.
 
     "interleaved": each of the K windows of M/K dense frames is a clip of its own for the fast
-    pathway; its features are averaged over space and over L equal time segments, get a learned
-    absolute position (of the token within its video) and pass Linear, GELU, Linear.
+    pathway; its features are averaged over space, then their mean and standard deviation are taken
+    over L equal time segments (a stutter moves the deviation, hardly the mean), standardised, given
+    a learned absolute position (of the token within its video) and pass Linear, GELU, Linear.
     "pooled": see `pooled_features`; LayerNorm, Linear, GELU, Linear.
 
     Weights are PyTorch's defaults until `init_motion_weights` runs (a model's `_init_weights` hook
@@ -502,14 +505,17 @@ class MotionEncoder(nn.Module):
         self.config = config
         width = config.hidden_size
         if config.mode == "interleaved":
-            channels = config.slowfast.fast_channels
+            channels = 2 * config.slowfast.fast_channels
             self.slowfast = SlowFast(config.slowfast, pathways="fast")
+            # Mean 0 and variance 1 until `calibrate` knows better; always in eval mode, as SlowFast
+            self.standardise = nn.BatchNorm1d(channels).train(False)
             self.position_embedding = nn.Embedding(config.max_positions, channels)
             self.projector = nn.Sequential(
                 nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width)
             )
             _mark_layers(self.position_embedding, {nn.Embedding: "normal"})
             _mark_layers(self.projector, {nn.Linear: "normal"})
+            _mark_layers(self.standardise, {nn.BatchNorm1d: "ones"})
         elif config.mode == "pooled":
             channels = config.slowfast.slow_channels + config.slowfast.fast_channels
             self.slowfast = SlowFast(config.slowfast, pathways="both")
@@ -522,6 +528,33 @@ class MotionEncoder(nn.Module):
             _mark_layers(self.projector, {nn.LayerNorm: "ones", nn.Linear: "uniform"})
         else:
             raise ValueError(f"mode {config.mode!r} has no motion encoder: do not build one")
+
+    def train(self, mode: bool = True) -> MotionEncoder:
+        """As `nn.Module.train`, but statistics never follow a batch; see `SlowFast`."""
+        super().train(mode)
+        if self.config.mode == "interleaved":
+            self.standardise.train(False)
+        return self
+
+    @torch.no_grad()
+    def calibrate(self, frames_BM3HW: Tensor) -> None:
+        """Sets the BatchNorm statistics of a new encoder to those of some videos, once.
+
+        With mean 0 and variance 1 a network that no checkpoint was loaded into hardly tells videos
+        apart. Mode "interleaved"; frames as `forward` takes them.
+        """
+        norms = [
+            part
+            for part in self.modules()
+            if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm3d)) and part is not self.standardise
+        ]
+        # SlowFast first: the statistics of its features depend on its own
+        for group in (norms, [self.standardise]):
+            for norm in group:
+                norm.momentum, norm.training = 1.0, True
+            self(frames_BM3HW)
+            for norm in group:
+                norm.momentum, norm.training = 0.1, False
 
     def freeze_slowfast(self) -> None:
         """Stops training SlowFast; the projector and the positions stay trainable."""
@@ -551,6 +584,7 @@ class MotionEncoder(nn.Module):
             features_BC = self.pooled_features(frames)
             return self.projector(features_BC.to(self._projector_dtype))[:, None]
         features_BKLC = self.window_features(frames).to(self._projector_dtype)
+        features_BKLC = self.standardise(features_BKLC.flatten(0, 2)).view_as(features_BKLC)
         num_keyframes, num_tokens = features_BKLC.shape[1:3]
         check_num_positions(self.config, num_keyframes)
         positions = torch.arange(num_keyframes * num_tokens, device=frames.device)
@@ -558,7 +592,7 @@ class MotionEncoder(nn.Module):
         return self.projector(features_BKLC + positions_KLC)
 
     def window_features(self, frames_BM3HW: Tensor) -> Tensor:
-        """(B, M, 3, px, px) normalised dense frames -> (B, K, L, fast_channels)."""
+        """(B, M, 3, px, px) normalised dense frames -> (B, K, L, 2 * fast_channels)."""
         config = self.config
         num_videos, num_frames = frames_BM3HW.shape[:2]
         size = tuple(frames_BM3HW.shape[3:])
@@ -571,7 +605,14 @@ class MotionEncoder(nn.Module):
             raise ValueError(f"dense frames are {size}, expected motion_px {config.motion_px}")
         windows_NT3HW = frames_BM3HW.reshape(-1, config.frames_per_window, *frames_BM3HW.shape[2:])
         features_NCTHW = self.slowfast.forward_fast(windows_NT3HW.transpose(1, 2))
-        features_NCL = segment_means(features_NCTHW.mean(dim=(3, 4)), config.tokens_per_frame)
+        features_NCT = features_NCTHW.mean(dim=(3, 4))
+        # Small deviations from a large mean need at least float32.
+        precision = torch.promote_types(features_NCT.dtype, torch.float32)
+        features_NCT = features_NCT.to(precision)
+        means_NCL = segment_means(features_NCT, config.tokens_per_frame)
+        segments_NCLt = features_NCT.unflatten(-1, (config.tokens_per_frame, -1))
+        variances_NCL = segments_NCLt.var(dim=-1, correction=0).clamp(min=MIN_VARIANCE)
+        features_NCL = torch.cat([means_NCL, variances_NCL.sqrt()], dim=1)
         return features_NCL.transpose(1, 2).unflatten(0, (num_videos, -1))
 
     def pooled_features(self, frames_BK3HW: Tensor) -> Tensor:
@@ -705,19 +746,3 @@ def _mark_layers(module: nn.Module, draws: dict[type[nn.Module], str]) -> None:
     for layer in module.modules():
         if type(layer) in draws:
             setattr(layer, _DRAW, draws[type(layer)])
-
-
-def from_official_key(key: str) -> str | None:
-    """Name in a "pooled" MotionEncoder of a weight of the released VQAThinker; None: no motion.
-
-    Example: "slowfast_model.feature_extraction.0.multipathway_blocks.1.conv.weight" is
-    "slowfast.blocks.0.multipathway_blocks.1.conv.weight", "motion_mlp.3.bias" is
-    "projector.3.bias".
-    """
-    for official, own in (
-        ("slowfast_model.feature_extraction.", "slowfast.blocks."),
-        ("motion_mlp.", "projector."),
-    ):
-        if key.startswith(official):
-            return own + key.removeprefix(official)
-    return None

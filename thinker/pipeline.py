@@ -32,7 +32,7 @@ from thinker.policies.inputs import ClipConfig
 from thinker.rollout.base import Rollout
 from thinker.samples import VideoSample
 from thinker.scorer import QualityScorer, hf_rollout
-from thinker.sft import calibrate_slowfast, train_supervised, warm_start_lessons
+from thinker.sft import train_supervised, warm_start_lessons
 from thinker.synthetic import DISTORTIONS
 from thinker.tiny import TinySize, tiny_policy
 from thinker.trainer import ThinkerTrainer, WeightedReward
@@ -41,7 +41,7 @@ from thinker.video import ClipSpec, FrameCache, check_videos, read_clip
 logger = logging.getLogger(__name__)
 REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")
 EVAL_BATCH = 64
-CALIBRATION_VIDEOS = 64
+CALIBRATION_VIDEOS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,9 +186,12 @@ def start_policy(config: RunConfig) -> Policy:
 def lesson_texts() -> list[str]:
     """Words of the warm start, for the tiny tokenizer."""
     from thinker.prompts import LEVELS
-    from thinker.sft import reasoning_text
+    from thinker.sft import reasoning_text, recognition_answer
 
-    return [reasoning_text(name, level) for name in DISTORTIONS for level in LEVELS]
+    pairs = [(name, level) for name in DISTORTIONS for level in LEVELS]
+    return [recognition_answer(name) for name, _ in pairs] + [
+        reasoning_text(*pair) for pair in pairs
+    ]
 
 
 def reload(policy: Policy, folder: Path, config: RunConfig) -> Policy:
@@ -216,7 +219,7 @@ def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
     motion = policy.model.model.motion
     if motion is not None:
         first = [data.reader(sample.path) for sample in data.train[:CALIBRATION_VIDEOS]]
-        calibrate_slowfast(motion, torch.stack([clip.motion_MCHW for clip in first]))
+        motion.calibrate(torch.stack([clip.motion_MCHW for clip in first]))
     words = {s.id: truth[str(s.path.relative_to(root))]["distortion"] for s in data.train}
     lessons = warm_start_lessons(
         data.train, words, level_share=settings.level_share, seed=config.seed
@@ -252,7 +255,7 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy
         rollout=lambda model: hf_rollout(dataclasses.replace(policy, model=model)),
         perturbations=config.perturbations,
         evaluate_policy=partial(_metrics_of, data=data, config=config),
-        peft_config=lora_config(config),
+        peft_config=lora_config(config, policy),
         callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
     )
     trainer.train()
@@ -286,7 +289,8 @@ def numbers(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def lora_config(config: RunConfig) -> LoraConfig | None:
+def lora_config(config: RunConfig, policy: Policy) -> LoraConfig | None:
+    """LoRA on the language model; the projectors (one may be new) are trained in full."""
     lora = config.model.lora
     if lora is None:
         return None
@@ -296,7 +300,7 @@ def lora_config(config: RunConfig) -> LoraConfig | None:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=rf".*language_model.*\.({modules})",
-        modules_to_save=None,
+        modules_to_save=list(policy.model.projector_names),
     )
 
 
@@ -305,7 +309,7 @@ def lora_config(config: RunConfig) -> LoraConfig | None:
 
 def held_out(policy: Policy, data: RunData, rollout: Rollout, config: RunConfig) -> Scores:
     """SRCC, PLCC and the share of valid answers, by held-out set; each video is scored once."""
-    max_new_tokens = grpo_args(config).max_completion_length
+    max_new_tokens = config.grpo.get("max_completion_length", GRPOConfig.max_completion_length)
     scorer = QualityScorer(policy, rollout, max_new_tokens=max_new_tokens)
     paths = dict.fromkeys(s.path for _, samples in data.eval_sets for s in samples)
     stream = scorer.score_stream((data.reader(path) for path in paths), batch_size=EVAL_BATCH)

@@ -2,7 +2,8 @@
 
 The question and the output instruction are those of VQAThinker (arXiv 2508.06051, training
 release); its inference release differs in white space and in the frame sampler, a train/test
-mismatch that one source rules out. The recognition question is that of VQA² (arXiv 2411.03795),
+mismatch that one source rules out. A policy carries its layout, so that the released weights can be
+asked exactly as they were evaluated. The recognition question is that of VQA² (arXiv 2411.03795),
 stage 1; the level question and prefix are those of its scorer.
 """
 
@@ -18,6 +19,11 @@ OUTPUT_FORMAT = (
 )
 SCORING = f"{QUESTION} {OUTPUT_FORMAT}"
 
+SHORT_SCORING = "Rate the quality of this video from 1 to 5."
+"""For the tiny policies: with SCORING, two thirds of their prompt would be the question."""
+
+OPENING = "Now you will receive a video:"
+
 RECOGNITION = "What is the main distortion presented in this video?"
 
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
@@ -28,17 +34,36 @@ LEVEL_QUESTION = "How would you rate the quality of this video?"
 LEVEL_PREFIX = "The quality of the video is"
 """VQA²'s scoring question; its answer is forced to begin with the prefix, a level word follows."""
 
+LAYOUTS = ("lines", "inline")
+"""White space of the user turn: "lines" is VQAThinker's training text, "inline" its inference text,
+which the released weights were evaluated with."""
 
-def video_text(frame_slots: list[str], question: str) -> str:
-    """The user turn: one line per frame slot, then the question.
 
-    `frame_slots` holds the expanded placeholder text of each slot (built by the policy's inputs).
+def video_text(
+    frame_slots: list[str],
+    question: str,
+    *,
+    motion_slot: str | None = None,
+    layout: str = "lines",
+) -> str:
+    """The user turn: the frame slots, one motion slot for the whole video if given, the question.
 
-    Example: `video_text(["<a>", "<b>"], "Why?")` is
-    `"Now you will receive a video:\\nFrame1:<a>\\nFrame2:<b>\\nWhy?"`.
+    Slots hold the expanded placeholder text (built by the policy's inputs); `layout` is one of
+    `LAYOUTS`.
+
+    Example: `video_text(["<a>", "<b>"], "Why?", motion_slot="<m>")` is
+    `"Now you will receive a video:\\nFrame1:<a>\\nFrame2:<b>\\nMotion Feature:<m>\\nWhy?"`, inline
+    `"Now you will receive a video:Frame1: <a>Frame2: <b>Motion Feature: <m>Why?"`.
     """
-    lines = [f"Frame{i}:{slot}" for i, slot in enumerate(frame_slots, start=1)]
-    return "\n".join(["Now you will receive a video:", *lines, question])
+    if layout not in LAYOUTS:
+        raise ValueError(f"prompt layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    space = " " if layout == "inline" else ""
+    pieces = [f"Frame{i}:{space}{slot}" for i, slot in enumerate(frame_slots, start=1)]
+    if motion_slot is not None:
+        pieces.append(f"Motion Feature:{space}{motion_slot}")
+    if layout == "inline":
+        question = question.replace(f" {OUTPUT_FORMAT}", OUTPUT_FORMAT)
+    return ("" if layout == "inline" else "\n").join([OPENING, *pieces, question])
 
 
 def level_word(target: float) -> str:

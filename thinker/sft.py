@@ -17,7 +17,6 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from thinker import prompts
-from thinker.motion import MotionEncoder
 from thinker.policies import Policy
 from thinker.rollout.base import left_pad
 from thinker.samples import VideoSample
@@ -30,7 +29,7 @@ class Lesson:
     """One supervised example."""
 
     path: Path
-    question: str
+    question: str | None  # None: the policy's own scoring question
     answer: str
 
 
@@ -40,8 +39,8 @@ def recognition_answer(distortion: str) -> str:
 
 
 def reasoning_text(distortion: str, level: str) -> str:
-    """Example: `reasoning_text("blur", "poor")` is `"It is blur. The quality is poor."`."""
-    return f"{recognition_answer(distortion)} The quality is {level}."
+    """Example: `reasoning_text("low_contrast", "poor")` is `"low contrast, poor quality"`."""
+    return f"{distortion.replace('_', ' ')}, {level} quality"
 
 
 def warm_start_lessons(
@@ -74,23 +73,8 @@ def warm_start_lessons(
         low = 1.0 + 0.8 * prompts.LEVELS.index(level)
         score = f"{draw.uniform(low, low + 0.8):.2f}"
         answer = prompts.scoring_answer(reasoning_text(distortions[sample.id], level), score)
-        lessons.append(Lesson(path=sample.path, question=prompts.SCORING, answer=answer))
+        lessons.append(Lesson(path=sample.path, question=None, answer=answer))
     return lessons
-
-
-@torch.no_grad()
-def calibrate_slowfast(encoder: MotionEncoder, frames_BM3HW: torch.Tensor) -> None:
-    """Set the BatchNorm statistics of a new SlowFast to those of some videos, once.
-
-    With the initial mean 0 and variance 1, a network that no checkpoint was loaded into hardly
-    tells videos apart. frames: dense frames as the encoder takes them.
-    """
-    norms = [part for part in encoder.slowfast.modules() if isinstance(part, torch.nn.BatchNorm3d)]
-    for norm in norms:
-        norm.momentum, norm.training = 1.0, True  # the statistics become those of this batch
-    encoder(frames_BM3HW)
-    for norm in norms:
-        norm.momentum, norm.training = 0.1, False
 
 
 class LessonCollator:

@@ -48,7 +48,8 @@ class TinySize:
     """Sizes of a tiny policy; the defaults are those of the demo.
 
     width, layers, heads: of the language model (2 key/value heads). vision_*: of the vision tower.
-    frame_px: side of a keyframe; patch_px: side of a patch .
+    frame_px: side of a keyframe; patch_px: side of a patch; patches_merged: side of the square of
+    patches that InternVL's pixel shuffle makes one token of (2 in InternVL3) .
     """
 
     width: int = 128
@@ -58,10 +59,11 @@ class TinySize:
     vision_layers: int = 2
     frame_px: int = 80
     patch_px: int = 10
+    patches_merged: int = 4
     num_keyframes: int = 4
     num_motion_frames: int = 32
     motion_px: int = 48
-    tokens_per_frame: int = 8
+    tokens_per_frame: int = 1
     slow_width: int = 16
     beta_inv: int = 2
     motion_mode: str = "interleaved"
@@ -86,6 +88,7 @@ def tiny_policy(
     tokenizer = train_tokenizer(backbone, texts)
     config, processor = build(size, tokenizer)
     config.eos_token_id = tokenizer.eos_token_id
+    config.scoring_question = prompts.SHORT_SCORING
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = BACKBONES[backbone].model(config)
@@ -143,6 +146,7 @@ def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast
     corpus = [
         prompts.video_text([], prompts.SCORING),
         prompts.RECOGNITION,
+        prompts.SHORT_SCORING,
         "user\nassistant\nFrame1:\nMotion Feature:\n",
         prompts.scoring_answer(" ".join(prompts.LEVELS), "3.50"),
         *texts,
@@ -205,7 +209,7 @@ def _motion_config(size: TinySize) -> dict:
 
 
 def _internvl3(size: TinySize, tokenizer):
-    tokens = (size.frame_px // size.patch_px // 2) ** 2  # pixel shuffle merges 2 x 2 patches
+    tokens = (size.frame_px // size.patch_px // size.patches_merged) ** 2
     config = BACKBONES["internvl3"].config(
         vision_config={
             "hidden_size": size.vision_width,
@@ -220,6 +224,7 @@ def _internvl3(size: TinySize, tokenizer):
         text_config=_text_config(size, tokenizer),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=tokens,
+        downsample_ratio=1 / size.patches_merged,
         tie_word_embeddings=False,
         motion_config=_motion_config(size),
         clip_config=ClipConfig(

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    PreTrainedConfig,
     Qwen2_5_VLProcessor,
 )
 from transformers.conversion_mapping import (
@@ -24,6 +25,7 @@ from transformers.conversion_mapping import (
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 
 from thinker.motion import MotionConfig
+from thinker.policies.card import model_card
 from thinker.policies.inputs import ClipConfig, InternVLInputs, PolicyInputs, Qwen2_5_VLInputs
 from thinker.policies.internvl3 import (
     ThinkerInternVLConfig,
@@ -33,6 +35,7 @@ from thinker.policies.qwen2_5_vl import (
     ThinkerQwen2_5_VLConfig,
     ThinkerQwen2_5_VLForConditionalGeneration,
 )
+from thinker.policies.shards import read_headers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +107,19 @@ def _host(cls: type) -> type:
     return next(c for c in cls.__mro__ if c.__module__.startswith("transformers."))
 
 
-def backbone_name(config) -> str:
-    """Key in `BACKBONES` for a configuration, ours or plain."""
+def backbone_name(model_type: str | None) -> str:
+    """Key in `BACKBONES` for a `model_type`, ours or that of a plain checkpoint."""
     for name, backbone in BACKBONES.items():
-        if config.model_type in (backbone.config.model_type, backbone.plain_type):
+        if model_type in (backbone.config.model_type, backbone.plain_type):
             return name
     known = sorted(t for b in BACKBONES.values() for t in (b.config.model_type, b.plain_type))
+    hint = (
+        "; convert the released VQAThinker layout by `thinker convert`"
+        if model_type == "internvl_chat"
+        else ""
+    )
     raise ValueError(
-        f"no policy for model_type {config.model_type!r}; a checkpoint must be one of {known}"
+        f"no policy for model_type {model_type!r}; a checkpoint must be one of {known}{hint}"
     )
 
 
@@ -129,9 +137,11 @@ class Policy:
         return self.processor.tokenizer
 
     def save(self, folder: str | Path) -> None:
-        """Write weights (safetensors), configuration, generation config and processor."""
+        """Write weights (safetensors), configuration, generation config, processor and a model
+        card."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+        (Path(folder) / "README.md").write_text(model_card(self.model), encoding="utf-8")
 
 
 def load_policy(
@@ -145,46 +155,78 @@ def load_policy(
 
     folder: a local folder or hub name. `motion` and `clip` are for a plain checkpoint (its motion
     part is new, `Policy.new_parts` names it); a saved policy brings its own and giving others is an
-    error.
+    error. Raises ValueError naming what is wrong with a checkpoint: another architecture, weights
+    that are pickled, truncated, missing, unknown or of another shape.
     """
-    config = AutoConfig.from_pretrained(folder)
-    name = backbone_name(config)
+    name, config = _policy_config(folder, motion, clip)
     backbone = BACKBONES[name]
-    if config.model_type == backbone.plain_type:
-        values = config.to_dict()
-        values.pop("model_type")
-        width = config.get_text_config().hidden_size
-        clip_config = clip or DEFAULT_CLIP[name]
-        motion_config = replace(
-            motion or MotionConfig(), hidden_size=width, num_keyframes=clip_config.num_keyframes
-        )
-        config = backbone.config(
-            **values, motion_config=motion_config.to_dict(), clip_config=clip_config.to_dict()
-        )
-    elif motion is not None or clip is not None:
-        raise ValueError(
-            f"{folder} is a saved Thinker policy with its own motion and clip settings; "
-            "they can be chosen only when starting from a plain checkpoint"
-        )
-    model, info = backbone.model.from_pretrained(
-        folder, config=config, dtype=dtype, output_loading_info=True
-    )
-    missing = sorted(key for key in info["missing_keys"])
-    unexpected = sorted(info["unexpected_keys"])
-    foreign = [key for key in missing if not key.startswith("model.motion.")]
-    if foreign or unexpected or info["mismatched_keys"]:
-        raise ValueError(
-            f"{folder} does not hold this model's weights: missing {foreign[:5]}, "
-            f"unexpected {unexpected[:5]}, of another shape {sorted(info['mismatched_keys'])[:5]}"
-        )
+    model, missing = _load_model(backbone, folder, config, dtype)
     model.forbid_placeholders()
     processor = AutoProcessor.from_pretrained(folder)
     return Policy(
         model=model,
         processor=processor,
         inputs=backbone.inputs(processor, config),
-        new_parts=tuple(missing),
+        new_parts=missing,
     )
+
+
+def _policy_config(
+    folder: str | Path, motion: MotionConfig | None, clip: ClipConfig | None
+) -> tuple[str, Any]:
+    """Backbone name and configuration of what lies in `folder`."""
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(folder)
+    except OSError as error:
+        raise ValueError(f"no configuration of a model in {folder}: {error}") from error
+    name = backbone_name(values.get("model_type"))
+    backbone = BACKBONES[name]
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type != backbone.plain_type:
+        if motion is not None or clip is not None:
+            raise ValueError(
+                f"{folder} is a saved Thinker policy with its own motion and clip settings; "
+                "they can be chosen only when starting from a plain checkpoint"
+            )
+        return name, config
+    values = config.to_dict()
+    values.pop("model_type")
+    clip_config = clip or DEFAULT_CLIP[name]
+    motion_config = replace(
+        motion or MotionConfig(),
+        hidden_size=config.get_text_config().hidden_size,
+        num_keyframes=clip_config.num_keyframes,
+    )
+    return name, backbone.config(
+        **values, motion_config=motion_config.to_dict(), clip_config=clip_config.to_dict()
+    )
+
+
+def _load_model(backbone: Backbone, folder: str | Path, config, dtype) -> tuple[Any, tuple]:
+    """The model and the names of its new weights, which may only be the motion branch's."""
+    if Path(folder).is_dir():
+        read_headers(Path(folder))
+    try:
+        model, info = backbone.model.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported instead of ignored, below, with their names
+        )
+    except OSError as error:
+        raise ValueError(f"the weights in {folder} cannot be loaded: {error}") from error
+    missing = sorted(info["missing_keys"])
+    foreign = [key for key in missing if not key.startswith("model.motion.")]
+    unexpected = sorted(info["unexpected_keys"])
+    if foreign or unexpected or info["mismatched_keys"]:
+        raise ValueError(
+            f"{folder} does not hold this model's weights: missing {foreign[:5]}, "
+            f"unexpected {unexpected[:5]}, of another shape (given, expected) "
+            f"{sorted(info['mismatched_keys'])[:5]}"
+        )
+    return model, tuple(missing)
 
 
 register()

@@ -52,6 +52,10 @@ class MotionBackbone(nn.Module):
     get_image_features: Callable[..., Any]
     post_init: Callable[[], None]
 
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[misc]
+        init_motion_weights(module)
+
     def build_motion(self, config) -> None:
         motion_config = MotionConfig.from_dict(config.motion_config)
         width = config.get_text_config().hidden_size
@@ -160,6 +164,8 @@ class MotionPolicy(nn.Module):
     get_output_embeddings: Callable[[], Any]
     post_init: Callable[[], None]
 
+    projector_names: tuple[str, ...]  # trained in full beside LoRA
+
     def parts(self) -> dict[str, nn.Module]:
         """Named parts for freezing, learning rates and reports."""
         raise NotImplementedError
@@ -179,7 +185,7 @@ class MotionPolicy(nn.Module):
             return {}
         projector = nn.ModuleList([motion.projector])
         if motion.config.mode == "interleaved":
-            projector.append(motion.position_embedding)
+            projector += [motion.position_embedding, motion.standardise]
         return {"slowfast": motion.slowfast, "motion_projector": projector}
 
     def train(self, mode: bool = True):

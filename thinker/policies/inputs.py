@@ -23,14 +23,22 @@ class ClipConfig:
     num_keyframes: K frames over the whole video.
     keyframe_px: side of the square that InternVL's frames are stretched to; 0 for Qwen2.5-VL.
     min_pixels, max_pixels: area range of Qwen2.5-VL's aspect-preserving resize; 0 for InternVL.
+    layout: white space of the prompt around the frames (`thinker.prompts.LAYOUTS`).
     """
 
     num_keyframes: int = 6
     keyframe_px: int = 448
     min_pixels: int = 0
     max_pixels: int = 0
+    layout: str = "lines"
 
-    def to_dict(self) -> dict[str, int]:
+    def __post_init__(self):
+        if self.layout not in prompts.LAYOUTS:
+            raise ValueError(
+                f"clip.layout is {self.layout!r}, expected one of {', '.join(prompts.LAYOUTS)}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -46,6 +54,7 @@ class PolicyInputs:
         self.tokenizer = processor.tokenizer
         self.clip_config = ClipConfig(**config.clip_config)
         self.motion_config = MotionConfig.from_dict(config.motion_config)
+        self.question = config.scoring_question or prompts.SCORING
         self.image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)
         self._prompt_ids = lru_cache(maxsize=256)(self._build_prompt_ids)
 
@@ -72,18 +81,20 @@ class PolicyInputs:
         """Placeholder text of one slot."""
         raise NotImplementedError
 
-    def prompt_ids(self, clip: Clip, question: str = prompts.SCORING) -> list[int]:
-        """Token ids of the chat prompt for one clip, placeholders expanded, ready for a
-        completion."""
-        return list(self._prompt_ids(self.slot_tokens(clip), question))
+    def prompt_ids(self, clip: Clip, question: str | None = None) -> list[int]:
+        """Token ids of the chat prompt for one clip, placeholders expanded, ready for a completion.
+
+        question: None asks for a score, in the words the policy was trained with.
+        """
+        return list(self._prompt_ids(self.slot_tokens(clip), question or self.question))
 
     def _build_prompt_ids(self, slot_tokens: tuple[int, ...], question: str) -> tuple[int, ...]:
         mode = self.motion_config.mode
         per_slot = self.motion_config.tokens_per_frame * self.pair if mode == "interleaved" else 0
         slots = [self.slot_text(tokens, per_slot) for tokens in slot_tokens]
-        if mode == "pooled":
-            question = f"Motion Feature:{self.slot_text(1, 0)}\n{question}"
-        text = prompts.video_text(slots, question)
+        motion_slot = self.slot_text(1, 0) if mode == "pooled" else None
+        layout = self.clip_config.layout
+        text = prompts.video_text(slots, question, motion_slot=motion_slot, layout=layout)
         message = {"role": "user", "content": [{"type": "text", "text": text}]}
         chat = self.processor.apply_chat_template([message], add_generation_prompt=True)
         return tuple(self.tokenizer(chat, add_special_tokens=False)["input_ids"])
@@ -107,7 +118,10 @@ class InternVLInputs(PolicyInputs):
 
     def __init__(self, processor, config):
         super().__init__(processor, config)
-        self.image_seq_length = config.image_seq_length
+        # Not config.image_seq_length, which is that of the size the tower was trained for; at
+        # another one transformers resamples the position embedding.
+        patches = self.clip_config.keyframe_px // config.vision_config.patch_size[0]
+        self.image_seq_length = int(patches * config.downsample_ratio) ** 2
 
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
         return (self.image_seq_length,) * len(clip.keyframes_KCHW)

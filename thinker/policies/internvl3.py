@@ -16,11 +16,13 @@ from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositi
 
 class ThinkerInternVLConfig(InternVLConfig):
     """InternVL's configuration plus `motion_config` (see `thinker.motion.MotionConfig`) and
-    `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts."""
+    `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts,
+    and `scoring_question`, what the policy was trained to be asked (None: `prompts.SCORING`)."""
 
     model_type = "thinker_internvl"
     motion_config: dict | None = None
     clip_config: dict | None = None
+    scoring_question: str | None = None
     auto_map: ClassVar[
         dict
     ] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
@@ -91,6 +93,7 @@ class ThinkerInternVLForConditionalGeneration(MotionPolicy, InternVLForCondition
     config: ThinkerInternVLConfig
     config_class = ThinkerInternVLConfig
 
+    projector_names = ("multi_modal_projector", "motion.projector")
     backbone_class = ThinkerInternVLModel
 
     def __init__(self, config: ThinkerInternVLConfig):

@@ -20,11 +20,13 @@ from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositi
 
 class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
     """Qwen2.5-VL's configuration plus `motion_config` (see `thinker.motion.MotionConfig`) and
-    `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts."""
+    `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts,
+    and `scoring_question`, what the policy was trained to be asked (None: `prompts.SCORING`)."""
 
     model_type = "thinker_qwen2_5_vl"
     motion_config: dict | None = None
     clip_config: dict | None = None
+    scoring_question: str | None = None
     auto_map: ClassVar[
         dict
     ] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
@@ -110,6 +112,7 @@ class ThinkerQwen2_5_VLForConditionalGeneration(MotionPolicy, Qwen2_5_VLForCondi
     config: ThinkerQwen2_5_VLConfig
     config_class = ThinkerQwen2_5_VLConfig
 
+    projector_names = ("visual.merger", "motion.projector")
     backbone_class = ThinkerQwen2_5_VLModel
 
     def __init__(self, config: ThinkerQwen2_5_VLConfig):

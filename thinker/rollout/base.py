@@ -9,7 +9,6 @@ from typing import Protocol
 
 import torch
 
-from thinker import prompts
 from thinker.policies import Policy
 from thinker.video import Clip
 
@@ -78,7 +77,7 @@ class Rollout(Protocol):
 
 @torch.no_grad()
 def encode_prompts(
-    policy: Policy, clips: list[Clip], question: str = prompts.SCORING
+    policy: Policy, clips: list[Clip], question: str | None = None
 ) -> list[EncodedPrompt]:
     """Encode every clip once, without gradient, and build its prompt."""
     inputs = policy.inputs

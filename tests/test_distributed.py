@@ -1,0 +1,81 @@
+"""Two processes, and DeepSpeed: real launches, real gloo."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from policy_factory import small_policy
+from safetensors.torch import load_file
+
+from thinker.policies import load_policy
+
+HERE = Path(__file__).parent
+WORKER = HERE / "distributed_worker.py"
+
+
+def launch(command, folder):
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}:{HERE}", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def run(folder, start, num_processes):
+    folder.mkdir()
+    shutil.copytree(start, folder / "start")
+    launch(
+        [
+            "torch.distributed.run", "--nnodes=1", f"--nproc_per_node={num_processes}",
+            "--master_addr=127.0.0.1", f"--master_port={29600 + num_processes}",
+            str(WORKER), str(folder), str(num_processes),
+        ],
+        folder,
+    )  # fmt: skip
+    rollouts = (folder / "run" / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
+    return load_file(folder / "after.safetensors"), [json.loads(line) for line in rollouts]
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_give_the_same_rewards_and_the_same_update(tmp_path):
+    """Rewards see the global batch: ranking compares the videos of both processes."""
+    small_policy("internvl3", amplify=1.0).save(tmp_path / "start")
+    one, rollouts_one = run(tmp_path / "one", tmp_path / "start", 1)
+    two, rollouts_two = run(tmp_path / "two", tmp_path / "start", 2)
+
+    def key(row):
+        return row["prompt_id"], row["completion"]
+
+    rollouts_one.sort(key=key)
+    rollouts_two.sort(key=key)
+    assert [row["rewards"] for row in rollouts_one] == [row["rewards"] for row in rollouts_two]
+    assert all(row["rewards"]["ranking"] is not None for row in rollouts_one)
+    start = dict(load_policy(tmp_path / "start").model.named_parameters())
+    moved = max((one[name] - start[name]).abs().max().item() for name in one)
+    difference = max((one[name] - two[name]).abs().max().item() for name in one)
+    assert moved > 1e-6
+    assert difference < 1e-3 * moved
+
+
+@pytest.mark.slow
+def test_deepspeed_zero_2_trains(tmp_path):
+    small_policy("internvl3", amplify=1.0).save(tmp_path / "start")
+    launch(
+        [
+            "accelerate.commands.launch", "--use_deepspeed", "--zero_stage", "2",
+            "--num_processes", "1", "--main_process_port", "29650",
+            str(WORKER), str(tmp_path), "1",
+        ],
+        tmp_path,
+    )  # fmt: skip
+    start = dict(load_policy(tmp_path / "start").model.named_parameters())
+    after = load_file(tmp_path / "after.safetensors")
+    assert any((after[name] != start[name]).any() for name in after)

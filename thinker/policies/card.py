@@ -1,0 +1,97 @@
+"""The model card (README.md) that every saved policy carries, filled from its configuration."""
+
+from thinker import prompts
+from thinker.motion import MotionConfig
+
+TEMPLATE = """---
+library_name: thinker
+pipeline_tag: video-text-to-text
+tags:
+- video-quality-assessment
+- vqa
+---
+
+# Video quality policy on {backbone}
+
+A vision-language model with a motion branch that rates the quality of a video from 1 (very poor) to
+5 (excellent), with its reasoning. {note}
+
+| part | parameters |
+|---|---|
+{parts}
+
+## What it sees
+{clip}
+
+{motion}
+
+## What it is asked
+> {question}
+
+The answer is the number in `<answer>…</answer>`; a completion without one has no score.
+
+## How to score
+```bash
+thinker score --model <this folder> --video video.mp4
+```
+```python
+from thinker.scorer import QualityScorer
+
+print(QualityScorer.from_pretrained("<this folder>").score("video.mp4").score)
+```
+The weights are safetensors under transformers' names, no remote code is involved: after
+`import thinker.policies`, `AutoModelForImageTextToText.from_pretrained` loads them too.
+"""
+
+
+def model_card(model, *, note: str = "") -> str:
+    """Text of README.md for a policy's model (its weights are not read; "meta" will do)."""
+    config = model.config
+    return TEMPLATE.format(
+        backbone=config.model_type.removeprefix("thinker_"),
+        note=note,
+        parts="\n".join(
+            f"| {part} | {count:,} |" for part, count in count_parameters(model).items()
+        ),
+        clip=_clip_text(config.clip_config),
+        motion=_motion_text(MotionConfig.from_dict(config.motion_config)),
+        question=prompts.SCORING,
+    ).replace("  \n", "\n")
+
+
+def count_parameters(model) -> dict[str, int]:
+    """Parameters by part, each counted once, and their total; a tied LM head is part of the
+    language model."""
+    counts, seen = {}, set()
+    parts = {**model.parts(), "lm_head": model.lm_head}
+    for name, part in parts.items():
+        own = [p for p in part.parameters() if id(p) not in seen]
+        seen |= {id(p) for p in own}
+        counts[name] = sum(p.numel() for p in own)
+    counts["total"] = sum(p.numel() for p in model.parameters())
+    return counts
+
+
+def _clip_text(clip: dict) -> str:
+    size = (
+        f"stretched to {clip['keyframe_px']} x {clip['keyframe_px']} px"
+        if clip["keyframe_px"]
+        else f"resized to {clip['min_pixels']} to {clip['max_pixels']} pixels, aspect ratio kept"
+    )
+    return f"{clip['num_keyframes']} keyframes over the whole video, {size}."
+
+
+def _motion_text(motion: MotionConfig) -> str:
+    if motion.mode == "none":
+        return "There is no motion branch."
+    if motion.mode == "pooled":
+        return (
+            "Motion: one token a video, both SlowFast pathways on the keyframes (the rules of the "
+            f"released VQAThinker; slow pathway 1 in {motion.slow_divisor} frames, features "
+            f"repeated {motion.pool_repeats} times)."
+        )
+    return (
+        f"Motion: {motion.num_motion_frames} dense frames of {motion.motion_px} x "
+        f"{motion.motion_px} px in windows around the keyframes, SlowFast's fast pathway, "
+        f"{motion.tokens_per_frame} tokens a keyframe."
+    )

@@ -1,0 +1,54 @@
+"""The weight files of a checkpoint folder: what they hold, without reading their data.
+
+Finds a missing, truncated or pickled weight file before a model is built, and names it.
+"""
+
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+Headers = dict[Path, dict[str, tuple[int, ...]]]
+"""Shape of every tensor of every shard."""
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def read_headers(folder: Path) -> Headers:
+    """Keys and shapes of all shards, in order.
+
+    Raises ValueError where there are none, one is damaged, or they differ from their index.
+    """
+    index_path, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index_path.is_file():
+        weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+        paths = [folder / name for name in sorted(set(weight_map.values()))]
+    elif single.is_file():
+        weight_map, paths = None, [single]
+    else:
+        pickles = [p.name for p in sorted(folder.iterdir()) if p.suffix in PICKLE_SUFFIXES]
+        hint = f"; {pickles} may run code when read and are refused" if pickles else ""
+        raise ValueError(
+            f"{folder} holds neither {single.name} nor {index_path.name}{hint}: save the "
+            "checkpoint as safetensors first"
+        )
+    headers = {path: read_header(path) for path in paths}
+    found = {key: path.name for path, shapes in headers.items() for key in shapes}
+    twice = {key for path, shapes in headers.items() for key in shapes if found[key] != path.name}
+    if weight_map is not None and (twice or found != weight_map):
+        wrong = {k for k in {*found, *weight_map} if found.get(k) != weight_map.get(k)} | twice
+        raise ValueError(
+            f"{index_path} and the shards disagree about:\n" + "\n".join(sorted(wrong))
+        )
+    return headers
+
+
+def read_header(path: Path) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of one safetensors file; a ValueError where it is missing or cut off."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ValueError(f"{path} is listed in the index but does not exist") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is no complete safetensors file: {error}") from None
