@@ -318,6 +318,19 @@ def test_shards_together_equal_one_run(model, data, whole, tmp_path, capsys):
     assert "twice" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_processes_of_torchrun_share_the_work(model, data, whole, tmp_path):
+    driver, output = tmp_path / "driver.py", tmp_path / "out"
+    driver.write_text(DRIVER)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    never = "1000"
+    arguments = command(model, data, output, "--num-workers", "0")
+    ended = subprocess.run([*launcher, driver, never, *arguments], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(read_rows(output / "rows" / "meta.1-of-2.jsonl")) == [2, 3, 6, 7, 10]
+    assert table(output) == table(whole)
+
+
 def test_shards_by_option_and_by_torchrun(monkeypatch):
     assert parse_shard("1/4") == Shard(index=1, count=4)
     assert parse_shard(None) == Shard()

@@ -27,13 +27,22 @@ from thinker.scorer import QualityScorer, hf_rollout
 SCORES = {"a": "<think>It is blur.</think><answer>2.50</answer>"}
 
 
+def gpu_exhausted():
+    raise torch.OutOfMemoryError("tried to allocate 1 GiB\nlong report")
+
+
+def cpu_exhausted():
+    torch.empty(2**60, dtype=torch.uint8)
+
+
 class Scripted:
     """A rollout back end that writes given texts; request i of a call gets texts i, i + 1, ….
 
-    max_rows: with more requests at once it runs out of memory, as a GPU would.
+    max_rows: with more requests at once it runs out of memory, in the way that `exhaust` does.
     """
 
     name = "scripted"
+    exhaust = staticmethod(gpu_exhausted)
 
     def __init__(self, policy, texts, max_rows=None):
         self.tokenizer, self.texts, self.max_rows = policy.tokenizer, texts, max_rows
@@ -45,7 +54,7 @@ class Scripted:
     def generate(self, requests, num_generations, sampling, seed):
         self.batches.append(len(requests))
         if self.max_rows is not None and len(requests) > self.max_rows:
-            raise torch.OutOfMemoryError("tried to allocate 1 GiB\nlong report")
+            self.exhaust()
         texts = (self.texts * num_generations)[:num_generations]
         ids = [self.tokenizer(text)["input_ids"] for text in texts]
         return [[Completion(token_ids=row) for row in ids] for _ in requests]
@@ -131,8 +140,8 @@ def test_unknown_settings_are_refused(policy, videos):
         scorer(policy, mode="fast")
     with pytest.raises(ValueError, match="'fast'"):
         scorer(policy).score(videos / "a.mp4", mode="fast")
-    with pytest.raises(ValueError, match="expected one of hf"):
-        QualityScorer.from_pretrained(videos, backend="abacus")
+    with pytest.raises(ValueError, match="backend is 'abacus', expected one of"):
+        QualityScorer(policy, backend="abacus")
 
 
 # modes
@@ -249,9 +258,28 @@ def test_batch_halves_when_memory_runs_out_and_says_so(policy, caplog):
     assert short.batch_size == 1
 
 
+def test_a_cpu_without_memory_is_treated_alike(policy, monkeypatch):
+    """torch's own error of an allocation that no machine can serve."""
+    monkeypatch.setattr(Scripted, "exhaust", staticmethod(cpu_exhausted))
+    short = scorer(policy, max_rows=1, batch_size=2)
+    predictions = short.score_clips([random_clip(policy, i) for i in range(2)])
+    assert [p.status for p in predictions] == ["ok"] * 2
+    assert short.rollout.batches == [2, 1, 1]
+
+
+def test_other_errors_of_torch_are_raised(policy):
+    class Broken(Scripted):
+        def generate(self, *_):
+            return torch.ones(2) @ torch.ones(3)
+
+    with pytest.raises(RuntimeError, match="inconsistent"):
+        QualityScorer(policy, Broken(policy, [])).score_clips([random_clip(policy, 1)])
+
+
 def test_one_video_too_large_is_a_row(policy):
     predictions = scorer(policy, max_rows=0).score_clips([random_clip(policy, 1)])
     assert [(p.score, p.status) for p in predictions] == [(None, "out_of_memory")]
+    assert predictions[0].mode == "reason"
     assert predictions[0].error == "tried to allocate 1 GiB"
 
 
@@ -388,6 +416,18 @@ def _status_bytes(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
+
+
+def test_every_row_carries_the_mode_it_was_asked_in(policy, videos):
+    ours = scorer(policy, SCORES["a"], SCORES["a"], mode="level", num_samples=2)
+    paths = [videos / "a.mp4", videos / "gone.mp4"]
+    for mode in ("reason", "sample", "level", None):
+        assert {p.mode for p in ours.score(paths, mode=mode)} == {mode or "level"}
+
+
+def test_level_mode_starts_no_back_end(policy, videos, monkeypatch):
+    monkeypatch.setattr("thinker.scorer.scoring_rollout", lambda *_, **__: pytest.fail("started"))
+    assert QualityScorer(policy, mode="level").score(videos / "a.mp4").status == "ok"
 
 
 def test_hf_back_end_is_the_default(policy):

@@ -54,7 +54,7 @@ def load_scorer(args: argparse.Namespace) -> "QualityScorer":
     # Under torchrun every process has a GPU of its own.
     rank = os.environ.get("LOCAL_RANK")
     device = f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
-    return QualityScorer.from_pretrained(args.model, device=device, **scorer_settings(args))  # type: ignore[arg-type]
+    return QualityScorer.from_pretrained(args.model, device=device, **scorer_settings(args))
 
 
 # score

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from thinker.data import EvalSet, load_eval_samples
 from thinker.fingerprint import scorer_fingerprint, sets_fingerprint
 from thinker.journal import Row, RowJournal, claim_folder, folder_lock, read_rows
@@ -130,10 +132,13 @@ def _score_shard(
     read = partial(read_clip, spec=scorer.clip_spec)
     paths = [samples[i].path for window in todo for i in window]
     items = read_ahead(paths, read, num_workers=num_workers, timeout_seconds=timeout_seconds)
-    for window in todo:
-        clips = [(i, next(items)) for i in window]
-        for index, prediction in score_window(scorer, clips):
-            journal.append([(index, _row(samples[index], prediction))])
+    # disable=None: no bar where standard error is not a terminal
+    with tqdm(total=len(paths), desc=journal.path.stem, unit="video", disable=None) as bar:
+        for window in todo:
+            clips = [(i, next(items)) for i in window]
+            for index, prediction in score_window(scorer, clips):
+                journal.append([(index, _row(samples[index], prediction))])
+                bar.update()
 
 
 def _windows(count: int) -> list[range]:

@@ -80,7 +80,7 @@ def score_archive(
     scorer: dict[str, Any],
     settings: RaySettings,
 ) -> dict[str, int]:
-    """Score every path that `output` has no row for; returns how often each status is in it.
+    """Score every path that `output` has no row for; returns how often each status is among them.
 
     Raises ValueError where Ray is not installed, another run writes there, or the rows there are of
     another model or configuration.
@@ -100,7 +100,8 @@ def score_archive(
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it calls home
             ray.init(ignore_reinit_error=True, log_to_driver=False)
             _run(ray, todo, output.absolute(), model, scorer, settings)
-        counts = Counter(done_paths(output).values())
+        done = done_paths(output)
+    counts = Counter(done[str(path)] for path in absolute if str(path) in done)
     missing = len(absolute) - counts.total()
     if missing > 0:
         raise RuntimeError(f"{missing} of {len(absolute)} videos have no row; run it again")

@@ -9,8 +9,9 @@ K rollouts, their mean and interval. `level`: one forward, softmax over level wo
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from statistics import stdev
@@ -47,17 +48,15 @@ BATCH_SIZE = 64
 
 Frames = torch.Tensor | np.ndarray
 Video = str | Path | Frames
-Judge = Callable[[list[Clip]], list[Prediction]]
-"""What a mode does with a batch; seconds and origin are added later."""
 
 
 class QualityScorer:
     """Scores videos with a policy.
 
-    rollout: the back end that generates; transformers' where none is given. mode: one of `MODES`.
-    num_samples: K of mode "sample", drawn at temperature 1 from `seed`. batch_size: most videos at
-    once; it halves, with a warning, when memory runs out, and stays there. model_name: kept in
-    every prediction.
+    rollout: the back end that generates; where none is given, `backend` names the one that the
+    first generation starts (mode "level" starts none). mode: one of `MODES`. num_samples: K of mode
+    "sample", drawn at temperature 1 from `seed`. batch_size: most videos at once; it halves, with a
+    warning, when memory runs out, and stays there. model_name: kept in every prediction.
 
     Example: `QualityScorer.from_pretrained("runs/demo/final").score("video.mp4").score`.
     """
@@ -67,6 +66,7 @@ class QualityScorer:
         policy: Policy,
         rollout: Rollout | None = None,
         *,
+        backend: str = "hf",
         mode: str = "reason",
         num_samples: int = 8,
         max_new_tokens: int = 1024,
@@ -80,7 +80,7 @@ class QualityScorer:
                 "expected at least 2 and at least 1"
             )
         self.policy = policy
-        self.rollout = rollout or hf_rollout(policy)
+        self._given_rollout, self.backend = rollout, _checked_backend(backend)
         self.mode = _checked_mode(mode)
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
         self.batch_size, self.seed = batch_size, seed
@@ -88,24 +88,28 @@ class QualityScorer:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, backend: str = "hf", device: str | None = None, **settings
+        cls, folder: str | Path, *, device: str | None = None, **settings
     ) -> "QualityScorer":
         """Load a saved policy; on a GPU in bfloat16, else in float32 on the CPU.
 
-        backend: a key of `BACKENDS`. device: "cuda:1", "cpu"; chosen where it is None. settings:
-        keyword arguments of the constructor. Raises ValueError for a folder without a readable
-        model.
+        device: "cuda:1", "cpu"; chosen where it is None. settings: keyword arguments of the
+        constructor, such as `backend`. Raises ValueError for a folder without a readable model.
         """
-        if backend not in BACKENDS:
-            raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         try:
             policy = load_policy(folder, dtype=dtype)
-        except (OSError, KeyError, SafetensorError) as error:  # transformers lets these through
+        except (ValueError, OSError, KeyError, SafetensorError) as error:  # not all name the folder
             raise ValueError(f"no policy can be loaded from {folder}: {error}") from error
         policy.model.to(device).eval()
-        return cls(policy, BACKENDS[backend](policy), model_name=str(folder), **settings)
+        return cls(policy, model_name=str(folder), **settings)
+
+    @cached_property
+    def rollout(self) -> Rollout:
+        """What generates."""
+        return self._given_rollout or scoring_rollout(
+            self.policy, self.backend, max_new_tokens=self.max_new_tokens
+        )
 
     @property
     def clip_spec(self) -> ClipSpec:
@@ -145,10 +149,12 @@ class QualityScorer:
 
     def failed(self, error: VideoError) -> Prediction:
         """The row of a video that could not be read."""
-        return replace(self._signed(failed(error.path, error)), mode=self.mode)
+        return self._signed(failed(error.path, error), self.mode)
 
-    def _signed(self, prediction: Prediction, seconds: float = 0.0) -> Prediction:
-        return replace(prediction, seconds=seconds, model=self.model_name, version=self.version)
+    def _signed(self, prediction: Prediction, mode: str, seconds: float = 0.0) -> Prediction:
+        return replace(
+            prediction, mode=mode, seconds=seconds, model=self.model_name, version=self.version
+        )
 
     def score_stream(
         self,
@@ -169,7 +175,10 @@ class QualityScorer:
     def _score_mixed(self, batch: list[Clip | Prediction], mode: str | None) -> list[Prediction]:
         clips = [item for item in batch if isinstance(item, Clip)]
         scored = iter(self.score_clips(clips, mode))
-        return [item if isinstance(item, Prediction) else next(scored) for item in batch]
+        return [
+            replace(item, mode=mode or self.mode) if isinstance(item, Prediction) else next(scored)
+            for item in batch
+        ]
 
     def score_clips(self, clips: Sequence[Clip], mode: str | None = None) -> list[Prediction]:
         """Score decoded clips, in order."""
@@ -183,27 +192,29 @@ class QualityScorer:
 
         Clips of one prompt length share a batch: padding is computed for nothing.
         """
-        judges = {"reason": self._reason, "sample": self._sample, "level": self._level}
-        judge = judges[_checked_mode(mode or self.mode)]
+        mode = _checked_mode(mode or self.mode)
         waiting = sorted(range(len(clips)), key=lambda place: sum(self._slots(clips[place])))
         while waiting:
             batch = waiting[: self.batch_size]
-            predictions = self._fitting(judge, [clips[place] for place in batch])
+            predictions = self._fitting([clips[place] for place in batch], mode)
             yield from zip(batch, predictions, strict=False)
             waiting = waiting[len(predictions) :]
 
     def _slots(self, clip: Clip) -> tuple[int, ...]:
         return self.policy.inputs.slot_tokens(clip)
 
-    def _fitting(self, judge: Judge, clips: list[Clip]) -> list[Prediction]:
+    def _fitting(self, clips: list[Clip], mode: str) -> list[Prediction]:
         """Predictions of as many of the first clips as fit into memory; at least one."""
+        judges = {"reason": self._reason, "sample": self._sample, "level": self._level}
         while True:
             try:
                 began = time.perf_counter()
-                predictions = judge(clips)
+                predictions = judges[mode](clips)
                 seconds = (time.perf_counter() - began) / len(clips)
-                return [self._signed(prediction, seconds) for prediction in predictions]
-            except torch.OutOfMemoryError as error:
+                return [self._signed(prediction, mode, seconds) for prediction in predictions]
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 message = str(error).partition("\n")[0]
             # Outside of `except`: its traceback holds the tensors that have to go.
             if torch.cuda.is_available():
@@ -211,7 +222,7 @@ class QualityScorer:
             if len(clips) == 1:
                 path = clips[0].path
                 row = Prediction(path=path, score=None, status=OUT_OF_MEMORY, error=message)
-                return [self._signed(row)]
+                return [self._signed(row, mode)]
             self.batch_size = len(clips) // 2
             logger.warning(
                 "out of memory with %d videos at once; going on with %d",
@@ -244,7 +255,6 @@ class QualityScorer:
                     path=clip.path,
                     score=mean(distribution),
                     status=OK,
-                    mode="level",
                     distribution=distribution,
                     spread=standard_deviation(distribution),
                     interval=quantile_interval(distribution),
@@ -276,7 +286,26 @@ def hf_rollout(policy: Policy) -> HfRollout:
     return HfRollout(policy.model, policy.tokenizer.pad_token_id, eos)
 
 
-BACKENDS: dict[str, Callable[[Policy], Rollout]] = {"hf": hf_rollout}
+BACKENDS = ("hf",)
+
+
+def scoring_rollout(policy: Policy, backend: str, *, max_new_tokens: int) -> Rollout:
+    """The back end of that name, ready to generate: the one place where a name becomes one."""
+    assert backend == "hf", backend
+    return hf_rollout(policy)
+
+
+def _checked_backend(backend: str) -> str:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    return backend
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch's CPU allocator has no error type of its own for that."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _checked_mode(mode: str) -> str:
@@ -313,7 +342,7 @@ def _of_draws(draws: list[Prediction]) -> Prediction:
     if 2 * len(scores) < len(draws) or len(scores) < 2:
         first = next(draw for draw in draws if draw.score is None)
         error = f"{len(scores)} of {len(draws)} rollouts are valid; {first.error}"
-        return replace(first, error=error, mode="sample", num_tokens=num_tokens)
+        return replace(first, error=error, num_tokens=num_tokens)
     distribution = empirical(scores)
     centre = mean(distribution)
     nearest = min(
@@ -326,7 +355,6 @@ def _of_draws(draws: list[Prediction]) -> Prediction:
         distribution=distribution,
         spread=stdev(scores),
         interval=quantile_interval(distribution),
-        mode="sample",
         num_tokens=num_tokens,
     )
 
