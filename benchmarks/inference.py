@@ -1,22 +1,22 @@
 """Throughput of scoring against a loop in the reference's style, side by side in one run.
 
-    python benchmarks/inference.py --output docs/benchmarks/inference.json
+    python benchmarks/inference.py --output benchmarks/inference.json
 
 Three measurements, after an equality gate (same frames, same scores):
 - `throughput`: 1080p H.264 files where decoding is the bottleneck (a tiny policy, mode level).
   The reference's style: one video after the other, decord with one thread, frames one by one, PIL
   resize to a square, then the batch goes through the model. Ours: `read_ahead` and `score_stream`.
 - `modes`: level against reason (64 new tokens) on the same clips in memory.
-- `memory`: growth of peak resident memory against the number of videos.
+- `memory`: growth of peak resident memory against the number of videos, and for one file of an
+  hour (90,000 frames).
 Rounds of the two sides alternate; a ratio is taken in each round. CPU seconds (all processes) stand
-beside wall seconds: on a busy machine only they can be trusted.
+beside wall seconds: other work on the machine touches them least.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import tempfile
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import psutil
 import torch
 from decord import VideoReader
 from PIL import Image
@@ -96,30 +97,30 @@ def our_loop(scorer: QualityScorer, paths: list[Path], num_workers: int) -> list
 
 
 def timed(function: Callable[[], object]) -> dict[str, float]:
-    """Wall and CPU seconds of one call, its finished child processes included."""
+    """Wall and CPU seconds of one call, those of its decoding processes included."""
     wall, cpu = time.perf_counter(), _cpu_seconds()
     function()
     return {"wall": time.perf_counter() - wall, "cpu": _cpu_seconds() - cpu}
 
 
 def _cpu_seconds() -> float:
-    own, children = (
-        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    """Of this process and all below it; the server that workers are forked from waits for them."""
+    own = psutil.Process()
+    family = [own, *own.children(recursive=True)]
+    return sum(sum(process.cpu_times()[:4]) for process in family)  # user, system, of children
 
 
-def alternate(
-    first: Callable[[], object], second: Callable[[], object], rounds: int
-) -> dict[str, object]:
-    """Both sides in turns; ratios first / second of each round."""
-    runs = [(timed(first), timed(second)) for _ in range(rounds)]
-    ratios = [a["wall"] / b["wall"] for a, b in runs]
+def alternate(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, object]:
+    """Two sides in turns; ratios first / second of each round."""
+    runs = [{name: timed(side) for name, side in sides.items()} for _ in range(rounds)]
+    slow, fast = sides
+    ratios = {kind: [one[slow][kind] / one[fast][kind] for one in runs] for kind in ("wall", "cpu")}
     return {
-        "first_seconds": [a for a, _ in runs],
-        "second_seconds": [b for _, b in runs],
-        "ratio_median": statistics.median(ratios),
-        "ratio_range": [min(ratios), max(ratios)],
+        "seconds": runs,
+        f"{slow}_over_{fast}": {
+            kind: {"median": statistics.median(values), "range": [min(values), max(values)]}
+            for kind, values in ratios.items()
+        },
     }
 
 
@@ -138,23 +139,36 @@ def gate(scorer: QualityScorer, paths: list[Path]) -> dict[str, float]:
 
 
 def measure_memory(scorer: QualityScorer, folder: Path, counts: list[int]) -> dict[str, int]:
-    """Growth of peak resident memory in bytes while so many small videos are scored."""
-    growth = {}
-    source = folder / "small.mp4"
-    with av.open(str(source), "w") as container:
+    """Growth of peak resident memory in bytes, while so many small videos are scored (decoded by
+    others) and while one of an hour is (decoded here)."""
+    source = write_small_video(folder / "small.mp4", 24)
+    hour = write_small_video(folder / "hour.mp4", 3600 * FPS)
+    our_loop(scorer, [source] * counts[0], num_workers=2)  # warm: buffers, imports
+    our_loop(scorer, [source], num_workers=0)
+    growth = {
+        str(count): peak_growth(partial(our_loop, scorer, [source] * count, num_workers=2))
+        for count in counts
+    }
+    growth["one_hour_file"] = peak_growth(partial(our_loop, scorer, [hour], num_workers=0))
+    return growth
+
+
+def write_small_video(path: Path, num_frames: int) -> Path:
+    with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
-        for i in range(24):
-            picture = np.full((240, 320, 3), 10 * i, dtype=np.uint8)
+        for i in range(num_frames):
+            picture = np.full((240, 320, 3), 10 * i % 251, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    our_loop(scorer, [source] * counts[0], num_workers=2)  # warm: buffers, imports
-    for count in counts:
-        Path("/proc/self/clear_refs").write_text("5")
-        before = _status_bytes("VmRSS")
-        our_loop(scorer, [source] * count, num_workers=2)
-        growth[str(count)] = _status_bytes("VmHWM") - before
-    return growth
+    return path
+
+
+def peak_growth(function: Callable[[], object]) -> int:
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, proc(5)
+    before = _status_bytes("VmRSS")
+    function()
+    return _status_bytes("VmHWM") - before
 
 
 def _status_bytes(field: str) -> int:
@@ -178,12 +192,18 @@ def run(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         "num_workers": args.num_workers,
         "gate": equal,
         "throughput": alternate(
-            partial(reference_loop, fast, paths),
-            partial(our_loop, fast, paths, args.num_workers),
+            {
+                "reference": partial(reference_loop, fast, paths),
+                "ours": partial(our_loop, fast, paths, args.num_workers),
+            },
             args.rounds,
         ),
         "modes": alternate(
-            partial(slow.score_clips, clips), partial(fast.score_clips, clips), args.rounds
+            {
+                "reason": partial(slow.score_clips, clips),
+                "level": partial(fast.score_clips, clips),
+            },
+            args.rounds,
         ),
         "memory_growth_bytes": measure_memory(fast, folder, [16, 64, 256]),
     }
