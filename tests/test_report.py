@@ -158,7 +158,8 @@ def test_worst_cases_are_those_off_the_fitted_curve():
 def test_a_run_without_scores_still_has_a_page(root, tmp_path):
     run = write_run(tmp_path / "none", root, [None] * 3)
     text = write_report(run).read_text()
-    assert "0 scored videos: nothing to plot" in text and "undefined" in text
+    assert "0 scored videos: nothing to plot" in text
+    assert "undefined<br><small>n = 0, at least 3 needed" in text
 
 
 def test_an_unfinished_folder_is_refused(tmp_path, capsys):

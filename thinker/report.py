@@ -166,7 +166,7 @@ def _average_row(average: dict[str, Any], num_systems: int) -> str:
 def _figure(result: dict[str, Any]) -> str:
     shown = _value(result["value"])
     if result["ci_low"] is None:
-        return f'<span title="{escape(result["reason"] or "")}">{shown}</span>'
+        return f"{shown}<br><small>{escape(result['reason'] or '')}</small>"
     return f"{shown} [{result['ci_low']:.3f}, {result['ci_high']:.3f}]"
 
 
