@@ -16,3 +16,8 @@ def hang_or_die(path: Path):
     if path.name == "bug.mp4":
         raise RuntimeError("a bug")
     raise VideoError(path, "decode_error", path.name)
+
+
+def leave_a_mark(path: Path):
+    path.with_suffix(".read").touch()
+    raise VideoError(path, "decode_error")

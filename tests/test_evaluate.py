@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from decoder_faults import hang_or_die
+from decoder_faults import hang_or_die, leave_a_mark
 from policy_factory import small_policy
 from test_scorer import Scripted
 from video_factory import write_video
@@ -143,7 +143,8 @@ def test_every_annotated_video_has_a_row_in_order_with_a_status(whole):
 
 def test_cells_are_safe_in_a_spreadsheet():
     assert safe_cell("=1+1") == "'=1+1" and safe_cell("@x") == "'@x"
-    assert safe_cell("a=1") == "a=1" and safe_cell("a\0b") == "ab"
+    assert safe_cell("\0＋1") == "'＋1" and safe_cell("\t=1") == "'\t=1"
+    assert safe_cell("a=1") == "a=1" and safe_cell("a\0b") == "ab" and safe_cell("") == ""
 
 
 def test_reasoning_survives_the_csv_and_back(policy, data, tmp_path):
@@ -386,6 +387,20 @@ def test_a_video_that_hangs_or_kills_its_decoder_costs_only_itself():
         "crashed",
         "decode_error",
     ]
+
+
+def test_so_many_are_read_while_the_consumer_is_busy(tmp_path):
+    items = read_ahead(
+        [tmp_path / f"{i}.mp4" for i in range(12)], leave_a_mark, num_workers=1, ahead=6
+    )
+    next(items)
+    marks = []
+    while len(marks) < 7:  # the one that was taken, and six that wait
+        marks = list(tmp_path.iterdir())
+        time.sleep(0.02)
+    time.sleep(0.3)
+    assert len(list(tmp_path.iterdir())) == 7
+    assert len(list(items)) == 11
 
 
 def test_a_bug_in_the_reader_is_raised_not_hidden():

@@ -135,7 +135,13 @@ def _stream(
         yield from scorer.score_stream([scorer.read(paths[0], start=start, end=end)])
         return
     read = partial(read_clip, spec=scorer.clip_spec, start=start, end=end)
-    items = read_ahead(paths, read, num_workers=args.num_workers, timeout_seconds=args.timeout)
+    items = read_ahead(
+        paths,
+        read,
+        num_workers=args.num_workers,
+        timeout_seconds=args.timeout,
+        ahead=scorer.batch_size,
+    )
     yield from scorer.score_stream(
         scorer.failed(item) if isinstance(item, VideoError) else item for item in items
     )

@@ -131,7 +131,10 @@ def _score_shard(
     ]
     read = partial(read_clip, spec=scorer.clip_spec)
     paths = [samples[i].path for window in todo for i in window]
-    items = read_ahead(paths, read, num_workers=num_workers, timeout_seconds=timeout_seconds)
+    # While a window is scored the next one is read: two windows of clips are what memory holds.
+    items = read_ahead(
+        paths, read, num_workers=num_workers, timeout_seconds=timeout_seconds, ahead=WINDOW
+    )
     # disable=None: no bar where standard error is not a terminal
     with tqdm(total=len(paths), desc=journal.path.stem, unit="video", disable=None) as bar:
         for window in todo:

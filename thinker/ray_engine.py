@@ -65,6 +65,7 @@ class ScoreActor:
             read,
             num_workers=self.settings.num_workers,
             timeout_seconds=self.settings.timeout_seconds,
+            ahead=self.scorer.batch_size,
         )
         scorer = self.scorer
         clips = (scorer.failed(item) if isinstance(item, VideoError) else item for item in items)

@@ -2,7 +2,7 @@
 only itself.
 
 Flow: paths, in order → `num_workers` processes, each with one video at a time → clips (or the
-`VideoError` of a video), in the same order, at most `ahead` of them waiting. A thread per process
+`VideoError` of a video), in the same order, a bounded number of them waiting. A thread per process
 hands out the work and watches the clock; the decoder and the pipes do not hold the GIL.
 
 The processes are forks of a small server process, never of this one, whose threads (torch) a fork
@@ -25,7 +25,7 @@ Read = Callable[[Path], Clip]  # picklable; raises VideoError
 TIMEOUT_SECONDS = 300.0
 """An hour-long 4K file is indexed and read in well under a minute; a stalled mount never."""
 AHEAD = 4
-"""Clips that wait, for each worker: enough to fill a batch while one is scored."""
+"""Clips that wait, for each worker: enough for a steady flow to a consumer of single clips."""
 
 
 def read_ahead(
@@ -34,8 +34,13 @@ def read_ahead(
     *,
     num_workers: int,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    ahead: int = 0,
 ) -> Iterator[Clip | VideoError]:
-    """The clip or the error of every path, in order. 0 workers: read here, without guard."""
+    """The clip or the error of every path, in order. 0 workers: read here, without guard.
+
+    ahead: how many may be read or wait while the consumer is busy, at least `AHEAD` a worker. For a
+    consumer that works on batches, the size of one: the next is then read meanwhile.
+    """
     if num_workers < 0 or timeout_seconds <= 0:
         raise ValueError(
             f"num_workers is {num_workers} and timeout_seconds {timeout_seconds}, "
@@ -47,11 +52,12 @@ def read_ahead(
         return
     guards = _Guards(read, timeout_seconds)
     pending: deque[Future[Clip | VideoError]] = deque()
+    ahead = max(ahead, AHEAD * num_workers)
     with ThreadPoolExecutor(num_workers) as threads:
         try:
             for path in paths:
                 pending.append(threads.submit(guards.read, path))
-                if len(pending) >= AHEAD * num_workers:
+                if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -26,7 +26,7 @@ from thinker.video import ClipSpec, VideoError, read_clip
 NUM_WORST = 3
 MAX_FRAMES = 6
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1180px; margin: 2em auto;
+body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 1440px; margin: 2em auto;
   padding: 0 1.5em; }
 h1 { font-size: 1.6em; } h2 { margin-top: 2em; border-bottom: 1px solid #d5dbe1; }
 table { border-collapse: collapse; font-size: 13px; margin: .6em 0; }
@@ -35,6 +35,7 @@ th, td { padding: .3em .6em; border-bottom: 1px solid #e4e8ec; text-align: right
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 td.text { text-align: left; white-space: normal; }
+th.published { text-align: left; } td.published { font-size: 12px; }
 .published { color: #6b7681; background: #f6f7f9; }
 .plots { display: flex; flex-wrap: wrap; gap: 1em; } .plots img { max-width: 420px; }
 .case { border-left: 3px solid #d9822b; padding-left: 1em; margin: 1.2em 0; }

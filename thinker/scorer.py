@@ -43,8 +43,9 @@ from thinker.video import Clip, ClipSpec, VideoError, read_clip
 logger = logging.getLogger(__name__)
 
 MODES = ("reason", "sample", "level")
-BATCH_SIZE = 64
-"""Videos at once where nothing else is asked for; halved whenever they do not fit."""
+BATCH_SIZE = {"cpu": 8, "cuda": 64}
+"""Videos at once where nothing else is asked for; halved whenever they do not fit. A CPU gains
+nothing from more, and the first result would come later."""
 
 Frames = torch.Tensor | np.ndarray
 Video = str | Path | Frames
@@ -55,8 +56,9 @@ class QualityScorer:
 
     rollout: the back end that generates; where none is given, `backend` names the one that the
     first generation starts (mode "level" starts none). mode: one of `MODES`. num_samples: K of mode
-    "sample", drawn at temperature 1 from `seed`. batch_size: most videos at once; it halves, with a
-    warning, when memory runs out, and stays there. model_name: kept in every prediction.
+    "sample", drawn at temperature 1 from `seed`. batch_size: most videos at once, chosen by device
+    where it is None; it halves, with a warning, when memory runs out, and stays there. model_name:
+    kept in every prediction.
 
     Example: `QualityScorer.from_pretrained("runs/demo/final").score("video.mp4").score`.
     """
@@ -70,10 +72,11 @@ class QualityScorer:
         mode: str = "reason",
         num_samples: int = 8,
         max_new_tokens: int = 1024,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         seed: int = 0,
         model_name: str = "",
     ):
+        batch_size = BATCH_SIZE[policy.model.device.type] if batch_size is None else batch_size
         if num_samples < 2 or batch_size < 1:
             raise ValueError(
                 f"num_samples is {num_samples} and batch_size {batch_size}, "

@@ -133,12 +133,13 @@ def _plain(value: float | None) -> str:
 
 def safe_cell(text: str) -> str:
     """Text that a spreadsheet will not take for a formula: a leading = + - @ or control character
-    gets an apostrophe before it (OWASP, CSV injection); NUL, which ends a cell in some, goes.
+    gets an apostrophe before it (OWASP, CSV injection, full-width forms too); NUL, which ends a
+    cell in some, goes.
 
     Example: `safe_cell("=1+1") == "'=1+1"`.
     """
     text = text.replace("\0", "")
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
+    return "'" + text if text[:1] and text[:1] in "=+-@＝＋－＠\t\r\n" else text
 
 
 # reading back
