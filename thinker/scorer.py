@@ -43,9 +43,9 @@ from thinker.video import Clip, ClipSpec, VideoError, read_clip
 logger = logging.getLogger(__name__)
 
 MODES = ("reason", "sample", "level")
-BATCH_SIZE = {"cpu": 8, "cuda": 64}
+BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
 """Videos at once where nothing else is asked for; halved whenever they do not fit. A CPU gains
-nothing from more, and the first result would come later."""
+little from more (tiny policies apart), and the first result would come later."""
 
 Frames = torch.Tensor | np.ndarray
 Video = str | Path | Frames
@@ -76,7 +76,8 @@ class QualityScorer:
         seed: int = 0,
         model_name: str = "",
     ):
-        batch_size = BATCH_SIZE[policy.model.device.type] if batch_size is None else batch_size
+        if batch_size is None:
+            batch_size = CPU_BATCH_SIZE if policy.model.device.type == "cpu" else BATCH_SIZE
         if num_samples < 2 or batch_size < 1:
             raise ValueError(
                 f"num_samples is {num_samples} and batch_size {batch_size}, "
@@ -163,14 +164,13 @@ class QualityScorer:
         self,
         items: Iterable[Clip | Prediction],
         *,
-        batch_size: int | None = None,
         mode: str | None = None,
     ) -> Iterator[Prediction]:
         """Score clips in batches, in order; a `Prediction` (a failed video) passes through."""
         batch: list[Clip | Prediction] = []
         for item in items:
             batch.append(item)
-            if len(batch) == (batch_size or self.batch_size):
+            if len(batch) >= self.batch_size:  # which may have been halved meanwhile
                 yield from self._score_mixed(batch, mode)
                 batch = []
         yield from self._score_mixed(batch, mode)
