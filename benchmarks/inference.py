@@ -156,9 +156,9 @@ def measure_memory(scorer: QualityScorer, folder: Path, counts: list[int]) -> di
 def write_small_video(path: Path, num_frames: int) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
         for i in range(num_frames):
-            picture = np.full((240, 320, 3), 10 * i % 251, dtype=np.uint8)
+            picture = np.full((96, 128, 3), 10 * i % 251, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
