@@ -320,6 +320,7 @@ def test_shards_together_equal_one_run(model, data, whole, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_processes_of_torchrun_share_the_work(model, data, whole, tmp_path):
     driver, output = tmp_path / "driver.py", tmp_path / "out"
     driver.write_text(DRIVER)
