@@ -269,7 +269,7 @@ def test_a_cpu_without_memory_is_treated_alike(policy, monkeypatch):
 
 def test_other_errors_of_torch_are_raised(policy):
     class Broken(Scripted):
-        def generate(self, *_):
+        def generate(self, *_, **__):
             return torch.ones(2) @ torch.ones(3)
 
     with pytest.raises(RuntimeError, match="inconsistent"):
