@@ -19,6 +19,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -112,7 +113,10 @@ def _cpu_seconds() -> float:
 
 def alternate(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, object]:
     """Two sides in turns; ratios first / second of each round."""
-    runs = [{name: timed(side) for name, side in sides.items()} for _ in range(rounds)]
+    runs = []
+    for _ in range(rounds):
+        runs.append({name: timed(side) for name, side in sides.items()})
+        print(runs[-1], file=sys.stderr, flush=True)  # kept where a busy machine takes too long
     slow, fast = sides
     ratios = {kind: [one[slow][kind] / one[fast][kind] for one in runs] for kind in ("wall", "cpu")}
     return {
