@@ -1,17 +1,22 @@
 """Video quality assessment that explains itself: motion-aware policies trained by GRPO."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from thinker.scorer import Prediction, QualityScorer
+    from thinker.prediction import Prediction
+    from thinker.scorer import QualityScorer
 
 __all__ = ["Prediction", "QualityScorer"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """`from thinker import QualityScorer`, without importing torch for the rest of the package."""
-    if name in __all__:
-        from thinker import scorer
+    if name == "QualityScorer":
+        from thinker.scorer import QualityScorer
 
-        return getattr(scorer, name)
+        return QualityScorer
+    if name == "Prediction":
+        from thinker.prediction import Prediction
+
+        return Prediction
     raise AttributeError(f"module 'thinker' has no attribute {name!r}")

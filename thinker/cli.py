@@ -1,12 +1,19 @@
-"""The `thinker` command: train, score, eval, demo-data, convert, estimate. Every subcommand is a
-thin call into the package."""
+"""The `thinker` command: train, score, eval, report, compare, faithfulness, demo-data, convert,
+estimate. Every subcommand is a thin call into the package."""
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from thinker.cli_scoring import (
+    compare_parser,
+    eval_parser,
+    faithfulness_parser,
+    report_parser,
+    score_parser,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,6 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _train_parser(commands.add_parser("train", help="train a policy by GRPO"))
     score_parser(commands.add_parser("score", help="score videos, with reasoning"))
     eval_parser(commands.add_parser("eval", help="score annotated sets to CSV"))
+    report_parser(commands.add_parser("report", help="one HTML page of a finished eval"))
+    compare_parser(commands.add_parser("compare", help="difference of two evals, paired"))
+    faithfulness_parser(
+        commands.add_parser("faithfulness", help="are explanations true? (demo set)")
+    )
     _demo_parser(commands.add_parser("demo-data", help="generate the demo set"))
     _convert_parser(commands.add_parser("convert", help="convert released VQAThinker weights"))
     _estimate_parser(commands.add_parser("estimate", help="cost of a step, without weights"))
@@ -50,86 +62,6 @@ def _train(args: argparse.Namespace) -> int:
         print(f"stopped: {error}", file=sys.stderr)
         return 3
     print(f"written to {summary['config']['output_dir']}")
-    return 0
-
-
-def score_parser(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `thinker score` and `single_infer.py`."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of a saved policy")
-    parser.add_argument("--video", type=Path, required=True, nargs="+", help="video or image files")
-    parser.add_argument("--start", type=float, help="seconds")
-    parser.add_argument("--end", type=float, help="seconds")
-    parser.add_argument("--json", action="store_true", help="one JSON line a video")
-    _add_backend(parser)
-    parser.set_defaults(run=_score)
-
-
-def _score(args: argparse.Namespace) -> int:
-    from thinker.scorer import OK, QualityScorer
-
-    scorer = QualityScorer.from_pretrained(args.model, backend=args.backend)
-    failures = 0
-    for path in args.video:
-        prediction = scorer.score(path, start=args.start, end=args.end)
-        failures += prediction.status != OK
-        if args.json:
-            print(json.dumps(prediction.to_row()))
-            continue
-        print(f"video:     {path}")
-        print(f"reasoning: {prediction.reasoning or '-'}")
-        shown = "-" if prediction.score is None else f"{prediction.score:.2f} (1 to 5)"
-        print(f"score:     {shown}")
-        if prediction.status != OK:
-            print(f"status:    {prediction.status}: {prediction.error}")
-    return 1 if failures else 0
-
-
-def eval_parser(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `thinker eval` and `batch_infer.py`."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of a saved policy")
-    parser.add_argument("--meta", type=Path, nargs="+", required=True, help="meta JSON files")
-    parser.add_argument(
-        "--video-root", type=Path, nargs="+", required=True, help="one for all metas, or one each"
-    )
-    parser.add_argument("--output-dir", type=Path, required=True, help="one CSV a set goes here")
-    parser.add_argument(
-        "--mos-scale", help="min:max of the MOS, for a meta that is not one of the ten known sets"
-    )
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--num-workers", type=int, default=2, help="decoding processes")
-    _add_backend(parser)
-    parser.set_defaults(run=_eval)
-
-
-def _add_backend(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--backend", choices=("hf", "vllm", "auto"), default="hf", help="what generates the answers"
-    )
-
-
-def _eval(args: argparse.Namespace) -> int:
-    from thinker.data import eval_set_from_files, parse_mos_scale
-    from thinker.evaluate import evaluate_sets
-    from thinker.scorer import QualityScorer
-
-    roots = args.video_root * (len(args.meta) if len(args.video_root) == 1 else 1)
-    if len(roots) != len(args.meta):
-        raise ValueError(
-            f"{len(args.meta)} meta files but {len(roots)} video roots; give one root, or one each"
-        )
-    scale = parse_mos_scale(args.mos_scale) if args.mos_scale else None
-    sets = [
-        eval_set_from_files(meta, root, scale) for meta, root in zip(args.meta, roots, strict=True)
-    ]
-    scorer = QualityScorer.from_pretrained(args.model, backend=args.backend)
-    table = evaluate_sets(
-        scorer,
-        sets,
-        args.output_dir,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-    )
-    print(table)
     return 0
 
 

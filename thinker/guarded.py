@@ -78,9 +78,15 @@ class WorkerStartError(RuntimeError):
 
 
 def guarded_map(
-    task: Task[Item], items: Iterable[Item], *, num_workers: int, limits: Limits | None = None
+    task: Task[Item],
+    items: Iterable[Item],
+    *,
+    num_workers: int,
+    limits: Limits | None = None,
+    ahead: int = 0,
 ) -> Generator[bytes | Failure, None, None]:
-    """`task(item)` of every item, in order, at most `AHEAD` results a worker ahead of the consumer.
+    """`task(item)` of every item, in order, at most `AHEAD` results a worker, or `ahead` in all if
+    that is more, before the consumer.
 
     An item whose process crashes, passes its deadline or its memory limit is tried once more in a
     fresh process, then it is a `Failure`. Raises `WorkerError` where `task` raises, and
@@ -91,11 +97,12 @@ def guarded_map(
         raise ValueError(f"num_workers is {num_workers}, expected at least 1")
     guards = _Guards(task, limits or Limits())
     pending: deque[Future[bytes | Failure]] = deque()
+    ahead = max(ahead, AHEAD * num_workers)
     with ThreadPoolExecutor(num_workers) as threads:
         try:
             for item in items:
                 pending.append(threads.submit(guards.run, item))
-                if len(pending) >= AHEAD * num_workers:
+                if len(pending) >= ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

@@ -4,7 +4,7 @@ The question and the output instruction are those of VQAThinker (arXiv 2508.0605
 release); its inference release differs in white space and in the frame sampler, a train/test
 mismatch that one source rules out. A policy carries its layout, so that the released weights can be
 asked exactly as they were evaluated. The recognition question is that of VQA² (arXiv 2411.03795),
-stage 1.
+stage 1; the level question and prefix are those of its scorer.
 """
 
 QUESTION = (
@@ -29,6 +29,10 @@ RECOGNITION = "What is the main distortion presented in this video?"
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Five equal bins of the 1..5 answer scale, worst first (ITU-T P.910 wording)."""
 
+
+LEVEL_QUESTION = "How would you rate the quality of this video?"
+LEVEL_PREFIX = "The quality of the video is"
+"""VQA²'s scoring question; its answer is forced to begin with the prefix, a level word follows."""
 
 LAYOUTS = ("lines", "inline")
 """White space of the user turn: "lines" is VQAThinker's training text, "inline" its inference text,

@@ -28,9 +28,12 @@ def read_ahead(
     *,
     num_workers: int,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    ahead: int = 0,
 ) -> Iterator[Clip | VideoError]:
     """The clip or the error of every path, in order. 0 workers: read here, without guard.
 
+    ahead: how many may be read or wait while the consumer is busy, if more than `guarded.AHEAD` a
+    worker. For a consumer that works on batches, the size of one: the next is then read meanwhile.
     Reasons "crashed", "timeout" and "memory" of a `VideoError` mean that the video did so twice.
     Any other exception of `read` is a bug and is raised, as `guarded.WorkerError`.
     """
@@ -48,6 +51,7 @@ def read_ahead(
         sent,
         num_workers=num_workers,
         limits=Limits(seconds=timeout_seconds),
+        ahead=ahead,
     )
     with contextlib.closing(answers):
         for path, answer in zip(waiting, answers, strict=True):

@@ -1,0 +1,46 @@
+"""What a user names on the command line (files, folders, globs) as a list of video files."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from thinker.video import IMAGE_SUFFIXES
+
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        "3gp", "asf", "avi", "flv", "gif", "ivf", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg",
+        "mts", "ogv", "ts", "webm", "wmv", "y4m",
+    )
+)  # fmt: skip
+
+
+def find_videos(names: Sequence[str | Path]) -> list[Path]:
+    """Files as named (also missing ones: they become rows), folders searched, globs expanded.
+
+    A folder gives every file below it with the suffix of a video or picture, sorted. `**` in a glob
+    means any folders. Each file counts once, in the order it was first named. Raises ValueError for
+    a folder or glob that holds nothing.
+    """
+    found: dict[Path, None] = {}
+    for name in names:
+        for path in _expand(str(name)):
+            found.setdefault(path)
+    return list(found)
+
+
+def _expand(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+        if not inside:
+            raise ValueError(f"folder {path} holds no video or image file")
+        return inside
+    if path.exists() or not glob.has_magic(name):
+        return [path]
+    matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
+    files = [match for match in matches if match.is_file()]
+    if not files:
+        raise ValueError(f"{name!r} matches no file")
+    return files
