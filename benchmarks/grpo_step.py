@@ -8,10 +8,10 @@ Three ways to score the same completions of the same videos with the same weight
 (c) `shared`: one packed row a group, a video decoded once and encoded once a pass.
 
 A step is: decode, reference logps (β = 0.04), training forward, backward, SGD. Generation and its
-encoding, where (a) and (b) encode G times more, are left out of all three. One process, one thread,
-interleaved, medians. The gate first: logps and gradients must be equal. Counts that do not depend on
-the machine (FLOPs of forward and backward by torch's FlopCounterMode, bytes that autograd keeps for
-the backward pass) are recorded beside the times.
+encoding, where (a) and (b) encode G times more, are left out of all three. One process, one
+thread, interleaved, medians. The gate first: logps and gradients must be equal. Counts that do not
+depend on the machine (FLOPs of forward and backward by torch's FlopCounterMode, bytes that autograd
+keeps for the backward pass) are recorded beside the times.
 
     python benchmarks/grpo_step.py --group 8 --frames 8 --ratio 8 --out benchmarks/grpo_step.jsonl
 """

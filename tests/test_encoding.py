@@ -1,4 +1,4 @@
-"""Each video is encoded once: the features are those of a fresh encode, and the counts are exact."""
+"""Each video is encoded once: features are those of a fresh encode, and the counts are exact."""
 
 import contextlib
 import time
@@ -146,6 +146,12 @@ def count_runs(trainer):
     return lengths
 
 
+def prompt_lengths(trainer) -> list[int]:
+    """Of an even and an odd video (`recorded_trainer` asks them different questions)."""
+    inputs = trainer.policy.inputs
+    return [len(inputs.prompt_ids(random_clip(trainer.policy, i))) for i in (0, 1)]
+
+
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_step_encodes_k_frames_without_and_k_with_gradient(tmp_path, backbone):
     """β = 0, nothing frozen, perturbed copies of kinds reverse and drop."""
@@ -204,10 +210,8 @@ def test_trained_towers_reference_and_plain_counts(tmp_path, backbone):
         trainer.train()
         log = trainer.state.log_history[0]
         assert (log["frames/no_grad"], log["frames/grad"]) == (without, with_gradient)
-        prompts = [
-            len(trainer.policy.inputs.prompt_ids(random_clip(trainer.policy, i))) for i in (0, 1)
-        ]
-        assert log["tokens/train/prompt"] == share * NUM_VIDEOS // 2 * sum(prompts)
+        prompts = share * NUM_VIDEOS // 2 * sum(prompt_lengths(trainer))
+        assert log["tokens/train/prompt"] == prompts
         assert log["tokens/reference/prompt"] == log["tokens/train/prompt"]
 
 
