@@ -4,12 +4,13 @@ What differs from TRL, method by method:
 - data: a row carries its `Clip` (TRL has no video column, and drops video from its scoring
   forward);
 - `_tokenize_prompts`: the policy's own prompt builder;
-- `_generate_single_turn`: each video is encoded once, its G rollouts and the G of its perturbed
-  copy come from one call of a rollout back end;
+- `_generate_single_turn`: each video is encoded once (encoding.py), its G rollouts and the G of its
+  perturbed copy come from one call of a rollout back end;
 - `_calculate_rewards`: rewards see the global batch of all processes;
 - `_prepare_inputs`: micro-batches keep groups whole (TRL shuffles rows);
 - `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once
-  (shared_prompt.py);
+  (shared_prompt.py); with `scoring="plain"` TRL's own (plain_scoring.py);
+- `get_batch_samples`, `training_step`: timed, and the counters of counters.py logged once a step;
 - `evaluate`: SRCC and PLCC on held-out videos.
 Losses, advantages, KL, optimisation, logging and checkpoints are TRL's.
 """
@@ -413,6 +414,7 @@ class ThinkerTrainer(GRPOTrainer):
         assert self._evaluate_policy is not None, "eval_strategy is set without evaluate_policy"
         self.rollout.sync(self.state.global_step)
         scores = self._evaluate_policy(self.policy, self.rollout)
+        self.counters.take()  # the counts of a step are not those of an evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(
