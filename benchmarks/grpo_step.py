@@ -10,8 +10,8 @@ Three ways to score the same completions of the same videos with the same weight
 A step is: decode, reference logps (β = 0.04), training forward, backward, SGD. Generation and its
 encoding, where (a) and (b) encode G times more, are left out of all three. One process, one
 thread, interleaved, medians. The gate first: logps and gradients must be equal. Counts that do not
-depend on the machine (FLOPs of forward and backward by torch's FlopCounterMode, bytes that autograd
-keeps for the backward pass) are recorded beside the times.
+depend on the machine (FLOPs of forward and backward by torch's FlopCounterMode, attention left out;
+bytes that autograd keeps for the backward pass) are recorded beside the times.
 
     python benchmarks/grpo_step.py --group 8 --frames 8 --ratio 8 --out benchmarks/grpo_step.jsonl
 """
@@ -250,7 +250,8 @@ def kept_bytes(contender: Contender, batch: Batch) -> int:
 
 
 def flops(contender: Contender, batch: Batch) -> int:
-    """Of scoring, forward and backward; matrix products and convolutions."""
+    """Of scoring, forward and backward: matrix products and convolutions. Attention is left out of
+    all three ways, since torch's counter does not know the CPU's fused kernel."""
     with FlopCounterMode(display=False) as counter:
         contender.scoring(batch, contender.clips(batch, decode=False))
     contender.optimizer.zero_grad()

@@ -56,6 +56,12 @@ class KeepGradients(TrainerCallback):
 
 
 class RecordedTrainer(ThinkerTrainer):
+    def _tokenize_prompts(self, prompts):
+        """Prompts of two lengths, for even and odd videos."""
+        clips = [row["clip"] for row in self._rows]
+        ask = self.policy.inputs.prompt_ids
+        return [ask(clip, QUESTIONS[int(clip.path.stem[4:]) % 2]) for clip in clips], None, {}
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self.losses.append(loss.detach().clone())
@@ -70,10 +76,6 @@ def recorded_trainer(case: Case, folder: Path, scoring: str) -> RecordedTrainer:
     """A trainer on the policy in `folder / "start"`, whose rollouts are fixed texts (fake)."""
     policy = load_policy(folder / "start", dtype=case.dtype)
     policy.model.freeze(case.frozen)
-    ask = policy.inputs.prompt_ids  # prompts of two lengths: even and odd videos
-    policy.inputs.prompt_ids = lambda clip, question=None: ask(
-        clip, QUESTIONS[int(clip.path.stem[4:]) % 2]
-    )
     keep = KeepGradients()
     checkpointing = {
         "gradient_checkpointing": case.checkpointing is not None,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from policy_factory import BACKBONES, SIZE, random_clip, small_policy
-from scoring_runs import Case, recorded_trainer, save_start
+from scoring_runs import QUESTIONS, Case, recorded_trainer, save_start
 from test_trainer import (
     GROUP,
     NUM_VIDEOS,
@@ -149,7 +149,9 @@ def count_runs(trainer):
 def prompt_lengths(trainer) -> list[int]:
     """Of an even and an odd video (`recorded_trainer` asks them different questions)."""
     inputs = trainer.policy.inputs
-    return [len(inputs.prompt_ids(random_clip(trainer.policy, i))) for i in (0, 1)]
+    return [
+        len(inputs.prompt_ids(random_clip(trainer.policy, i), q)) for i, q in enumerate(QUESTIONS)
+    ]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
