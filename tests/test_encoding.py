@@ -19,12 +19,11 @@ from test_trainer import (
 )
 from video_factory import write_video
 
-from thinker.clip_reader import ClipReader
+from thinker.clip_reader import ClipReader, video_dataset
 from thinker.counters import Counters, ScoredTokens, causal_pairs, counter_names
 from thinker.encoding import EncodedVideos, same_part
 from thinker.perturb import PERTURBATIONS, perturb_clip
 from thinker.rollout.base import encode_prompts
-from thinker.trainer import video_dataset
 from thinker.video import FrameCache
 
 K, M = SIZE.num_keyframes, SIZE.num_motion_frames

@@ -10,7 +10,7 @@ What differs from TRL, method by method:
 - `_prepare_inputs`: micro-batches keep groups whole (TRL shuffles rows);
 - `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once
   (shared_prompt.py); with `scoring="plain"` TRL's own (plain_scoring.py);
-- `get_batch_samples`, `training_step`: timed, and the counters of counters.py logged once a step;
+- `get_batch_samples`, `training_step`: timed and counted (counted_steps.py);
 - `evaluate`: SRCC and PLCC on held-out videos.
 Losses, advantages, KL, optimisation, logging and checkpoints are TRL's.
 """
@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from datasets import Dataset
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from trl import GRPOConfig, GRPOTrainer
@@ -33,8 +32,9 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
 from rewards import Answer, Reward, parse_answer
-from thinker import prompts
-from thinker.counters import Counters, ScoredTokens, counter_names
+from thinker.clip_reader import video_dataset
+from thinker.counted_steps import CountedSteps
+from thinker.counters import Counters, ScoredTokens
 from thinker.encoding import EncodedVideos
 from thinker.perturb import choose_perturbation, perturbation_seed
 from thinker.plain_scoring import VideoRows
@@ -44,7 +44,6 @@ from thinker.samples import VideoSample
 from thinker.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.video import Clip
 
-ClipReader = Callable[[Path], Clip]
 SCORING = ("shared", "plain")
 
 
@@ -56,7 +55,7 @@ class WeightedReward:
     weight: float = 1.0
 
 
-class ThinkerTrainer(GRPOTrainer):
+class ThinkerTrainer(CountedSteps, GRPOTrainer):
     """Trains a motion-aware policy on video MOS by GRPO; see the module docstring.
 
     policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
@@ -74,7 +73,7 @@ class ThinkerTrainer(GRPOTrainer):
         args: GRPOConfig,
         rewards: Sequence[WeightedReward],
         samples: Sequence[VideoSample],
-        read_clip: ClipReader,
+        read_clip: Callable[[Path], Clip],
         rollout: Callable[[Any], Rollout],
         perturbations: tuple[str, ...] = (),
         evaluate_policy: Callable[[Policy, Rollout], dict[str, float]] | None = None,
@@ -350,6 +349,14 @@ class ThinkerTrainer(GRPOTrainer):
 
     def _score_groups(self, model, stage, input_ids, attention_mask, num_completion, clips):
         """Shared-prompt scoring of whole groups."""
+        inputs = self._forward_inputs(stage, input_ids, attention_mask, num_completion, clips)
+        with self.accelerator.autocast():
+            return model(**inputs)
+
+    def _forward_inputs(
+        self, stage, input_ids, attention_mask, num_completion, clips
+    ) -> dict[str, Any]:
+        """Arguments of the model's forward for whole groups, one packed row each."""
         group = self.num_generations
         num_prompt = input_ids.shape[1] - num_completion
         prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
@@ -371,41 +378,15 @@ class ThinkerTrainer(GRPOTrainer):
             video = {"media_inputs": self.videos.media(clips, reference=stage == "reference")}
         tokens = ScoredTokens.shared(prompt_mask, completion_mask, group)
         self.counters.count_scoring(self.core, stage, tokens)
-        with self.accelerator.autocast():
-            return model(
-                input_ids=packed.input_ids,
-                attention_mask={"full_attention": packed.mask},
-                position_ids=packed.position_ids,
-                hidden_from=packed.num_prompt,
-                shift_labels=packed.labels,
-                fused_lm_head=True,
-                **video,
-            )
-
-    # Counters
-
-    def get_batch_samples(self, epoch_iterator, num_batches, device):
-        """As transformers' own, the wait for the data loader timed."""
-        with self.counters.stage("data"):
-            return super().get_batch_samples(epoch_iterator, num_batches, device)
-
-    def training_step(self, model, inputs, num_items_in_batch):
-        with self.counters.stage("train"):
-            loss = super().training_step(model, inputs, num_items_in_batch)
-        if self._step % self.current_gradient_accumulation_steps == 0:
-            self._log_counters()
-        return loss
-
-    def _log_counters(self) -> None:
-        """Counts of one optimizer step: sums over processes, seconds their mean."""
-        taken = self.counters.take()
-        values = torch.tensor([taken[name] for name in counter_names()], dtype=torch.float64)
-        total = self.accelerator.reduce(values.to(self.accelerator.device), reduction="sum")
-        for name, value in zip(counter_names(), total.tolist(), strict=True):
-            timed = name.startswith("seconds/")
-            self._metrics["train"][name].append(
-                value / self.accelerator.num_processes if timed else value
-            )
+        return {
+            "input_ids": packed.input_ids,
+            "attention_mask": {"full_attention": packed.mask},
+            "position_ids": packed.position_ids,
+            "hidden_from": packed.num_prompt,
+            "shift_labels": packed.labels,
+            "fused_lm_head": True,
+            **video,
+        }
 
     # Evaluation
 
@@ -437,40 +418,6 @@ def check_batch_sizes(args: GRPOConfig) -> None:
             f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
             f"multiple of num_generations ({args.num_generations}): groups stay whole"
         )
-
-
-def video_dataset(samples: Sequence[VideoSample], read_clip: ClipReader) -> Dataset:
-    """Rows of TRL's form whose `clip` is read when the row is fetched, once a video and batch."""
-    dataset = Dataset.from_dict(
-        {
-            "prompt": [prompts.SCORING] * len(samples),
-            "sample_id": [sample.id for sample in samples],
-            "path": [str(sample.path) for sample in samples],
-            "target": [sample.target for sample in samples],
-        }
-    )
-    return dataset.with_transform(_ClipColumn(read_clip))
-
-
-@dataclass(frozen=True)
-class _ClipColumn:
-    """Batch transform of `datasets`: adds `clip`, reading each distinct path once, and `decoded`,
-    whether that took decoding (known of a `thinker.clip_reader.ClipReader`)."""
-
-    read_clip: ClipReader
-
-    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
-        clips: dict[str, Clip] = {}
-        decoded: dict[str, bool] = {}
-        for path in dict.fromkeys(batch["path"]):
-            decodes = getattr(self.read_clip, "decodes", None)
-            decoded[path] = decodes is not None and decodes(Path(path))
-            clips[path] = self.read_clip(Path(path))
-        return {
-            **batch,
-            "clip": [clips[path] for path in batch["path"]],
-            "decoded": [decoded[path] for path in batch["path"]],
-        }
 
 
 def derive_seed(*parts: int) -> int:
