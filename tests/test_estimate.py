@@ -87,7 +87,7 @@ def test_flops_equal_pytorchs_count(backbone):
             model.model.encode_slots(**media)
         assert counter.get_total_flops() == vision_flops(model, tokens)
         with FlopCounterMode(display=False) as counter:
-            model.model.encode_motion(motion_frames, slots)
+            model.model.encode_motion(model.model.motion_features(motion_frames), slots)
         got = motion_flops(model.to("meta"))
         assert counter.get_total_flops() == got
         model = small_policy(backbone).model.eval()

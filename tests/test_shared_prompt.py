@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from exact_precision import use_exact_precision
 from policy_factory import BACKBONES, random_clip, small_policy
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
-from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
 
 from thinker.rollout.base import left_pad
 from thinker.shared_prompt import SharedPromptMask, enable_shared_prompt, pack_groups
@@ -48,16 +47,20 @@ def plain_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
     return logps.gather(-1, completions.unsqueeze(-1)).squeeze(-1)
 
 
-def shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
+def shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask, **instead):
+    """instead: arguments of the forward that replace the right ones."""
     media = policy.inputs.media_inputs(clips)
     positions = policy.model.model.prompt_positions(prompt_ids, prompt_mask, media)
     packed = pack_groups(prompt_ids, prompt_mask, completions, mask, positions.ids, positions.next)
+    arguments = {
+        "attention_mask": {"full_attention": packed.mask},
+        "position_ids": packed.position_ids,
+    }
     output = policy.model(
         input_ids=packed.input_ids,
-        attention_mask={"full_attention": packed.mask},
-        position_ids=packed.position_ids,
         media_inputs=media,
         hidden_from=packed.num_prompt,
+        **arguments | instead,
     )
     assert output.logits.shape[1] == GROUP * LENGTH  # the head never sees the prompt
     logps = output.logits.log_softmax(-1)
@@ -78,21 +81,7 @@ def gradients(policy, logps, mask):
 
 @pytest.fixture
 def exact_norms(monkeypatch):
-    """transformers' RMSNorm and Qwen's vision rotation compute in float32 whatever they are given;
-    in float64 tests they must not."""
-
-    def forward(self, hidden_states):
-        variance = hidden_states.pow(2).mean(-1, keepdim=True)
-        return self.weight * hidden_states * torch.rsqrt(variance + self.variance_epsilon)
-
-    def rotate(q, k, cos, sin):
-        cos, sin = cos.unsqueeze(-2).to(q.dtype), sin.unsqueeze(-2).to(q.dtype)
-        turn = modeling_qwen2_5_vl.rotate_half
-        return q * cos + turn(q) * sin, k * cos + turn(k) * sin
-
-    for norm in (Qwen2RMSNorm, modeling_qwen2_5_vl.Qwen2_5_VLRMSNorm):
-        monkeypatch.setattr(norm, "forward", forward)
-    monkeypatch.setattr(modeling_qwen2_5_vl, "apply_rotary_pos_emb_vision", rotate)
+    use_exact_precision(monkeypatch.setattr)
 
 
 @pytest.mark.usefixtures("exact_norms")
@@ -150,6 +139,61 @@ def test_dropout_is_refused():
     policy.model.train()
     with pytest.raises(ValueError, match="attention dropout is"):
         shared_logps(policy, *batch(policy))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "instead",
+    [
+        {"attention_mask": None},  # restarting positions look like packed sequences to transformers
+        {"attention_mask": "ones"},
+        {"position_ids": None},
+    ],
+    ids=["no_mask", "mask_of_ones", "no_positions"],
+)
+def test_silent_traps_show(backbone, instead):
+    """Left out or of the wrong form, these arguments raise nothing and move the logps: the
+    equality tests above would fail."""
+    policy = small_policy(backbone)
+    policy.model.eval()
+    enable_shared_prompt(policy.model)
+    inputs = batch(policy)
+    mask = inputs[-1]
+    right = shared_logps(policy, *inputs)
+    if instead.get("attention_mask") == "ones":
+        length = inputs[1].shape[1] - 1 + GROUP * LENGTH
+        instead = {"attention_mask": torch.ones(2, length, dtype=torch.long)}
+    wrong = shared_logps(policy, *inputs, **instead)
+    assert ((right - wrong) * mask).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_switching_back_before_the_backward_pass_fails_loudly(backbone):
+    """Reentrant checkpointing looks the attention function up again when it recomputes."""
+    policy = small_policy(backbone)
+    enable_shared_prompt(policy.model)
+    policy.model.gradient_checkpointing_enable({"use_reentrant": True})
+    policy.model.enable_input_require_grads()
+    policy.model.train()
+    logps = shared_logps(policy, *batch(policy))
+    policy.model.model.language_model.set_attn_implementation("sdpa")
+    with pytest.raises((AttributeError, TypeError)):
+        logps.sum().backward()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_bfloat16_is_as_close_to_the_truth_as_the_plain_form(backbone):
+    policy = small_policy(backbone, amplify=1.5)
+    policy.model.eval()
+    inputs = batch(policy)
+    mask = inputs[-1]
+    truth = plain_logps(policy, *inputs)
+    policy.model.to(torch.bfloat16)
+    plain = plain_logps(policy, *inputs).float()
+    enable_shared_prompt(policy.model)
+    shared = shared_logps(policy, *inputs).float()
+    error, allowed = (((x - truth) * mask).abs().max() for x in (shared, plain))
+    assert 0 < error <= 2 * allowed
 
 
 def test_pack_groups_worked_example():

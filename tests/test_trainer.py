@@ -82,7 +82,7 @@ def rewards(*names):
 
 def make_trainer(
     tmp_path, backbone="internvl3", *, reward_list=None, rollout=None, lora=False, freeze=(),
-    seed=0, save_start=True, **grpo,
+    seed=0, save_start=True, scoring="shared", **grpo,
 ):  # fmt: skip
     if save_start:
         small_policy(backbone, amplify=1.0).save(tmp_path / "start")
@@ -121,6 +121,7 @@ def make_trainer(
         peft_config=LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
         if lora
         else None,
+        scoring=scoring,
     )
 
 
@@ -295,6 +296,14 @@ def test_micro_batches_hold_whole_groups_and_give_the_same_update(tmp_path):
     assert difference < 1e-3 * moved
 
 
+def test_a_reference_without_the_attention_function_fails_loudly(tmp_path):
+    """It would be handed a mask it cannot read, and must not ignore it."""
+    trainer = make_trainer(tmp_path, rollout=scripted(), beta=0.04)
+    trainer.ref_model.model.language_model.set_attn_implementation("sdpa")
+    with pytest.raises((AttributeError, TypeError)):
+        trainer.train()
+
+
 def test_groups_must_not_straddle_micro_batches(tmp_path):
     with pytest.raises(ValueError, match="multiple of num_generations"):
         make_trainer(tmp_path, per_device_train_batch_size=3, generation_batch_size=6)
@@ -317,7 +326,8 @@ def test_each_video_is_read_once_a_batch(tmp_path):
     "method",
     [
         "_tokenize_prompts", "_generate_single_turn", "_calculate_rewards", "_prepare_inputs",
-        "_compute_loss", "evaluate", "_generate_and_score_completions",
+        "_compute_loss", "evaluate", "_generate_and_score_completions", "get_batch_samples",
+        "training_step",
     ],
 )  # fmt: skip
 def test_overridden_methods_have_trls_signature(method):

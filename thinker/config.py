@@ -170,7 +170,8 @@ class RunConfig:
 
     seed: of everything. output_dir: where the run writes. perturbations: kinds drawn for the
     temporal reward's perturbed copies. rewards: summed with their weights. warm_start: None where
-    the model is pretrained. grpo: fields of TRL's GRPOConfig.
+    the model is pretrained. grpo: fields of TRL's GRPOConfig. scoring: "shared", or "plain" for
+    TRL's own forward, one row a completion (the same maths, for comparison).
     """
 
     seed: int = 0
@@ -184,6 +185,11 @@ class RunConfig:
     rollout: RolloutSettings = RolloutSettings()
     warm_start: WarmStartSettings | None = None
     grpo: dict[str, Any] = field(default_factory=dict)
+    scoring: str = "shared"
+
+    def __post_init__(self):
+        if self.scoring not in ("shared", "plain"):
+            raise ValueError(f"scoring is {self.scoring!r}, expected shared or plain")
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

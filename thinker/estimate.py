@@ -141,8 +141,12 @@ def video_tokens(model) -> VideoTokens:
 
 
 def linear_flops(module: nn.Module) -> int:
-    """Of all linear layers in `module`, a token."""
-    return 2 * sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+    """Of all linear layers in `module`, a token; not of the originals that peft keeps aside."""
+    return 2 * sum(
+        layer.weight.numel()
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear) and "original_module" not in name
+    )
 
 
 def language_flops(model, tokens: int, pairs: int, head_tokens: int) -> int:

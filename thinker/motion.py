@@ -141,17 +141,27 @@ class MotionEncoder(nn.Module):
 
         Example: K = 2, M = 8, L = 2: token [b, 1, 0] is the mean over frames 4 and 5.
         """
+        return self.project(self.features(frames))
+
+    def features(self, frames: Tensor) -> Tensor:
+        """SlowFast's features of frames as `forward` takes them, before anything that a frozen
+        SlowFast leaves trainable: (B, K, L, 2 * fast_channels), in mode "pooled" (B, slow_channels
+        + fast_channels)."""
         if frames.ndim != 5 or frames.shape[2] != 3:
             raise ValueError(f"frames are {tuple(frames.shape)}, expected (B, frames, 3, H, W)")
         frames = self._normalised(frames)
+        pooled = self.config.mode == "pooled"
+        return self.pooled_features(frames) if pooled else self.window_features(frames)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Motion tokens of `features`, as `forward` returns them."""
+        features = features.to(self._projector_dtype)
         if self.config.mode == "pooled":
-            features_BC = self.pooled_features(frames)
-            return self.projector(features_BC.to(self._projector_dtype))[:, None]
-        features_BKLC = self.window_features(frames).to(self._projector_dtype)
-        features_BKLC = self.standardise(features_BKLC.flatten(0, 2)).view_as(features_BKLC)
+            return self.projector(features)[:, None]
+        features_BKLC = self.standardise(features.flatten(0, 2)).view_as(features)
         num_keyframes, num_tokens = features_BKLC.shape[1:3]
         check_num_positions(self.config, num_keyframes)
-        positions = torch.arange(num_keyframes * num_tokens, device=frames.device)
+        positions = torch.arange(num_keyframes * num_tokens, device=features.device)
         positions_KLC = self.position_embedding(positions).unflatten(0, (num_keyframes, num_tokens))
         return self.projector(features_BKLC + positions_KLC)
 

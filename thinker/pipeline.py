@@ -22,6 +22,7 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from trl import GRPOConfig
 
 from rewards import build_reward
+from thinker.clip_reader import ClipReader
 from thinker.config import RunConfig, check_keys
 from thinker.data import EvalSet, load_dataset_config, load_eval_samples, load_train_samples
 from thinker.lock import run_lock
@@ -39,7 +40,7 @@ from thinker.sft import train_supervised, warm_start_lessons
 from thinker.synthetic import DISTORTIONS
 from thinker.tiny import TinySize, tiny_policy
 from thinker.trainer import ThinkerTrainer, WeightedReward
-from thinker.video import ClipSpec, FrameCache, check_videos, read_clip
+from thinker.video import ClipSpec, FrameCache, check_videos
 
 logger = logging.getLogger(__name__)
 REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")
@@ -53,7 +54,7 @@ class RunData:
 
     train: list[VideoSample]
     eval_sets: list[tuple[EvalSet, list[VideoSample]]]
-    reader: partial
+    reader: ClipReader
 
 
 def run_training(config: RunConfig) -> dict[str, Any]:
@@ -158,11 +159,9 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     )
 
 
-def clip_reader(cache: str | None, spec: ClipSpec) -> partial:
+def clip_reader(cache: str | None, spec: ClipSpec) -> ClipReader:
     """path → Clip, picklable."""
-    if cache is None:
-        return partial(read_clip, spec=spec)
-    return partial(FrameCache(cache).get_or_read, spec=spec)
+    return ClipReader(spec, None if cache is None else FrameCache(cache))
 
 
 # Policy
@@ -266,6 +265,7 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy
         perturbations=config.perturbations,
         evaluate_policy=partial(_metrics_of, data=data, config=config),
         peft_config=lora_config(config, policy),
+        scoring=config.scoring,
         callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
     )
     try:

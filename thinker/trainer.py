@@ -4,12 +4,13 @@ What differs from TRL, method by method:
 - data: a row carries its `Clip` (TRL has no video column, and drops video from its scoring
   forward);
 - `_tokenize_prompts`: the policy's own prompt builder;
-- `_generate_single_turn`: each video is encoded once, its G rollouts and the G of its perturbed
-  copy come from one call of a rollout back end;
+- `_generate_single_turn`: each video is encoded once (encoding.py), its G rollouts and the G of its
+  perturbed copy come from one call of a rollout back end;
 - `_calculate_rewards`: rewards see the global batch of all processes;
 - `_prepare_inputs`: micro-batches keep groups whole (TRL shuffles rows);
 - `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once
-  (shared_prompt.py);
+  (shared_prompt.py); with `scoring="plain"` TRL's own (plain_scoring.py);
+- `get_batch_samples`, `training_step`: timed and counted (counted_steps.py);
 - `evaluate`: SRCC and PLCC on held-out videos.
 Losses, advantages, KL, optimisation, logging and checkpoints are TRL's.
 """
@@ -23,23 +24,27 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from datasets import Dataset
 from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
 from rewards import Answer, Reward, parse_answer
-from thinker import prompts
-from thinker.perturb import choose_perturbation, perturb_clip, perturbation_seed
+from thinker.clip_reader import video_dataset
+from thinker.counted_steps import CountedSteps
+from thinker.counters import Counters, ScoredTokens
+from thinker.encoding import EncodedVideos
+from thinker.perturb import choose_perturbation, perturbation_seed
+from thinker.plain_scoring import VideoRows
 from thinker.policies import Policy
-from thinker.rollout.base import Rollout, Sampling, encode_prompts, to_device
+from thinker.rollout.base import EncodedPrompt, Rollout, Sampling, encode_prompts
 from thinker.samples import VideoSample
 from thinker.seeds import derive_seed
 from thinker.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.video import Clip
 
-ClipReader = Callable[[Path], Clip]
+SCORING = ("shared", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +55,15 @@ class WeightedReward:
     weight: float = 1.0
 
 
-class ThinkerTrainer(GRPOTrainer):
+class ThinkerTrainer(CountedSteps, GRPOTrainer):
     """Trains a motion-aware policy on video MOS by GRPO; see the module docstring.
 
     policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
     read_clip: path → `Clip`, runs in data-loader workers.
     rollout: makes the back end from the model that is trained, LoRA included.
     evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
+    scoring: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
+    forward with one row a completion: the same maths, slower (plain_scoring.py).
     """
 
     def __init__(
@@ -66,20 +73,25 @@ class ThinkerTrainer(GRPOTrainer):
         args: GRPOConfig,
         rewards: Sequence[WeightedReward],
         samples: Sequence[VideoSample],
-        read_clip: ClipReader,
+        read_clip: Callable[[Path], Clip],
         rollout: Callable[[Any], Rollout],
         perturbations: tuple[str, ...] = (),
         evaluate_policy: Callable[[Policy, Rollout], dict[str, float]] | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list | None = None,
+        scoring: str = "shared",
     ):
         check_batch_sizes(args)
+        if scoring not in SCORING:
+            raise ValueError(f"scoring is {scoring!r}, expected one of {', '.join(SCORING)}")
+        self.scoring = scoring
         self._rewards = [weighted.reward for weighted in rewards]
         self._perturbations = perturbations
         if any(reward.needs_perturbed for reward in self._rewards) and not perturbations:
             raise ValueError("a reward needs perturbed rollouts but no perturbation kind is given")
         args.reward_weights = [weighted.weight for weighted in rewards]
-        enable_shared_prompt(policy.model)
+        if scoring == "shared":
+            enable_shared_prompt(policy.model)
         dataset = video_dataset(samples, read_clip)
         super().__init__(
             model=policy.model,
@@ -92,11 +104,20 @@ class ThinkerTrainer(GRPOTrainer):
             callbacks=callbacks,
         )
         self.reward_func_names = [reward.name for reward in self._rewards]
+        reference = None
         if self.ref_model is not None:
             reference = self.accelerator.unwrap_model(self.ref_model)
             reference.forbid_placeholders()
-            enable_shared_prompt(reference)
+            if scoring == "shared":
+                enable_shared_prompt(reference)
         self.policy = replace(policy, model=self.core)
+        self.counters = Counters()
+        for model in (self.core, reference):
+            if model is not None:
+                model.model.counters = self.counters
+        self.videos = EncodedVideos(
+            self.policy.inputs, self.core, reference, self.accelerator.autocast
+        )
         self.rollout = rollout(self.core)
         # From here on TRL reads it as "completions come with the logprobs they were drawn with", as
         # its importance-sampling correction needs; set earlier, it would start its own engine.
@@ -142,11 +163,17 @@ class ThinkerTrainer(GRPOTrainer):
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ):
             self._sync_rollout("train")
-            requests = encode_prompts(self.policy, clips)
+            requests = self._encode_prompts(clips)
             seed = derive_seed(
                 self.args.seed, self.state.global_step, self._step, self.accelerator.process_index
             )
-            groups = self.rollout.generate(requests, num_generations, self.sampling, seed)
+            with self.counters.stage("rollout"):
+                groups = self.rollout.generate(requests, num_generations, self.sampling, seed)
+                self.counters.count_rollouts(
+                    self.core,
+                    [len(request.token_ids) for request in requests],
+                    [[len(completion.token_ids) for completion in group] for group in groups],
+                )
         completions = [completion for group in groups for completion in group]
         own, perturbed = completions[: len(self._rows)], completions[len(self._rows) :]
         self._perturbed_texts = [
@@ -171,16 +198,34 @@ class ThinkerTrainer(GRPOTrainer):
             self._save_checkpoint(self.model, trial=None)
         return f"step {step} is saved in {folder}"
 
+    def _encode_prompts(self, clips: list[Clip]) -> list[EncodedPrompt]:
+        """Prompts of clips; their embeddings stay known to the scoring passes."""
+        with self.counters.stage("encode"):
+            if self.scoring == "plain":
+                return encode_prompts(self.policy, clips)
+            version = self.state.global_step
+            return encode_prompts(
+                self.policy,
+                clips,
+                encode=lambda some: (self.videos.layout(some), self.videos.embeds(some, version)),
+            )
+
     def _perturb(self, row: dict[str, Any]) -> Clip:
         """The perturbed copy of a row's video; its kind and map follow from (seed, step,
         sample)."""
         seed = perturbation_seed(self.args.seed, self.state.global_step, row["sample_id"])
-        return perturb_clip(row["clip"], choose_perturbation(self._perturbations, seed), seed)
+        kind = choose_perturbation(self._perturbations, seed)
+        return self.videos.perturbed(row["clip"], kind, seed)
 
     def _generate_and_score_completions(self, inputs):
         self._rows = inputs
         self._scored_clips = [row["clip"] for row in inputs]
+        self.videos.begin()
+        seen = {id(row["clip"]): row.get("decoded", False) for row in inputs}
+        self.counters.add("videos/seen", len(seen))
+        self.counters.add("videos/decoded", sum(seen.values()))
         output = super()._generate_and_score_completions(inputs)
+        self.videos.release()
         output["clip"] = self._scored_clips
         self._write_rollouts()
         return output
@@ -210,7 +255,8 @@ class ThinkerTrainer(GRPOTrainer):
         ]
         rows = gather_object(local)
         columns = {key: [row[key] for row in rows] for key in rows[0]}
-        values = [self._reward_values(reward, columns) for reward in self._rewards]
+        with self.counters.stage("rewards"):
+            values = [self._reward_values(reward, columns) for reward in self._rewards]
         self._global_rows = rows
         self._log_answers(columns["completions"])
         return torch.tensor(values, device=self.accelerator.device).T.contiguous()
@@ -282,49 +328,84 @@ class ThinkerTrainer(GRPOTrainer):
         compute_aux_loss=False,
         **media,
     ):
-        """Shared-prompt scoring of whole groups; rows belong to `_scored_clips` one to one."""
+        """Log-probabilities of the completions; rows belong to `_scored_clips` one to one."""
         del compute_aux_loss, media  # no mixture of experts; videos come as clips
+        stage = self._scoring_stage(model)
+        if self.scoring == "plain":
+            by_row = VideoRows(
+                model, self.core, self.policy.inputs, self._scored_clips, logits_to_keep
+            )
+            tokens = ScoredTokens.plain(attention_mask, logits_to_keep)
+            with self.counters.stage(stage):
+                self.counters.count_scoring(self.core, stage, tokens)
+                return super()._get_per_token_logps_and_entropies(
+                    by_row, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy
+                )
         group = self.num_generations
         batch_size = batch_size or len(input_ids)
         logps, entropies = [], []
         for start in range(0, len(input_ids), batch_size):
             rows = slice(start, start + batch_size)
-            output = self._score_groups(
-                model,
-                input_ids[rows],
-                attention_mask[rows],
-                logits_to_keep,
-                self._scored_clips[rows][::group],
-            )
+            with self.counters.stage(stage):
+                output = self._score_groups(
+                    model,
+                    stage,
+                    input_ids[rows],
+                    attention_mask[rows],
+                    logits_to_keep,
+                    self._scored_clips[rows][::group],
+                )
             logps.append(output.log_probs.view(-1, logits_to_keep))
             if compute_entropy:
                 entropies.append(output.entropy.view(-1, logits_to_keep))
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
-    def _score_groups(self, model, input_ids, attention_mask, num_completion, clips):
+    def _scoring_stage(self, model) -> str:
+        """Who is asked for logps: "train" (with gradient), "reference", or "old"."""
+        if torch.is_grad_enabled():
+            return "train"
+        return "reference" if model is self.ref_model or adapters_are_off(model) else "old"
+
+    def _score_groups(self, model, stage, input_ids, attention_mask, num_completion, clips):
+        """Shared-prompt scoring of whole groups."""
+        inputs = self._forward_inputs(stage, input_ids, attention_mask, num_completion, clips)
+        with self.accelerator.autocast():
+            return model(**inputs)
+
+    def _forward_inputs(
+        self, stage, input_ids, attention_mask, num_completion, clips
+    ) -> dict[str, Any]:
+        """Arguments of the model's forward for whole groups, one packed row each."""
         group = self.num_generations
         num_prompt = input_ids.shape[1] - num_completion
         prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
-        media = to_device(self.policy.inputs.media_inputs(clips), self.accelerator.device)
-        positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, media)
+        completion_mask = attention_mask[:, num_prompt:]
+        layout = self.videos.layout(clips)
+        positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, layout)
         packed = pack_groups(
             prompt_ids,
             prompt_mask,
             input_ids[:, num_prompt:],
-            attention_mask[:, num_prompt:],
+            completion_mask,
             positions.ids,
             positions.next,
         )
-        with self.accelerator.autocast():
-            return model(
-                input_ids=packed.input_ids,
-                attention_mask={"full_attention": packed.mask},
-                position_ids=packed.position_ids,
-                media_inputs=media,
-                hidden_from=packed.num_prompt,
-                shift_labels=packed.labels,
-                fused_lm_head=True,
-            )
+        video: dict[str, Any]
+        if stage == "old":  # the embeddings that the rollouts saw
+            video = {"media_embeds": self.videos.embeds(clips, self.state.global_step)}
+        else:
+            video = {"media_inputs": self.videos.media(clips, reference=stage == "reference")}
+        tokens = ScoredTokens.shared(prompt_mask, completion_mask, group)
+        self.counters.count_scoring(self.core, stage, tokens)
+        return {
+            "input_ids": packed.input_ids,
+            "attention_mask": {"full_attention": packed.mask},
+            "position_ids": packed.position_ids,
+            "hidden_from": packed.num_prompt,
+            "shift_labels": packed.labels,
+            "fused_lm_head": True,
+            **video,
+        }
 
     # Evaluation
 
@@ -333,12 +414,20 @@ class ThinkerTrainer(GRPOTrainer):
         assert self._evaluate_policy is not None, "eval_strategy is set without evaluate_policy"
         self._sync_rollout("eval")
         scores = self._evaluate_policy(self.policy, self.rollout)
+        self.counters.take()  # the counts of a step are not those of an evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
         self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+
+def adapters_are_off(model) -> bool:
+    """Whether a peft model is asked for what it was before training, as TRL does for the
+    reference."""
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    return any(layer.disable_adapters or layer.active_adapters == ["ref"] for layer in layers)
 
 
 def check_batch_sizes(args: GRPOConfig) -> None:
@@ -348,30 +437,6 @@ def check_batch_sizes(args: GRPOConfig) -> None:
             f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
             f"multiple of num_generations ({args.num_generations}): groups stay whole"
         )
-
-
-def video_dataset(samples: Sequence[VideoSample], read_clip: ClipReader) -> Dataset:
-    """Rows of TRL's form whose `clip` is read when the row is fetched, once a video and batch."""
-    dataset = Dataset.from_dict(
-        {
-            "prompt": [prompts.SCORING] * len(samples),
-            "sample_id": [sample.id for sample in samples],
-            "path": [str(sample.path) for sample in samples],
-            "target": [sample.target for sample in samples],
-        }
-    )
-    return dataset.with_transform(_ClipColumn(read_clip))
-
-
-@dataclass(frozen=True)
-class _ClipColumn:
-    """Batch transform of `datasets`: adds `clip`, reading each distinct path once."""
-
-    read_clip: ClipReader
-
-    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
-        clips = {path: self.read_clip(Path(path)) for path in dict.fromkeys(batch["path"])}
-        return {**batch, "clip": [clips[path] for path in batch["path"]]}
 
 
 def _finite(value: float) -> float | None:

@@ -42,11 +42,13 @@ class PromptPositions:
 class MotionBackbone(nn.Module):
     """Mixin for a transformers backbone `…Model`; see the module docstring.
 
-    The host class supplies `encode_slots`, its stock `forward` and `get_input_embeddings`.
+    The host class supplies `encode_slots`, `tower_features`, `project_slots`, `vision_part`, its
+    stock `forward` and `get_input_embeddings`. `counters`, where set, is told of every frame.
     """
 
     config: Any
     motion: MotionEncoder | None
+    counters: Any = None  # a thinker.counters.Counters, which imports the policies
     # of the host class
     get_input_embeddings: Callable[[], nn.Module]
     get_image_features: Callable[..., Any]
@@ -70,11 +72,40 @@ class MotionBackbone(nn.Module):
         """Visual tokens of every slot, in order: N tensors of shape (tokens, D)."""
         raise NotImplementedError
 
-    def encode_motion(self, motion_frames: torch.Tensor, num_slots: int) -> torch.Tensor:
-        """Motion tokens (B, num_slots, m, D) of dense frames (B, M, 3, px, px), uint8; (B, 1, D)
-        in mode "pooled". A slot of several keyframes gets the tokens of all of them."""
+    @property
+    def vision_part(self) -> nn.Module:
+        """The vision tower without its projector."""
+        raise NotImplementedError
+
+    @property
+    def patches_per_token(self) -> int:
+        """Patches that become one visual token."""
+        raise NotImplementedError
+
+    def count_slots(self, num_slots: int, num_patches: int) -> None:
+        if self.counters is not None:
+            self.counters.count_frames(self, num_slots, num_patches)
+
+    def tower_features(self, pixel_values: torch.Tensor, **grids: Any) -> list[torch.Tensor]:
+        """What the projector is given of every slot: N tensors; `project_slots` finishes them."""
+        raise NotImplementedError
+
+    def project_slots(self, features: list[torch.Tensor], **grids: Any) -> list[torch.Tensor]:
+        """Visual tokens of slots whose `tower_features` are known: N tensors (tokens, D)."""
+        raise NotImplementedError
+
+    def motion_features(self, motion_frames: torch.Tensor) -> torch.Tensor:
+        """Features of dense frames (B, M, 3, px, px) before the motion projector."""
         assert self.motion is not None
-        tokens = self.motion(motion_frames)
+        if self.counters is not None:
+            self.counters.count_motion(self, tuple(motion_frames.shape))
+        return self.motion.features(motion_frames)
+
+    def encode_motion(self, features: torch.Tensor, num_slots: int) -> torch.Tensor:
+        """Motion tokens (B, num_slots, m, D) of `motion_features`; (B, 1, D) in mode "pooled". A
+        slot of several keyframes gets the tokens of all of them."""
+        assert self.motion is not None
+        tokens = self.motion.project(features)
         if self.motion.config.mode == "pooled":
             return tokens
         return tokens.reshape(len(tokens), num_slots, -1, tokens.shape[-1])
@@ -96,21 +127,33 @@ class MotionBackbone(nn.Module):
 
     def encode_media(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         motion_frames: torch.Tensor | None = None,
         num_slots: int = 1,
+        slot_features: list[torch.Tensor] | None = None,
+        motion_features: torch.Tensor | None = None,
         **grids: Any,
     ) -> list[torch.Tensor]:
-        """All placeholder embeddings of B videos with `num_slots` slots each: B tensors (S, D)."""
-        slots = self.encode_slots(pixel_values, **grids)
+        """All placeholder embeddings of B videos with `num_slots` slots each: B tensors (S, D).
+
+        slot_features, motion_features: results of `tower_features` and `motion_features` for the
+        same videos, which then run only their projectors (`thinker.encoding`).
+        """
+        if slot_features is not None:
+            slots = self.project_slots(slot_features, **grids)
+        else:
+            assert pixel_values is not None, "neither pixel_values nor slot_features are given"
+            slots = self.encode_slots(pixel_values, **grids)
         motion = None
         if self.motion is not None:
-            if motion_frames is None:
-                raise ValueError(
-                    "this policy has a motion branch but got no motion_frames; "
-                    "build its inputs with the policy's own inputs class"
-                )
-            motion = self.encode_motion(motion_frames, num_slots)
+            if motion_features is None:
+                if motion_frames is None:
+                    raise ValueError(
+                        "this policy has a motion branch but got no motion_frames; "
+                        "build its inputs with the policy's own inputs class"
+                    )
+                motion_features = self.motion_features(motion_frames)
+            motion = self.encode_motion(motion_features, num_slots)
         return self.assemble_media(slots, motion, num_slots)
 
     def embed(

@@ -111,14 +111,29 @@ class PolicyInputs:
     def media_inputs(self, clips: list[Clip]) -> dict[str, Any]:
         """Arguments of the backbone's `encode_media` for these clips, in order."""
         inputs = self.pixels(clips)
-        if self.motion_config.mode == "interleaved":
-            inputs["motion_frames"] = torch.stack([clip.motion_MCHW for clip in clips])
-        elif self.motion_config.mode == "pooled":
-            inputs["motion_frames"] = torch.stack([clip.keyframes_KCHW for clip in clips])
+        if self.motion_config.mode != "none":
+            inputs["motion_frames"] = self.motion_frames(clips)
         inputs["num_slots"] = len(self.slot_tokens(clips[0]))
         return inputs
 
+    def motion_frames(self, clips: list[Clip]) -> torch.Tensor:
+        """What the motion branch sees, uint8: dense frames (B, M, 3, px, px), or in mode "pooled"
+        the keyframes (B, K, 3, H, W)."""
+        if self.motion_config.mode == "interleaved":
+            return torch.stack([clip.motion_MCHW for clip in clips])
+        return torch.stack([clip.keyframes_KCHW for clip in clips])
+
+    def grids(self, clips: list[Clip]) -> dict[str, Any]:
+        """Arguments of `encode_media` that pixels bring along, for clips whose pixels are not
+        needed."""
+        return {}
+
     def pixels(self, clips: list[Clip]) -> dict[str, Any]:
+        """Pixel arguments of `encode_media` for the keyframes of clips."""
+        return self.frame_pixels([clip.keyframes_KCHW for clip in clips])
+
+    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
+        """The same for any runs of frames (T, 3, H, W), uint8, each of them whole slots."""
         raise NotImplementedError
 
 
@@ -143,10 +158,10 @@ class InternVLInputs(PolicyInputs):
         placeholders = self.image_token * (num_visual + num_motion)
         return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
 
-    def pixels(self, clips: list[Clip]) -> dict[str, Any]:
+    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
         """Frames rescaled to 0..1 and normalised: float32 (B·K, 3, px, px)."""
         image_processor = self.processor.image_processor
-        frames = torch.cat([clip.keyframes_KCHW for clip in clips]).float()
+        frames = torch.cat(videos).float()
         mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
         std = torch.tensor(image_processor.image_std).view(3, 1, 1)
         return {"pixel_values": frames.div_(255).sub_(mean).div_(std)}
@@ -177,22 +192,32 @@ class Qwen2_5_VLInputs(PolicyInputs):
     def max_slot_tokens(self) -> int:
         return max(1, self.clip_config.max_pixels // self.size_factor**2)
 
+    def grids(self, clips: list[Clip]) -> dict[str, Any]:
+        """`image_grid_thw`: (1, h, w) patches a slot, of all clips in order."""
+        patch = self.size_factor // self.merge
+        grids = [
+            [1, clip.keyframes_KCHW.shape[-2] // patch, clip.keyframes_KCHW.shape[-1] // patch]
+            for clip in clips
+            for _ in self.slot_tokens(clip)
+        ]
+        return {"image_grid_thw": torch.tensor(grids)}
+
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         runs = [n for n in (num_visual, num_motion) if n]
         return "".join(f"<|vision_start|>{self.image_token * n}<|vision_end|>" for n in runs)
 
-    def pixels(self, clips: list[Clip]) -> dict[str, Any]:
+    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
         """Patches of frame pairs from transformers' own video processor, and a (1, h, w) grid a
         pair."""
         patches, grids = [], []
-        for clip in clips:
+        for frames in videos:
             output = self.processor.video_processor(
-                videos=[clip.keyframes_KCHW],
+                videos=[frames],
                 do_resize=False,
                 do_sample_frames=False,
                 return_tensors="pt",
             )
             patches.append(output["pixel_values_videos"])
-            (frames, height, width) = output["video_grid_thw"][0].tolist()
-            grids += [[1, height, width]] * frames
+            num_slots, height, width = output["video_grid_thw"][0].tolist()
+            grids += [[1, height, width]] * num_slots
         return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids)}

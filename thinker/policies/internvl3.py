@@ -5,7 +5,7 @@ Visual and motion tokens of a frame form one run of `<IMG_CONTEXT>`, so that one
 frame is all that a rollout engine has to know.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration
@@ -34,6 +34,8 @@ class ThinkerInternVLPreTrainedModel(InternVLPreTrainedModel):
 
 
 class ThinkerInternVLModel(MotionBackbone, InternVLModel):
+    vision_tower: Any
+    multi_modal_projector: Any
     config: ThinkerInternVLConfig
     config_class = ThinkerInternVLConfig
 
@@ -42,8 +44,20 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
         self.build_motion(config)
         self.post_init()
 
+    @property
+    def vision_part(self) -> torch.nn.Module:
+        return self.vision_tower
+
+    @property
+    def patches_per_token(self) -> int:
+        return round(1 / self.config.downsample_ratio) ** 2
+
     def encode_slots(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """pixel_values (N, 3, px, px), normalised → N tensors (image_seq_length, D)."""
+        patch_height, patch_width = self.config.vision_config.patch_size
+        height, width = pixel_values.shape[-2:]
+        patches = (height // patch_height) * (width // patch_width)
+        self.count_slots(len(pixel_values), patches)
         output = self.get_image_features(
             pixel_values,
             vision_feature_layer=self.config.vision_feature_layer,
@@ -51,6 +65,22 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
             return_dict=True,
         )
         return list(output.pooler_output)
+
+    def tower_features(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
+        """pixel_values (N, 3, px, px) → N tensors (image_seq_length, 4 · vision width), read off
+        the projector's input, so that transformers' own pixel shuffle stays the only one."""
+        given: list[torch.Tensor] = []
+        hook = self.multi_modal_projector.register_forward_pre_hook(
+            lambda module, args: given.append(args[0])
+        )
+        try:
+            self.encode_slots(pixel_values)
+        finally:
+            hook.remove()
+        return list(given[0])
+
+    def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
+        return list(self.multi_modal_projector(torch.stack(features)))
 
     def prompt_positions(self, input_ids, attention_mask, media_inputs=None) -> PromptPositions:
         """Plain positions, counted over the unpadded tokens of each row."""

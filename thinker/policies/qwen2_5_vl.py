@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+from transformers.vision_utils import get_vision_window_index
 
 from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositions
 
@@ -33,6 +34,7 @@ class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
 
 
 class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
+    visual: Any
     get_rope_index: Callable[..., Any]
     config: ThinkerQwen2_5_VLConfig
     config_class = ThinkerQwen2_5_VLConfig
@@ -42,11 +44,41 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
         self.build_motion(config)
         self.post_init()
 
+    @property
+    def vision_part(self) -> torch.nn.Module:
+        return torch.nn.ModuleList([self.visual.patch_embed, self.visual.blocks])
+
+    @property
+    def patches_per_token(self) -> int:
+        return self.visual.spatial_merge_size**2
+
     def encode_slots(self, pixel_values, **grids) -> list[torch.Tensor]:
         """Patches (sum t·h·w, C·2·14·14) with `image_grid_thw`, one row (1, h, w) a slot → N
         tensors (h·w/4, D)."""
-        output = self.get_image_features(pixel_values, grids["image_grid_thw"], return_dict=True)
-        return list(output.pooler_output)
+        return list(self._vision_outputs(pixel_values, **grids).pooler_output)
+
+    def _vision_outputs(self, pixel_values, image_grid_thw):
+        for num_patches in image_grid_thw.prod(-1).tolist():
+            self.count_slots(1, num_patches)
+        return self.get_image_features(pixel_values, image_grid_thw, return_dict=True)
+
+    def tower_features(self, pixel_values, **grids) -> list[torch.Tensor]:
+        """As `encode_slots`, before the merger: N tensors (h·w, vision width), patches in the order
+        of the window attention."""
+        hidden = self._vision_outputs(pixel_values, **grids).last_hidden_state
+        return list(hidden.split(grids["image_grid_thw"].prod(-1).tolist()))
+
+    def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
+        """Merge, and undo the order of the window attention, as transformers' forward does."""
+        grid, vision = grids["image_grid_thw"], self.visual
+        window_index, _ = get_vision_window_index(
+            grid,
+            spatial_merge_size=vision.spatial_merge_size,
+            window_size=vision.window_size,
+            patch_size=vision.patch_size,
+        )
+        merged = vision.merger(torch.cat(features))[torch.argsort(window_index).to(grid.device)]
+        return list(merged.split((grid.prod(-1) // self.patches_per_token).tolist()))
 
     def item_grids(self, image_grid_thw: torch.Tensor, num_slots: int) -> torch.Tensor:
         """Grids of all items in prompt order: slots (1, h, w) and motion items (1, 2, 2m)."""

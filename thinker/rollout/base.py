@@ -4,9 +4,9 @@ The policy encodes each video once (`encode_prompts`); a back end gets token ids
 that stand at their placeholders, and returns completions. It never sees pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -96,18 +96,31 @@ class Rollout(Protocol):
         ...
 
 
+Encode = Callable[[list[Clip]], tuple[dict[str, Any], list[torch.Tensor]]]
+
+
 @torch.no_grad()
 def encode_prompts(
-    policy: Policy, clips: list[Clip], question: str | None = None
+    policy: Policy,
+    clips: list[Clip],
+    question: str | None = None,
+    encode: Encode | None = None,
 ) -> list[EncodedPrompt]:
-    """Encode every clip once, without gradient, and build its prompt."""
+    """Encode every clip once, without gradient, and build its prompt.
+
+    encode: clips of one shape → (their layout, their embeddings), for a caller that keeps features.
+    """
     inputs = policy.inputs
     backbone = policy.model.model
     device = policy.model.device
     encoded = []
     for group in _same_shape(clips):
-        media = to_device(inputs.media_inputs([clips[i] for i in group]), device)
-        embeds = backbone.encode_media(**media)
+        shown = [clips[i] for i in group]
+        if encode is not None:
+            media, embeds = encode(shown)
+        else:
+            media = to_device(inputs.media_inputs(shown), device)
+            embeds = backbone.encode_media(**media)
         ids = torch.tensor([inputs.prompt_ids(clips[i], question) for i in group], device=device)
         positions = backbone.prompt_positions(ids, torch.ones_like(ids), media)
         grids = backbone.media_grids(media)

@@ -1,0 +1,329 @@
+"""What a GRPO step costs without generation: stock TRL, the reference's style, and shared prompts.
+
+Three ways to score the same completions of the same videos with the same weights:
+(a) `trl`: TRL's scoring forward with our video inputs, one row a completion, fused LM head, every
+    row encodes its video in every pass (`scoring: plain`); a video is decoded once;
+(b) `reference`: as the published VQAThinker trainer: one row a completion, decoded and encoded for
+    every row, logits of the whole vocabulary over prompt and completion;
+(c) `shared`: one packed row a group, a video decoded once and encoded once a pass.
+
+A step is: decode, reference logps (β = 0.04), training forward, backward, SGD. Generation and its
+encoding, where (a) and (b) encode G times more, are left out of all three. One process, one
+thread, interleaved, medians. The gate first: logps and gradients must be equal. Counts that do not
+depend on the machine (FLOPs of forward and backward by torch's FlopCounterMode, attention left out;
+bytes that autograd keeps for the backward pass) are recorded beside the times.
+
+    python benchmarks/grpo_step.py --group 8 --frames 8 --ratio 8 --out benchmarks/grpo_step.jsonl
+"""
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from trl.trainer.utils import add_fused_lm_head
+
+from thinker.plain_scoring import VideoRows
+from thinker.policies import Policy
+from thinker.shared_prompt import enable_shared_prompt, pack_groups
+from thinker.synthetic import encode
+from thinker.tiny import TinySize, tiny_policy
+from thinker.video import Clip, read_clip
+
+BETA = 0.04
+WAYS = ("trl", "reference", "shared")
+TOLERANCE = 1e-4  # of logps in float32, and of gradients relative to the largest of a tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """V videos with G completions each. paths: of the video files; clips: decoded once."""
+
+    paths: list[Path]
+    clips: list[Clip]
+    prompt_ids: torch.Tensor
+    completion_ids: torch.Tensor
+    advantages: torch.Tensor
+    group: int
+
+    @property
+    def length(self) -> int:
+        return self.completion_ids.shape[1]
+
+
+# The setting
+
+
+def benchmark_policy(num_frames: int) -> Policy:
+    """8 layers of width 256; 17 tokens a frame, 64 patches of them, and a motion branch."""
+    size = TinySize(
+        width=256, layers=8, heads=4, vision_width=128, vision_layers=4, frame_px=112, patch_px=14,
+        patches_merged=2, num_keyframes=num_frames, num_motion_frames=4 * num_frames, motion_px=48,
+    )  # fmt: skip
+    return tiny_policy("internvl3", size=size)
+
+
+def write_videos(folder: Path, count: int) -> list[Path]:
+    """H.264 files of 90 frames of 320 x 240: moving noise, other for every file."""
+    paths = []
+    for number in range(count):
+        draw = np.random.default_rng(number)
+        scene = draw.integers(0, 256, (240, 320 + 90, 3), dtype=np.uint8)
+        frames = [np.ascontiguousarray(scene[:, t : t + 320]) for t in range(90)]
+        paths.append(folder / f"{number}.mp4")
+        encode(frames, paths[-1], fps=30, qp=28)
+    return paths
+
+
+def make_batch(policy: Policy, paths: list[Path], group: int, ratio: int) -> Batch:
+    """Completions of random tokens, one `ratio`-th of the prompt long."""
+    clips = [read_clip(path, policy.inputs.clip_spec) for path in paths]
+    prompt_ids = torch.tensor([policy.inputs.prompt_ids(clip) for clip in clips])
+    draw = torch.Generator().manual_seed(0)
+    rows, length = len(paths) * group, round(prompt_ids.shape[1] / ratio)
+    return Batch(
+        paths=paths,
+        clips=clips,
+        prompt_ids=prompt_ids,
+        completion_ids=torch.randint(20, 250, (rows, length), generator=draw),
+        advantages=torch.randn(rows, 1, generator=draw),
+        group=group,
+    )
+
+
+# Three ways to score
+
+
+def rows_of(batch: Batch):
+    """Token rows (V·G, P + C) and their mask."""
+    prompts = batch.prompt_ids.repeat_interleave(batch.group, dim=0)
+    ids = torch.cat([prompts, batch.completion_ids], dim=1)
+    return ids, torch.ones_like(ids)
+
+
+def score_trl(policy: Policy, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+    """Log-probabilities (V·G, C); the lines of TRL's `_get_per_token_logps_and_entropies`."""
+    ids, mask = rows_of(batch)
+    shown = [clip for clip in clips for _ in range(batch.group)]
+    rows = VideoRows(policy.model, policy.model, policy.inputs, shown, batch.length)
+    labels = ids.clone()
+    labels[:, : -batch.length] = -100
+    output = rows(ids, mask, labels=labels, fused_lm_head=True)
+    return output.log_probs[:, -batch.length :]
+
+
+def score_reference(policy: Policy, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+    """As `score_trl`, with the logits of every position."""
+    ids, mask = rows_of(batch)
+    rows = VideoRows(policy.model, policy.model, policy.inputs, clips, batch.length)
+    logits = rows(ids, mask).logits[:, :-1]
+    logps = logits.log_softmax(-1).gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
+    return logps[:, -batch.length :]
+
+
+def score_shared(policy: Policy, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+    """One packed row a group, as `ThinkerTrainer._score_groups`."""
+    mask = torch.ones_like(batch.prompt_ids)
+    media = policy.inputs.media_inputs(clips)
+    positions = policy.model.model.prompt_positions(batch.prompt_ids, mask, media)
+    packed = pack_groups(
+        batch.prompt_ids,
+        mask,
+        batch.completion_ids,
+        torch.ones_like(batch.completion_ids),
+        positions.ids,
+        positions.next,
+    )
+    output = policy.model(
+        input_ids=packed.input_ids,
+        attention_mask={"full_attention": packed.mask},
+        position_ids=packed.position_ids,
+        hidden_from=packed.num_prompt,
+        shift_labels=packed.labels,
+        fused_lm_head=True,
+        media_inputs=media,
+    )
+    return output.log_probs.view(-1, batch.length)
+
+
+SCORE = {"trl": score_trl, "reference": score_reference, "shared": score_shared}
+
+
+class Contender:
+    """One way, with its own copy of the policy and of the reference model."""
+
+    def __init__(self, way: str, policy: Policy):
+        self.way = way
+        self.policy, self.reference = (_copied(policy, way) for _ in range(2))
+        self.reference.model.requires_grad_(False)
+        self.optimizer = torch.optim.SGD(self.policy.model.parameters(), lr=0.0)
+
+    def clips(self, batch: Batch, *, decode: bool) -> list[Clip]:
+        """The reference decodes for every row, the others once a video."""
+        spec = self.policy.inputs.clip_spec
+        times = batch.group if self.way == "reference" else 1
+        if decode:
+            return [read_clip(path, spec) for path in batch.paths for _ in range(times)]
+        return [clip for clip in batch.clips for _ in range(times)]
+
+    def scoring(self, batch: Batch, clips: list[Clip], ref_logps=None) -> torch.Tensor:
+        """Forward and backward; returns the logps."""
+        logps = SCORE[self.way](self.policy, batch, clips)
+        per_token = -batch.advantages * (logps - logps.detach()).exp()
+        if ref_logps is not None:
+            gap = ref_logps - logps
+            per_token = per_token + BETA * (gap.exp() - gap - 1)
+        per_token.mean().backward()
+        return logps.detach()
+
+    def step(self, batch: Batch) -> None:
+        clips = self.clips(batch, decode=True)
+        with torch.no_grad():
+            ref_logps = SCORE[self.way](self.reference, batch, clips)
+        self.scoring(batch, clips, ref_logps)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def _copied(policy: Policy, way: str) -> Policy:
+    model = copy.deepcopy(policy.model)
+    if way == "shared":
+        enable_shared_prompt(model)
+    if way != "reference":
+        add_fused_lm_head(model, outputs=("log_probs", "entropy"))
+    return Policy(model=model, processor=policy.processor, inputs=policy.inputs)
+
+
+# Measurements
+
+
+def gate(contenders: list[Contender], batch: Batch) -> dict[str, float]:
+    """Largest differences from TRL's way; raises where they exceed `TOLERANCE`."""
+    results = []
+    for contender in contenders:
+        logps = contender.scoring(batch, contender.clips(batch, decode=False))
+        named = contender.policy.model.named_parameters()
+        gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
+        contender.optimizer.zero_grad()
+        results.append((logps, gradients))
+    logps, gradients = results[0]
+    scale = max(float(gradient.abs().max()) for gradient in gradients.values())
+    gaps = {
+        "logps": max(float((logps - other).abs().max()) for other, _ in results[1:]),
+        "gradients": max(
+            float((gradients[n] - other[n]).abs().max()) / scale
+            for _, other in results[1:]
+            for n in gradients
+        ),
+    }
+    if max(gaps.values()) > TOLERANCE:
+        raise AssertionError(f"the ways differ by {gaps}, allowed {TOLERANCE}: nothing is timed")
+    return gaps
+
+
+def kept_bytes(contender: Contender, batch: Batch) -> int:
+    """Bytes of distinct storages that autograd keeps for the backward pass, parameters left
+    out."""
+    own = {p.untyped_storage().data_ptr() for p in contender.policy.model.parameters()}
+    kept: dict[int, int] = {}
+    alive = []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(storage)  # so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        SCORE[contender.way](contender.policy, batch, contender.clips(batch, decode=False))
+    return sum(kept.values())
+
+
+def flops(contender: Contender, batch: Batch) -> int:
+    """Of scoring, forward and backward: matrix products and convolutions. Attention is left out of
+    all three ways, since torch's counter does not know the CPU's fused kernel."""
+    with FlopCounterMode(display=False) as counter:
+        contender.scoring(batch, contender.clips(batch, decode=False))
+    contender.optimizer.zero_grad()
+    return counter.get_total_flops()
+
+
+def timed(contenders: list[Contender], batch: Batch, repeats: int) -> dict[str, dict]:
+    """Interleaved wall clock of whole steps and of scoring alone: median, minimum and maximum."""
+    seconds = {c.way: {"step": [], "scoring": []} for c in contenders}
+    for _ in range(repeats):
+        for contender in contenders:
+            began = time.perf_counter()
+            contender.step(batch)
+            seconds[contender.way]["step"].append(time.perf_counter() - began)
+            clips = contender.clips(batch, decode=False)
+            began = time.perf_counter()
+            contender.scoring(batch, clips)
+            seconds[contender.way]["scoring"].append(time.perf_counter() - began)
+            contender.optimizer.zero_grad()
+    return {
+        way: {
+            what: {"median": statistics.median(v), "min": min(v), "max": max(v)}
+            for what, v in parts.items()
+        }
+        for way, parts in seconds.items()
+    }
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict:
+    policy = benchmark_policy(args.frames)
+    batch = make_batch(policy, write_videos(folder, args.videos), args.group, args.ratio)
+    contenders = [Contender(way, policy) for way in WAYS]
+    record = {
+        "group": args.group, "frames": args.frames, "videos": args.videos,
+        "prompt_tokens": batch.prompt_ids.shape[1], "completion_tokens": batch.length,
+        "gate": gate(contenders, batch),
+        "flops_scoring": {c.way: flops(c, batch) for c in contenders},
+        "kept_bytes": {c.way: kept_bytes(c, batch) for c in contenders},
+    }  # fmt: skip
+    if args.repeats:
+        seconds = timed(contenders, batch, args.repeats)
+        record |= {"repeats": args.repeats, "seconds": seconds}
+        record["speedup"] = {
+            f"{what} over {way}": seconds[way][what]["median"] / seconds["shared"][what]["median"]
+            for what in ("step", "scoring")
+            for way in ("trl", "reference")
+        }
+    record["flops_ratio"] = {
+        way: record["flops_scoring"][way] / record["flops_scoring"]["shared"] for way in WAYS[:2]
+    }
+    packages = ("torch", "transformers", "trl")
+    record["versions"] = {"python": platform.python_version()} | {p: version(p) for p in packages}
+    return record
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Cost of a GRPO step without generation.")
+    parser.add_argument("--group", type=int, default=8, help="G")
+    parser.add_argument("--frames", type=int, default=8, help="keyframes a video")
+    parser.add_argument("--ratio", type=int, default=8, help="prompt tokens per completion token")
+    parser.add_argument("--videos", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7, help="0: counts only, nothing timed")
+    parser.add_argument("--out", type=Path, help="jsonl file to append the record to")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        record = measure(args, Path(folder))
+    print(json.dumps(record, indent=1))
+    if args.out is not None:
+        with open(args.out, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()

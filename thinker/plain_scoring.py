@@ -1,0 +1,49 @@
+"""Plain scoring: TRL's own scoring forward, one row a completion, every row with its own video.
+
+The oracle that shared-prompt scoring is compared with (`scoring: plain` in a run's configuration).
+TRL's scoring code runs unchanged; it only knows token rows, so `VideoRows` stands where it expects
+the model and adds the rows' videos and positions. Nothing is shared and nothing is reused: G rows
+of a video encode it G times, in every pass.
+"""
+
+from typing import Any
+
+import torch
+
+from thinker.policies.inputs import PolicyInputs
+from thinker.rollout.base import to_device
+from thinker.video import Clip
+
+
+class VideoRows:
+    """The model as TRL's scoring calls it, chunk by chunk, in the order of the rows.
+
+    clips: one a row, of all rows that will be asked for. num_completion: C, the padded length of
+    the completions at the end of every row.
+    """
+
+    def __init__(self, model, core, inputs: PolicyInputs, clips: list[Clip], num_completion: int):
+        self.model, self.core, self.inputs, self.clips = model, core, inputs, clips
+        self.num_completion = num_completion
+        self._next = 0
+
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any):
+        """As the model's forward with `labels` and `fused_lm_head`; rows (R, P + C)."""
+        clips = self.clips[self._next : self._next + len(input_ids)]
+        self._next += len(input_ids)
+        media = to_device(self.inputs.media_inputs(clips), input_ids.device)
+        num_prompt = input_ids.shape[1] - self.num_completion
+        prompt = self.core.model.prompt_positions(
+            input_ids[:, :num_prompt], attention_mask[:, :num_prompt], media
+        )
+        steps = torch.arange(self.num_completion, device=input_ids.device)
+        tail = prompt.next.unsqueeze(1) + steps
+        if prompt.ids.dim() == 3:
+            tail = tail.expand(3, -1, -1)
+        return self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=torch.cat([prompt.ids, tail], dim=-1),
+            media_inputs=media,
+            **kwargs,
+        )
