@@ -11,7 +11,7 @@ What differs from TRL, method by method:
 - `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once
   (shared_prompt.py);
 - `evaluate`: SRCC and PLCC on held-out videos.
-Losses, advantages, KL, optimisation, logging and checkpoints are TRL's.
+Losses, advantages, KL, optimisation and logging are TRL's; checkpoints are resume.py's.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftConfig
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
@@ -34,6 +34,7 @@ from rewards import Answer, Reward, parse_answer
 from thinker import prompts
 from thinker.perturb import choose_perturbation, perturb_clip, perturbation_seed
 from thinker.policies import Policy
+from thinker.resume import ResumableTrainer
 from thinker.rollout.base import Rollout, Sampling, encode_prompts, to_device
 from thinker.samples import VideoSample
 from thinker.shared_prompt import enable_shared_prompt, pack_groups
@@ -50,7 +51,7 @@ class WeightedReward:
     weight: float = 1.0
 
 
-class ThinkerTrainer(GRPOTrainer):
+class ThinkerTrainer(ResumableTrainer):
     """Trains a motion-aware policy on video MOS by GRPO; see the module docstring.
 
     policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
@@ -168,6 +169,7 @@ class ThinkerTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch):
         """As TRL's in training, but groups stay whole and in order: scoring shares their prompt."""
+        self.refill_batches(generation_batch)
         generate_every = self.args.steps_per_generation * self.num_iterations
         if self._step % generate_every == 0 or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
