@@ -1,7 +1,6 @@
 """What the forked children of the fault tests do; see zygote.py."""
 
 import os
-import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,9 @@ import torch
 from policy_factory import small_policy
 from safetensors.torch import save_file
 
+from thinker import pipeline
 from thinker.pipeline import MetricsFile
+from thinker.synthetic import SyntheticConfig, generate_demo_set
 from thinker.trainer import ThinkerTrainer, WeightedReward
 
 GROUP = 2
@@ -95,8 +96,9 @@ def train(folder: str, kill_at: int | None = None, rank: int = 0, **grpo) -> Non
     trainer = build(folder, **grpo)
     kill = KillAt(kill_at, rank)
     kill.around(
-        trainer, "_generate_single_turn", "_compute_loss", "_get_grad_norm", "_save_checkpoint"
-    )
+        trainer, "_generate_single_turn", "_write_rollouts", "_compute_loss", "_get_grad_norm",
+        "_save_checkpoint",
+    )  # fmt: skip
     trainer.train(resume_from_checkpoint=True)
     save_weights(trainer, Path(folder) / "weights.safetensors")
     if int(os.environ.get("RANK", "0")) == 0:
@@ -105,5 +107,41 @@ def train(folder: str, kill_at: int | None = None, rank: int = 0, **grpo) -> Non
         torch.distributed.destroy_process_group()
 
 
-def copy(source: str, target: str) -> None:
-    shutil.copytree(source, target)
+STAGES = ("start_policy", "warm_start", "folder_once", "json_once", "train_grpo", "held_out")
+
+
+def demo_set(folder: str) -> None:
+    """A few generated videos."""
+    config = SyntheticConfig(num_train_contents=4, num_eval_contents=2, clips_per_content=2)
+    generate_demo_set(Path(folder), config, num_workers=1)
+
+
+def pipeline_run(demo: str, output: str, kill_at: int | None = None, overrides=()) -> int:
+    """`run_training` of the smoke configuration; kills itself before or after a stage's work.
+
+    Appends the names of the stages it went into to `stages.txt`.
+    """
+    from test_pipeline import run_config
+
+    kill = KillAt(kill_at)
+
+    def watched(name, method, *args, **kwargs):
+        with open(Path(output).parent / "stages.txt", "a") as file:
+            file.write(name + "\n")
+        kill()
+        result = method(*args, **kwargs)
+        kill()
+        return result
+
+    for name in STAGES:
+        setattr(pipeline, name, partial(watched, name, getattr(pipeline, name)))
+    values = (
+        "grpo.max_steps=3", "grpo.save_strategy=steps", "grpo.save_steps=1",
+        "grpo.entropy_coef=0.1", "grpo.report_to=[]", "warm_start.trainer.max_steps=2",
+    )  # fmt: skip
+    try:
+        pipeline.run_training(run_config(Path(demo), output, *values, *overrides))
+        return 0
+    except ValueError as error:
+        print("error:", error)
+        return 2

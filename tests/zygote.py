@@ -56,12 +56,14 @@ class Zygote:
         return Outcome(**json.loads(self._process.stdout.readline()))
 
     def close(self):
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(30)
+        self._process.kill()
+        self._process.wait()
 
 
 def serve() -> None:
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries print
+
     import deepspeed  # noqa: F401  (else imported by every child)
     import fault_jobs  # noqa: F401  (the expensive imports)
 
@@ -73,7 +75,7 @@ def serve() -> None:
         codes = wait(pids, request["timeout"])
         reply = {"codes": codes, "log": folder.read_text(errors="replace")[-20000:]}
         folder.unlink()
-        print(json.dumps(reply), flush=True)
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 def start(request: dict, rank: int, log: Path) -> int:

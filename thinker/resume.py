@@ -181,6 +181,9 @@ class ResumableTrainer(GRPOTrainer):
         """As transformers'; True resumes from the newest valid checkpoint, if there is one."""
         if resume_from_checkpoint is True:
             resume_from_checkpoint = self.newest_checkpoint()
+            if resume_from_checkpoint is None and self.accelerator.is_main_process:
+                for name in JOURNALS:  # lines of a run that died before its first checkpoint
+                    files.cut_back(self.output_dir / name, 0)
         elif resume_from_checkpoint:
             files.check_checkpoint(Path(resume_from_checkpoint), pickles=self._is_sharded)
         if resume_from_checkpoint:
