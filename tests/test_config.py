@@ -33,7 +33,7 @@ def test_the_set_of_keys_is_frozen():
         "model.slowfast", "model.freeze", "model.lora",
         "data", "data.config", "data.variables", "data.overrides", "data.cache",
         "data.num_workers", "data.max_failed_share", "data.skip_bad_lines",
-        "rollout", "rollout.backend",
+        "rollout", "rollout.backend", "max_skipped_steps",
     }  # fmt: skip
 
 

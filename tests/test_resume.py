@@ -162,12 +162,14 @@ def test_training_state_comes_back_bit_for_bit(tmp_path):
     save_tree(tmp_path / "state.safetensors", tree)
     loaded = load_tree(tmp_path / "state.safetensors")
     assert list(loaded["state"]) == [0, 1]
-    assert loaded["state"][1]["m"].equal(slices[1]) and loaded["state"][1]["m"].dtype == slices.dtype
+    assert (
+        loaded["state"][1]["m"].equal(slices[1]) and loaded["state"][1]["m"].dtype == slices.dtype
+    )
     assert loaded["groups"] == tree["groups"]
     first = torch.rand(3)
     set_random_state(loaded["random"])
     assert torch.rand(3).equal(first)
-    with pytest.raises(TypeError, match="holds a Path|holds a PosixPath"):
+    with pytest.raises(TypeError, match="holds a PosixPath"):
         save_tree(tmp_path / "bad.safetensors", {"path": tmp_path})
 
 

@@ -133,7 +133,9 @@ def check_checkpoint(folder: Path, *, pickles: bool = False) -> dict:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        files = {
+            name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()
+        }
         known = manifest["format"] == FORMAT and f"checkpoint-{manifest['step']}" == folder.name
     except FileNotFoundError:
         raise CheckpointError(f"{folder} has no {MANIFEST}") from None

@@ -41,9 +41,14 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from thinker.config import load_run_config
+    from thinker.memory import TrainingFault
     from thinker.pipeline import run_training
 
-    summary = run_training(load_run_config(args.config, args.overrides))
+    try:
+        summary = run_training(load_run_config(args.config, args.overrides))
+    except TrainingFault as fault:
+        print(f"stopped: {fault}", file=sys.stderr)
+        return 3
     print(f"written to {summary['config']['output_dir']}")
     return 0
 

@@ -122,7 +122,8 @@ class RunConfig:
 
     seed: of everything. output_dir: where the run writes. perturbations: kinds drawn for the
     temporal reward's perturbed copies. rewards: summed with their weights. warm_start: None where
-    the model is pretrained. grpo: fields of TRL's GRPOConfig.
+    the model is pretrained. grpo: fields of TRL's GRPOConfig. max_skipped_steps: a step whose loss
+    or gradient is not finite is skipped; so many in a row end the run.
     """
 
     seed: int = 0
@@ -136,6 +137,11 @@ class RunConfig:
     rollout: RolloutSettings = RolloutSettings()
     warm_start: WarmStartSettings | None = None
     grpo: dict[str, Any] = field(default_factory=dict)
+    max_skipped_steps: int = 5
+
+    def __post_init__(self):
+        if self.max_skipped_steps < 1:
+            raise ValueError(f"max_skipped_steps is {self.max_skipped_steps}, expected at least 1")
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -9,6 +9,7 @@ when it is complete (run_folder.py), so the same command continues where a kille
 import dataclasses
 import json
 import logging
+import math
 import platform
 import time
 from dataclasses import dataclass
@@ -299,6 +300,7 @@ def train_grpo(
         evaluate_policy=partial(_metrics_of, data=data, config=config),
         peft_config=lora_config(config, policy),
         callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
+        max_skipped_steps=config.max_skipped_steps,
     )
     trainer.train(resume_from_checkpoint=True)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -392,8 +394,14 @@ class MetricsFile(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
+            # JSON has no NaN; null stands for a figure that is none
+            line = {key: _finite_or_none(value) for key, value in logs.items()}
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                file.write(json.dumps({"step": state.global_step, **line}, allow_nan=False) + "\n")
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,7 +1,7 @@
 """A run's folder: whose it is, and which of its stages are complete.
 
 `run.json` holds the configuration that the folder belongs to. A stage's result (a folder or a JSON
-file) appears by one rename when it is complete, so that its presence says that the stage need not be
+file) appears by one rename when it is complete, so its presence says that the stage need not be
 repeated. Only the main process writes; the others wait.
 """
 

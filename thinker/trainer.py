@@ -11,7 +11,8 @@ What differs from TRL, method by method:
 - `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once
   (shared_prompt.py);
 - `evaluate`: SRCC and PLCC on held-out videos.
-Losses, advantages, KL, optimisation and logging are TRL's; checkpoints are resume.py's.
+Losses, advantages, KL, optimisation and logging are TRL's. Between the two stand `GuardedTrainer`
+(faults.py: skipped steps, memory) and `ResumableTrainer` (resume.py: checkpoints).
 """
 
 import hashlib
@@ -32,9 +33,10 @@ from trl.trainer.utils import split_tensor_dict
 
 from rewards import Answer, Reward, parse_answer
 from thinker import prompts
+from thinker.faults import GuardedTrainer, equal_reward_rows, reward_fault
+from thinker.memory import ScoreGroups
 from thinker.perturb import choose_perturbation, perturb_clip, perturbation_seed
 from thinker.policies import Policy
-from thinker.resume import ResumableTrainer
 from thinker.rollout.base import Rollout, Sampling, encode_prompts, to_device
 from thinker.samples import VideoSample
 from thinker.shared_prompt import enable_shared_prompt, pack_groups
@@ -51,13 +53,14 @@ class WeightedReward:
     weight: float = 1.0
 
 
-class ThinkerTrainer(ResumableTrainer):
+class ThinkerTrainer(GuardedTrainer):
     """Trains a motion-aware policy on video MOS by GRPO; see the module docstring.
 
     policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
     read_clip: path → `Clip`, runs in data-loader workers.
     rollout: makes the back end from the model that is trained, LoRA included.
     evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
+    max_skipped_steps: see `GuardedTrainer`.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class ThinkerTrainer(ResumableTrainer):
         evaluate_policy: Callable[[Policy, Rollout], dict[str, float]] | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list | None = None,
+        max_skipped_steps: int = 5,
     ):
         check_batch_sizes(args)
         self._rewards = [weighted.reward for weighted in rewards]
@@ -91,6 +95,7 @@ class ThinkerTrainer(ResumableTrainer):
             processing_class=policy.processor,
             peft_config=peft_config,
             callbacks=callbacks,
+            max_skipped_steps=max_skipped_steps,
         )
         self.reward_func_names = [reward.name for reward in self._rewards]
         if self.ref_model is not None:
@@ -103,12 +108,6 @@ class ThinkerTrainer(ResumableTrainer):
         self._rows: list[dict[str, Any]] = []  # of the generation batch at hand
         self._scored_clips: list[Clip] = []  # one a row of the tensors being scored
         self._perturbed_texts: list[str] = []
-
-    @property
-    def core(self):
-        """The policy's own model under DDP, DeepSpeed and LoRA wrappers."""
-        model = self.accelerator.unwrap_model(self.model)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @property
     def sampling(self) -> Sampling:
@@ -163,6 +162,7 @@ class ThinkerTrainer(ResumableTrainer):
         self._rows = inputs
         self._scored_clips = [row["clip"] for row in inputs]
         output = super()._generate_and_score_completions(inputs)
+        output["advantages"] = self.zero_equal_groups(output["advantages"], self._equal_rows)
         output["clip"] = self._scored_clips
         self._write_rollouts()
         return output
@@ -171,7 +171,8 @@ class ThinkerTrainer(ResumableTrainer):
         """As TRL's in training, but groups stay whole and in order: scoring shares their prompt."""
         self.refill_batches(generation_batch)
         generate_every = self.args.steps_per_generation * self.num_iterations
-        if self._step % generate_every == 0 or self._buffered_inputs is None:
+        due = self._step % generate_every == 0 and not self.redoing_step
+        if due or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs: Any = split_tensor_dict(batch, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
@@ -196,17 +197,16 @@ class ThinkerTrainer(ResumableTrainer):
         values = [self._reward_values(reward, columns) for reward in self._rewards]
         self._global_rows = rows
         self._log_answers(columns["completions"])
-        return torch.tensor(values, device=self.accelerator.device).T.contiguous()
+        table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
+        self._equal_rows = equal_reward_rows(table, self.reward_weights, self.num_generations)
+        return table
 
     def _reward_values(self, reward: Reward, columns: dict[str, list]) -> list[float]:
         """One reward as floats; None and what is not finite become NaN, the latter counted."""
         try:
             values = reward(**columns)
         except Exception as error:
-            raise RuntimeError(
-                f"reward {reward.name!r} failed at step {self.state.global_step} on samples "
-                f"{sorted(set(columns['sample_id']))[:4]}…: {error}"
-            ) from error
+            raise reward_fault(reward, columns, self.state.global_step, error) from error
         if len(values) != len(columns["completions"]):
             raise ValueError(
                 f"reward {reward.name!r} returned {len(values)} values for "
@@ -272,19 +272,32 @@ class ThinkerTrainer(ResumableTrainer):
         logps, entropies = [], []
         for start in range(0, len(input_ids), batch_size):
             rows = slice(start, start + batch_size)
-            output = self._score_groups(
+            log_probs, entropy = self._score_groups(
                 model,
                 input_ids[rows],
                 attention_mask[rows],
                 logits_to_keep,
                 self._scored_clips[rows][::group],
             )
-            logps.append(output.log_probs.view(-1, logits_to_keep))
+            logps.append(log_probs.view(-1, logits_to_keep))
             if compute_entropy:
-                entropies.append(output.entropy.view(-1, logits_to_keep))
+                entropies.append(entropy.view(-1, logits_to_keep))
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _score_groups(self, model, input_ids, attention_mask, num_completion, clips):
+        """Log-probabilities and entropies of whole groups, as many at once as fit (memory.py)."""
+        group = self.num_generations
+
+        def build(groups: slice):
+            rows = slice(groups.start * group, groups.stop * group)
+            return self._forward_inputs(
+                input_ids[rows], attention_mask[rows], num_completion, clips[groups]
+            )
+
+        with self.accelerator.autocast():
+            return model(score_groups=ScoreGroups(len(clips), build))
+
+    def _forward_inputs(self, input_ids, attention_mask, num_completion, clips) -> dict[str, Any]:
         group = self.num_generations
         num_prompt = input_ids.shape[1] - num_completion
         prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
@@ -298,16 +311,15 @@ class ThinkerTrainer(ResumableTrainer):
             positions.ids,
             positions.next,
         )
-        with self.accelerator.autocast():
-            return model(
-                input_ids=packed.input_ids,
-                attention_mask={"full_attention": packed.mask},
-                position_ids=packed.position_ids,
-                media_inputs=media,
-                hidden_from=packed.num_prompt,
-                shift_labels=packed.labels,
-                fused_lm_head=True,
-            )
+        return {
+            "input_ids": packed.input_ids,
+            "attention_mask": {"full_attention": packed.mask},
+            "position_ids": packed.position_ids,
+            "media_inputs": media,
+            "hidden_from": packed.num_prompt,
+            "shift_labels": packed.labels,
+            "fused_lm_head": True,
+        }
 
     # Evaluation
 
