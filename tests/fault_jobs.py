@@ -1,7 +1,12 @@
 """What the forked children of the fault tests do; see zygote.py."""
 
+import hashlib
+import json
 import os
+import shutil
 import signal
+import sys
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +14,10 @@ import test_trainer
 import torch
 from policy_factory import small_policy
 from safetensors.torch import save_file
+from transformers import TrainerCallback, modeling_utils
 
-from thinker import pipeline
+from thinker import pipeline, train_state
+from thinker.checkpoint import newest_valid
 from thinker.pipeline import MetricsFile
 from thinker.synthetic import SyntheticConfig, generate_demo_set
 from thinker.trainer import ThinkerTrainer, WeightedReward
@@ -105,6 +112,161 @@ def train(folder: str, kill_at: int | None = None, rank: int = 0, **grpo) -> Non
         (Path(folder) / "moments").write_text(str(kill.seen))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+class FileBoundaries:
+    """Kills the process at the n-th file operation; without n, counts them.
+
+    Operations: every open, rename, remove, mkdir and rmdir that Python announces to its audit hooks,
+    every fsync, and, as the safetensors library opens its files itself, before a file of its, after
+    half of it, and after it.
+    """
+
+    def __init__(self, folder: str, kill_at: int):
+        self.folder, self.kill_at, self.seen = folder, kill_at, 0
+        self.names: list[str] = []
+        sys.addaudithook(self._audit)
+        os.fsync = self._wrap(os.fsync, "fsync")
+        for module in (modeling_utils, train_state):
+            name = "safe_save_file" if hasattr(module, "safe_save_file") else "save_file"
+            setattr(module, name, self._torn(getattr(module, name)))
+
+    def _audit(self, event, arguments):
+        if event == "open":
+            if isinstance(arguments[0], str) and arguments[0].startswith(self.folder):
+                self._step(event)
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            self._step(event)
+
+    def _step(self, name: str) -> None:
+        self.seen += 1
+        self.names.append(name)
+        if self.seen == self.kill_at:
+            die()
+
+    def _wrap(self, function, name):
+        def wrapped(*args):
+            self._step(name)
+            return function(*args)
+
+        return wrapped
+
+    def _torn(self, save):
+        def wrapped(tensors, filename, *args, **kwargs):
+            self._step("safetensors: before")
+            save(tensors, filename, *args, **kwargs)
+            if self.seen + 1 == self.kill_at:
+                os.truncate(filename, os.path.getsize(filename) // 2)
+            self._step("safetensors: half")
+            self._step("safetensors: written")
+
+        return wrapped
+
+
+def in_fork(function, *arguments) -> int:
+    """Exit code of a function run in a fork; negative for a signal."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = function(*arguments) or 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill_every_save(folder: str) -> None:
+    """Save the second checkpoint again and again, killed at its first, second, … file operation.
+
+    Writes `kills.json`: for each kill, the newest valid checkpoint after it, what is passed over,
+    and the newest after a second save in the same folder, which must work whatever the kill left.
+    """
+    trainer = build(folder, save_total_limit=1, max_steps=3)
+    trainer.add_callback(StopAt(1))
+    trainer.train()
+    trainer.state.global_step = 2
+    base = trainer.args.output_dir
+
+    def save(target: str, kill_at: int | None) -> None:
+        trainer.args.output_dir = target
+        boundaries = FileBoundaries(target, kill_at or 0)
+        trainer._save_checkpoint(trainer.model, None)
+        (Path(folder) / "operations.json").write_text(json.dumps(boundaries.names))
+
+    kills = []
+    for kill_at in range(1, 1000):
+        target = f"{folder}/kill{kill_at}"
+        shutil.copytree(base, target)
+        code = in_fork(save, target, kill_at)
+        found, reasons = newest_valid(Path(target))
+        again = in_fork(save, target, None)
+        after = [path.name for path in sorted(Path(target).glob("*checkpoint-*"))]
+        row = {"code": code, "newest": found and found.name, "passed_over": reasons}
+        kills.append(row | {"again": again, "after": after})
+        shutil.rmtree(target)
+        if code == 0:
+            break
+    (Path(folder) / "kills.json").write_text(json.dumps(kills))
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+def make_infinite(folder: str, step: int, rank: int) -> None:
+    """Two processes; the loss of one is infinite at a step while all gradients are finite."""
+    trainer = build(folder, steps_per_generation=2, max_steps=4, save_steps=1, save_total_limit=9)
+    plain = trainer._compute_loss
+
+    def compute_loss(model, inputs):
+        loss = plain(model, inputs)
+        here = trainer.state.global_step == step and trainer.accelerator.process_index == rank
+        return loss + float("inf") if here else loss
+
+    trainer._compute_loss = compute_loss
+    trainer.train()
+    digest = hashlib.sha256()
+    for parameter in trainer.core.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    own = trainer.accelerator.process_index
+    (Path(folder) / f"rank{own}").write_text(digest.hexdigest())
+    torch.distributed.destroy_process_group()
+
+
+def lack_memory(folder: str, capacity: int, rank: int) -> None:
+    """Two processes with two groups each; on one, more than `capacity` groups do not fit."""
+    settings = {"gradient_accumulation_steps": 1, "steps_per_generation": 1, "num_iterations": 1}
+    trainer = build(
+        folder, per_device_train_batch_size=2 * GROUP, max_steps=2, save_strategy="no", **settings
+    )
+    if trainer.accelerator.process_index == rank:
+        small_memory(trainer, capacity)
+    trainer.train()
+    save_weights(trainer, Path(folder) / "weights.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+def small_memory(trainer: ThinkerTrainer, capacity: int) -> list[int]:
+    """INJECTED fault: a forward of more than `capacity` groups raises as CUDA's allocator does.
+
+    Returns the list that collects the number of groups of every forward.
+    """
+    plain, sizes = trainer.group_forward._plain, []
+
+    def forward(*args, **kwargs):
+        if kwargs.get("fused_lm_head"):
+            sizes.append(len(kwargs["input_ids"]))
+            if sizes[-1] > capacity:
+                raise torch.OutOfMemoryError("INJECTED: no room for so many groups")
+        return plain(*args, **kwargs)
+
+    trainer.group_forward._plain = forward
+    return sizes
 
 
 STAGES = ("start_policy", "warm_start", "folder_once", "json_once", "train_grpo", "held_out")

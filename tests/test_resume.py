@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from fault_jobs import GROUP
-from zygote import Zygote
 
 from thinker.config import load_run_config
 from thinker.resume import EpochOrder
@@ -19,13 +18,6 @@ from thinker.train_state import load_tree, random_state, save_tree, set_random_s
 
 TIMINGS = ("step_time", "train_runtime", "train_samples_per_second", "train_steps_per_second")
 SMOKE = Path(__file__).parent.parent / "run_scripts" / "configs" / "grpo_smoke.yaml"
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    zygote = Zygote()
-    yield zygote
-    zygote.close()
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ class Zygote:
             env=environment,
         )
 
-    def run(self, job: str, *, num_processes: int = 1, timeout: float = 120, **arguments):
+    def run(self, job: str, *, num_processes: int = 1, timeout: float = 250, **arguments):
         """`job` of fault_jobs.py in forked children; waits for them."""
         request = {"job": job, "n": num_processes, "timeout": timeout, "arguments": arguments}
         assert self._process.stdin and self._process.stdout
