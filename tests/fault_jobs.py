@@ -117,9 +117,9 @@ def train(folder: str, kill_at: int | None = None, rank: int = 0, **grpo) -> Non
 class FileBoundaries:
     """Kills the process at the n-th file operation; without n, counts them.
 
-    Operations: every open, rename, remove, mkdir and rmdir that Python announces to its audit hooks,
-    every fsync, and, as the safetensors library opens its files itself, before a file of its, after
-    half of it, and after it.
+    Operations: every open, rename, remove, mkdir and rmdir that Python announces to its audit
+    hooks, every fsync, and, as the safetensors library opens its files itself, before a file of
+    its, after half of it, and after it.
     """
 
     def __init__(self, folder: str, kill_at: int):

@@ -1,9 +1,7 @@
-"""Numeric faults on a real trainer: rewards that raise or are not finite, equal rewards, steps whose
-loss or gradient is not finite."""
+"""Numeric faults on a real trainer: rewards that raise or are not finite, equal rewards, steps
+whose loss or gradient is not finite."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -224,5 +222,5 @@ def test_all_processes_skip_what_is_not_finite_on_one(zygote, tmp_path):
     digests = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
     assert digests[0] == digests[1]
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [1, 3, 4]
-    lines = [json.loads(line) for line in Path(tmp_path / "run" / "metrics.jsonl").open()]
+    lines = read_jsonl(tmp_path / "run" / "metrics.jsonl")
     assert [line["faults/skipped_steps"] for line in lines] == [0, 1, 1, 1, 1]

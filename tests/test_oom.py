@@ -56,7 +56,7 @@ def test_the_update_is_the_same_with_half_and_a_quarter_of_the_groups(tmp_path, 
 def test_one_failure_at_any_forward_changes_nothing(tmp_path):
     """Forward and recomputation, first and second step: INJECTED once at the n-th forward."""
     settings = {"entropy_coef": 0.05}
-    whole, logs, sizes = trained(tmp_path / "whole", **settings)
+    whole, logs, _ = trained(tmp_path / "whole", **settings)
     for number in range(1, 12):
         folder = tmp_path / str(number)
         folder.mkdir()
