@@ -37,7 +37,7 @@ class ScoreGroups:
 class GroupForward:
     """Gives a model's `forward` the keyword `score_groups`; other calls pass through.
 
-    Such a call returns (log_probs, entropy), rows in the order of the groups. groups_at_once: None
+    Such a call returns (log_probs, entropy or None), rows in the order of the groups. groups_at_once: None
     until the memory runs out for the first time; halved each time it does, down to one group.
     """
 
@@ -65,7 +65,10 @@ class GroupForward:
             chunks = [self._score(groups, rows) for rows in slices]
         else:
             chunks = [checkpoint(self._score, groups, rows, use_reentrant=False) for rows in slices]
-        return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+        # the reference model reports no entropy
+        return tuple(
+            None if parts[0] is None else torch.cat(parts) for parts in zip(*chunks, strict=True)
+        )
 
     def _score(self, groups: ScoreGroups, rows: slice):
         output = self._plain(**groups.build(rows))
