@@ -61,3 +61,13 @@ def _repository_unchanged() -> Iterator[None]:
     before = _git_state()
     yield
     assert _git_state() == before, "a test changed or added files of the repository"
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """Forks real processes cheaply; see zygote.py."""
+    from zygote import Zygote
+
+    zygote = Zygote()
+    yield zygote
+    zygote.close()

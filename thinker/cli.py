@@ -53,12 +53,13 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from thinker.config import load_run_config
+    from thinker.memory import TrainingFault
     from thinker.pipeline import run_training
     from thinker.rollout.base import RolloutError
 
     try:
         summary = run_training(load_run_config(args.config, args.overrides))
-    except RolloutError as error:
+    except (RolloutError, TrainingFault) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 3
     print(f"written to {summary['config']['output_dir']}")

@@ -171,7 +171,8 @@ class RunConfig:
     seed: of everything. output_dir: where the run writes. perturbations: kinds drawn for the
     temporal reward's perturbed copies. rewards: summed with their weights. warm_start: None where
     the model is pretrained. grpo: fields of TRL's GRPOConfig. scoring: "shared", or "plain" for
-    TRL's own forward, one row a completion (the same maths, for comparison).
+    TRL's own forward, one row a completion (the same maths, for comparison). max_skipped_steps: a
+    step whose loss or gradient is not finite is skipped; so many in a row end the run.
     """
 
     seed: int = 0
@@ -186,10 +187,13 @@ class RunConfig:
     warm_start: WarmStartSettings | None = None
     grpo: dict[str, Any] = field(default_factory=dict)
     scoring: str = "shared"
+    max_skipped_steps: int = 5
 
     def __post_init__(self):
         if self.scoring not in ("shared", "plain"):
             raise ValueError(f"scoring is {self.scoring!r}, expected shared or plain")
+        if self.max_skipped_steps < 1:
+            raise ValueError(f"max_skipped_steps is {self.max_skipped_steps}, expected at least 1")
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

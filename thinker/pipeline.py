@@ -2,12 +2,14 @@
 
 Flow: labels → samples → check and cache every video → policy (loaded, or tiny and warm-started) →
 held-out scores before → GRPO → held-out scores after → `final/`, `summary.json`, `curves.png`;
-`metrics.jsonl` and `rollouts.jsonl` are written as it goes.
+`metrics.jsonl` and `rollouts.jsonl` are written as it goes. Each stage leaves a result that appears
+when it is complete (run_folder.py), so the same command continues where a killed run stopped.
 """
 
 import dataclasses
 import json
 import logging
+import math
 import platform
 import time
 from dataclasses import dataclass
@@ -17,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from trl import GRPOConfig
 
 from rewards import build_reward
+from thinker.checkpoint import write_atomic
 from thinker.clip_reader import ClipReader
 from thinker.config import RunConfig, check_keys
 from thinker.data import EvalSet, load_dataset_config, load_eval_samples, load_train_samples
@@ -34,6 +38,7 @@ from thinker.policies.inputs import ClipConfig
 from thinker.rollout.base import Rollout, RolloutError
 from thinker.rollout.build import build_rollout
 from thinker.rollout.hf import hf_rollout
+from thinker.run_folder import folder_once, is_complete, json_once, open_run
 from thinker.samples import VideoSample
 from thinker.scorer import QualityScorer
 from thinker.sft import train_supervised, warm_start_lessons
@@ -44,6 +49,7 @@ from thinker.video import ClipSpec, FrameCache, check_videos
 
 logger = logging.getLogger(__name__)
 REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")
+STEPS = "training.json"  # in `final/`: how many steps it took
 EVAL_BATCH = 64
 CALIBRATION_VIDEOS = 128
 
@@ -58,33 +64,70 @@ class RunData:
 
 
 def run_training(config: RunConfig) -> dict[str, Any]:
-    """Run it all; returns what `summary.json` holds. One run at a time in an output folder."""
+    """Run it all, or what is left of it; returns what `summary.json` holds. One run at a time in an
+    output folder."""
     with run_lock(Path(config.output_dir)):
         return _run_training(config)
 
 
 def _run_training(config: RunConfig) -> dict[str, Any]:
     began = time.perf_counter()
-    set_seed(config.seed)
+    args = grpo_args(config)  # first: it starts torch.distributed
     output = Path(config.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    policy = start_policy(config)
-    data = load_data(config, policy.inputs.clip_spec)
-    if config.warm_start is not None:
-        warm_start(config, policy, data)
-    policy = reload(policy, output / "start", config)
-    before = held_out(policy, data, hf_rollout(policy), config)
-    trained, steps = train_grpo(config, policy, data)
-    trained.save(output / "final")
+    open_run(output, config)
+    if is_complete(output / "summary.json"):
+        summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+        print(f"{summary_table(summary)}\n{output} is complete; delete it to run again")
+        return summary
+    set_seed(config.seed)
+    policy, data = start_stage(config)
+    before = json_once(
+        output / "before.json", lambda: held_out(policy, data, hf_rollout(policy), config)
+    )
+    trained, steps = train_stage(config, args, policy, data)
     after = held_out(trained, data, hf_rollout(trained), config)
     summary = summarise_run(config, data, before, after) | {
         "steps": steps,
         "seconds": round(time.perf_counter() - began, 1),
     }
-    write_json(output / "summary.json", summary)
-    plot_curves(read_metrics(output / "metrics.jsonl"), summary, output / "curves.png")
-    print(summary_table(summary))
+    if PartialState().is_main_process:
+        plot_curves(read_metrics(output / "metrics.jsonl"), summary, output / "curves.png")
+        write_atomic(output / "summary.json", json.dumps(summary, indent=1) + "\n")
+        print(summary_table(summary))
     return summary
+
+
+def start_stage(config: RunConfig) -> tuple[Policy, RunData]:
+    """The policy that GRPO starts from, saved in `start/` and loaded back: TRL builds the reference
+    model from that folder. Training data as `load_data` gives them."""
+    start = Path(config.output_dir) / "start"
+    if not is_complete(start):
+        policy = start_policy(config)
+        data = load_data(config, policy.inputs.clip_spec)
+        if config.warm_start is not None:
+            warm_start(config, policy, data)
+        folder_once(start, policy.save)
+        return reload(start, config), data
+    policy = reload(start, config)
+    return policy, load_data(config, policy.inputs.clip_spec)
+
+
+def train_stage(
+    config: RunConfig, args: GRPOConfig, policy: Policy, data: RunData
+) -> tuple[Policy, int]:
+    """GRPO, saved in `final/`; the trained policy and the number of steps."""
+    final = Path(config.output_dir) / "final"
+    if is_complete(final):
+        steps = json.loads((final / STEPS).read_text(encoding="utf-8"))["steps"]
+        return load_policy(final, dtype=getattr(torch, config.model.dtype)), steps
+    trained, steps = train_grpo(config, args, policy, data)
+
+    def save(folder: Path) -> None:
+        trained.save(folder)
+        write_json(folder / STEPS, {"steps": steps})
+
+    folder_once(final, save)
+    return trained, steps
 
 
 Scores = dict[str, dict[str, float | None]]
@@ -199,9 +242,8 @@ def lesson_texts() -> list[str]:
     ]
 
 
-def reload(policy: Policy, folder: Path, config: RunConfig) -> Policy:
-    """Save the start and load it back: TRL builds the reference model from that folder."""
-    policy.save(folder)
+def reload(folder: Path, config: RunConfig) -> Policy:
+    """Load a saved start, parts frozen as configured."""
     policy = load_policy(folder, dtype=getattr(torch, config.model.dtype))
     policy.model.freeze(config.model.freeze)
     return policy
@@ -245,9 +287,11 @@ def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
 # GRPO
 
 
-def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy, int]:
-    """Train by GRPO; returns the policy in memory, LoRA merged, and the number of steps."""
-    args = grpo_args(config)
+def train_grpo(
+    config: RunConfig, args: GRPOConfig, policy: Policy, data: RunData
+) -> tuple[Policy, int]:
+    """Train by GRPO, from the newest valid checkpoint where there is one; returns the policy in
+    memory, LoRA merged, and the number of steps."""
     trainer = ThinkerTrainer(
         policy=policy,
         args=args,
@@ -267,9 +311,10 @@ def train_grpo(config: RunConfig, policy: Policy, data: RunData) -> tuple[Policy
         peft_config=lora_config(config, policy),
         scoring=config.scoring,
         callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
+        max_skipped_steps=config.max_skipped_steps,
     )
     try:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=True)
     except RolloutError as error:
         raise RolloutError(f"{error}; {trainer.save_last_step()}") from error
     finally:
@@ -293,6 +338,7 @@ def grpo_args(config: RunConfig) -> GRPOConfig:
             "dataloader_num_workers": config.data.num_workers,
             "report_to": ["tensorboard"],
             "vllm_importance_sampling_correction": config.model.dtype != "float32",
+            "save_total_limit": 2,  # the newest, and one to fall back on
             **numbers(GRPOConfig, config.grpo),
         }
     )
@@ -369,8 +415,14 @@ class MetricsFile(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and logs:
+            # JSON has no NaN; null stands for a figure that is none
+            line = {key: _finite_or_none(value) for key, value in logs.items()}
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+                file.write(json.dumps({"step": state.global_step, **line}, allow_nan=False) + "\n")
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,7 +12,8 @@ What differs from TRL, method by method:
   (shared_prompt.py); with `scoring="plain"` TRL's own (plain_scoring.py);
 - `get_batch_samples`, `training_step`: timed and counted (counted_steps.py);
 - `evaluate`: SRCC and PLCC on held-out videos.
-Losses, advantages, KL, optimisation, logging and checkpoints are TRL's.
+Losses, advantages, KL, optimisation and logging are TRL's. Between the two stand `GuardedTrainer`
+(faults.py: skipped steps, memory) and `ResumableTrainer` (resume.py: checkpoints).
 """
 
 import json
@@ -26,7 +27,7 @@ import torch
 from accelerate.utils import gather_object
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
@@ -35,6 +36,8 @@ from thinker.clip_reader import video_dataset
 from thinker.counted_steps import CountedSteps
 from thinker.counters import Counters, ScoredTokens
 from thinker.encoding import EncodedVideos
+from thinker.faults import GuardedTrainer, equal_reward_rows, reward_fault
+from thinker.memory import ScoreGroups
 from thinker.perturb import choose_perturbation, perturbation_seed
 from thinker.plain_scoring import VideoRows
 from thinker.policies import Policy
@@ -55,7 +58,7 @@ class WeightedReward:
     weight: float = 1.0
 
 
-class ThinkerTrainer(CountedSteps, GRPOTrainer):
+class ThinkerTrainer(CountedSteps, GuardedTrainer):
     """Trains a motion-aware policy on video MOS by GRPO; see the module docstring.
 
     policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
@@ -64,6 +67,7 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
     evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
     scoring: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
     forward with one row a completion: the same maths, slower (plain_scoring.py).
+    max_skipped_steps: see `GuardedTrainer`.
     """
 
     def __init__(
@@ -80,6 +84,7 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
         peft_config: PeftConfig | None = None,
         callbacks: list | None = None,
         scoring: str = "shared",
+        max_skipped_steps: int = 5,
     ):
         check_batch_sizes(args)
         if scoring not in SCORING:
@@ -102,6 +107,7 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
             processing_class=policy.processor,
             peft_config=peft_config,
             callbacks=callbacks,
+            max_skipped_steps=max_skipped_steps,
         )
         self.reward_func_names = [reward.name for reward in self._rewards]
         reference = None
@@ -126,12 +132,6 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
         self._rows: list[dict[str, Any]] = []  # of the generation batch at hand
         self._scored_clips: list[Clip] = []  # one a row of the tensors being scored
         self._perturbed_texts: list[str] = []
-
-    @property
-    def core(self):
-        """The policy's own model under DDP, DeepSpeed and LoRA wrappers."""
-        model = self.accelerator.unwrap_model(self.model)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @property
     def sampling(self) -> Sampling:
@@ -226,14 +226,17 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
         self.counters.add("videos/decoded", sum(seen.values()))
         output = super()._generate_and_score_completions(inputs)
         self.videos.release()
+        output["advantages"] = self.zero_equal_groups(output["advantages"], self._equal_rows)
         output["clip"] = self._scored_clips
         self._write_rollouts()
         return output
 
     def _prepare_inputs(self, generation_batch):
         """As TRL's in training, but groups stay whole and in order: scoring shares their prompt."""
+        self.refill_batches(generation_batch)
         generate_every = self.args.steps_per_generation * self.num_iterations
-        if self._step % generate_every == 0 or self._buffered_inputs is None:
+        due = self._step % generate_every == 0 and not self.redoing_step
+        if due or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs: Any = split_tensor_dict(batch, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
@@ -259,17 +262,16 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
             values = [self._reward_values(reward, columns) for reward in self._rewards]
         self._global_rows = rows
         self._log_answers(columns["completions"])
-        return torch.tensor(values, device=self.accelerator.device).T.contiguous()
+        table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
+        self._equal_rows = equal_reward_rows(table, self.reward_weights, self.num_generations)
+        return table
 
     def _reward_values(self, reward: Reward, columns: dict[str, list]) -> list[float]:
         """One reward as floats; None and what is not finite become NaN, the latter counted."""
         try:
             values = reward(**columns)
         except Exception as error:
-            raise RuntimeError(
-                f"reward {reward.name!r} failed at step {self.state.global_step} on samples "
-                f"{sorted(set(columns['sample_id']))[:4]}…: {error}"
-            ) from error
+            raise reward_fault(reward, columns, self.state.global_step, error) from error
         if len(values) != len(columns["completions"]):
             raise ValueError(
                 f"reward {reward.name!r} returned {len(values)} values for "
@@ -347,7 +349,7 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
         for start in range(0, len(input_ids), batch_size):
             rows = slice(start, start + batch_size)
             with self.counters.stage(stage):
-                output = self._score_groups(
+                log_probs, entropy = self._score_groups(
                     model,
                     stage,
                     input_ids[rows],
@@ -355,9 +357,9 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
                     logits_to_keep,
                     self._scored_clips[rows][::group],
                 )
-            logps.append(output.log_probs.view(-1, logits_to_keep))
+            logps.append(log_probs.view(-1, logits_to_keep))
             if compute_entropy:
-                entropies.append(output.entropy.view(-1, logits_to_keep))
+                entropies.append(entropy.view(-1, logits_to_keep))
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _scoring_stage(self, model) -> str:
@@ -367,10 +369,17 @@ class ThinkerTrainer(CountedSteps, GRPOTrainer):
         return "reference" if model is self.ref_model or adapters_are_off(model) else "old"
 
     def _score_groups(self, model, stage, input_ids, attention_mask, num_completion, clips):
-        """Shared-prompt scoring of whole groups."""
-        inputs = self._forward_inputs(stage, input_ids, attention_mask, num_completion, clips)
+        """Log-probabilities and entropies of whole groups, as many at once as fit (memory.py)."""
+        group = self.num_generations
+
+        def build(groups: slice):
+            rows = slice(groups.start * group, groups.stop * group)
+            return self._forward_inputs(
+                stage, input_ids[rows], attention_mask[rows], num_completion, clips[groups]
+            )
+
         with self.accelerator.autocast():
-            return model(**inputs)
+            return model(score_groups=ScoreGroups(len(clips), build))
 
     def _forward_inputs(
         self, stage, input_ids, attention_mask, num_completion, clips
