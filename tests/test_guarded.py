@@ -73,7 +73,7 @@ def test_a_consumer_that_stops_leaves_no_process():
     assert next(results) == b"A"
     began = time.monotonic()
     results.close()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 100  # far below the deadline of 300 s
     import multiprocessing
 
     assert not multiprocessing.active_children()
