@@ -12,7 +12,7 @@ from policy_factory import BACKBONES, SIZE, random_clip, small_policy
 from video_factory import cut_file, frame_pattern, read_frame_id, write_video
 
 import thinker
-import thinker.video
+import thinker.decode
 from thinker import prompts
 from thinker.levels import level_ids, level_probabilities
 from thinker.prediction import (
@@ -366,9 +366,9 @@ def test_bad_input_is_scored_on_the_right_frames_or_is_a_row(policy, bad_files, 
 
 
 def _count_calls(monkeypatch, name):
-    """Replace a generator or function of thinker.video by itself, counting what it gives."""
+    """Replace a generator or function of thinker.decode by itself, counting what it gives."""
     counts = []
-    original = getattr(thinker.video, name)
+    original = getattr(thinker.decode, name)
 
     def counted(*args, **kwargs):
         result = original(*args, **kwargs)
@@ -377,7 +377,7 @@ def _count_calls(monkeypatch, name):
             return result
         return (counts.append(1) or item for item in result)
 
-    monkeypatch.setattr(thinker.video, name, counted)
+    monkeypatch.setattr(thinker.decode, name, counted)
     return counts
 
 

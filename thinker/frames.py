@@ -5,15 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from thinker.video import (
-    Clip,
-    ClipSpec,
-    _frames_in_range,
-    _keyframe_size,
-    _resize,
-    keyframe_indices,
-    motion_indices,
-)
+from thinker.clip import Clip, ClipSpec, keyframe_indices, keyframe_size, motion_indices
+from thinker.reader import frames_in_range, resize_frame
 
 FRAMES_PATH = Path("<frames>")
 DEFAULT_FPS = 25.0
@@ -35,18 +28,18 @@ def clip_from_frames(
     frames_THWC = _as_thwc(frames)
     num_frames, height, width = frames_THWC.shape[:3]
     seconds = [i / fps for i in range(num_frames)]
-    first, num_in_range = _frames_in_range(FRAMES_PATH, seconds, start, end)
+    first, num_in_range = frames_in_range(FRAMES_PATH, seconds, start, end)
     keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
 
     def pick(indices: list[int], size: tuple[int, int]) -> torch.Tensor:
         if not indices:
             return torch.empty((0, 3, *size), dtype=torch.uint8)
-        return torch.from_numpy(np.stack([_resize(frames_THWC[i], size) for i in indices]))
+        return torch.from_numpy(np.stack([resize_frame(frames_THWC[i], size) for i in indices]))
 
     return Clip(
         path=FRAMES_PATH,
-        keyframes_KCHW=pick(keyframes, _keyframe_size(FRAMES_PATH, spec, height, width)),
+        keyframes_KCHW=pick(keyframes, keyframe_size(FRAMES_PATH, spec, height, width)),
         motion_MCHW=pick(motion, (spec.motion_px, spec.motion_px)),
         keyframe_seconds=torch.tensor([seconds[i] for i in keyframes], dtype=torch.float64),
         motion_seconds=torch.tensor([seconds[i] for i in motion], dtype=torch.float64),
