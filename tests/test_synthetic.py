@@ -95,7 +95,7 @@ def test_config_keys_are_frozen() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"size_px": 81}, {"size_px": 96}, {"num_frames": 8}, {"none_share": 1.0}, {"seed": -1}],
+    [{"size_px": 81}, {"size_px": 46}, {"num_frames": 8}, {"none_share": 1.0}, {"seed": -1}],
 )
 def test_config_rejects(values: dict[str, float]) -> None:
     (name,) = values

@@ -228,17 +228,20 @@ def start_policy(config: RunConfig) -> Policy:
             logger.info("new motion branch: %d tensors", len(policy.new_parts))
     if settings.slowfast is not None:
         policy.model.model.motion.load_slowfast_checkpoint(settings.slowfast)
+    policy.model.freeze(settings.freeze)
     return policy
 
 
 def lesson_texts() -> list[str]:
     """Words of the warm start, for the tiny tokenizer."""
     from thinker.prompts import LEVELS
-    from thinker.sft import reasoning_text, recognition_answer
+    from thinker.sft import level_answer, reasoning_text, recognition_answer
 
     pairs = [(name, level) for name in DISTORTIONS for level in LEVELS]
-    return [recognition_answer(name) for name, _ in pairs] + [
-        reasoning_text(*pair) for pair in pairs
+    return [
+        text
+        for name, level in pairs
+        for text in (recognition_answer(name), level_answer(level), reasoning_text(name, level))
     ]
 
 

@@ -38,6 +38,11 @@ def recognition_answer(distortion: str) -> str:
     return f"It is {distortion.replace('_', ' ')}."
 
 
+def level_answer(level: str) -> str:
+    """Example: `level_answer("poor") == "The quality of the video is poor."`."""
+    return f"{prompts.LEVEL_PREFIX} {level}."
+
+
 def reasoning_text(distortion: str, level: str) -> str:
     """Example: `reasoning_text("low_contrast", "poor")` is `"low contrast, poor quality"`."""
     return f"{distortion.replace('_', ' ')}, {level} quality"
@@ -70,10 +75,12 @@ def warm_start_lessons(
     for sample in labelled:
         target = min(max(sample.target, 1.0), 5.0)
         level = prompts.level_word(target)
-        low = 1.0 + 0.8 * prompts.LEVELS.index(level)
-        score = f"{draw.uniform(low, low + 0.8):.2f}"
+        score = f"{1.0 + 0.8 * prompts.LEVELS.index(level) + draw.randint(0, 7) / 10:.1f}0"
         answer = prompts.scoring_answer(reasoning_text(distortions[sample.id], level), score)
-        lessons.append(Lesson(path=sample.path, question=None, answer=answer))
+        lessons += [
+            Lesson(path=sample.path, question=prompts.LEVEL_QUESTION, answer=level_answer(level)),
+            Lesson(path=sample.path, question=None, answer=answer),
+        ]
     return lessons
 
 

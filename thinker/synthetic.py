@@ -37,7 +37,7 @@ from thinker import prompts
 from thinker.scenes import Scene, scale_luminance
 
 # Part of the manifest's hash: raise it with any change to labels or pixels, scenes included.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 
 DATASET = "demo"
 SPLITS = ("train", "eval")
@@ -120,7 +120,8 @@ class SyntheticConfig:
     num_eval_contents: int = 75
     clips_per_content: int = 4
     none_share: float = 0.05  # share of pristine clips
-    size_px: int = 80  # both sides of a frame
+    # Both sides of a frame; whole patches of the tiny policies, which a codec's blocks line up with.
+    size_px: int = 64
     num_frames: int = 48
     fps: int = 24
     seed: int = 0
@@ -131,10 +132,6 @@ class SyntheticConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.size_px < 48 or self.size_px % 2:
             raise ValueError(f"size_px is {self.size_px}, expected an even number, at least 48")
-        if self.size_px == 96:
-            raise ValueError(
-                "size_px is 96: decord2 3.4 returns frames 96 px wide garbled; take 80"
-            )
         if self.num_frames < 16:
             raise ValueError(f"num_frames is {self.num_frames}, expected at least 16")
         if not 0 <= self.none_share < 1:
@@ -228,6 +225,7 @@ def _draw_distortions(
 # Quantiser of every clip but the blocking ones: coding noise stays below the weakest added noise.
 CLEAN_QP = 20
 STUTTER_CYCLE = 8  # frames; a window of eight dense frames holds a whole cycle
+DROPPED_FRAMES = 5  # far enough for a visible jump
 
 
 def _dither(mean: float, count: int, rng: np.random.Generator) -> list[int]:
@@ -253,16 +251,12 @@ def stutter_times(num_frames: int, severity: float, rng: np.random.Generator) ->
 def frame_drop_times(num_frames: int, severity: float, rng: np.random.Generator) -> list[int]:
     """The source frame shown at each instant: time skips, and no frame is ever shown twice.
 
-    Every 4 to 6 frames 1 (severity 0) to 13 (severity 1) source frames are lost and playback goes
-    on from there at its pace. Two lost: 0 1 2 3 6 7 8 9 10 13 14.
+    5 source frames are lost at a time, once in 16 frames (severity 0) to once in 2 (severity 1);
+    playback goes on from there at its pace. Every 4 frames: 0 1 2 3 9 10 11 12 18 19 20 21.
     """
-    num_events = num_frames // 4 + 2
-    steps = np.ones(num_frames, dtype=int)
-    events = np.cumsum(rng.integers(4, 7, num_events)) - int(rng.integers(4))
-    for event, lost in zip(events, _dither(1 + 12 * severity, num_events, rng), strict=True):
-        if event < num_frames:
-            steps[event] += lost
-    return [int(time) for time in np.cumsum(steps) - 1]
+    drops = _dither(1 / 16 + 7 / 16 * severity, num_frames, rng)
+    steps = 1 + DROPPED_FRAMES * np.array(drops)
+    return [int(time) for time in np.cumsum(steps) - steps[0]]
 
 
 def render_clip(
@@ -276,7 +270,7 @@ def render_clip(
         return _render_motion(scene, distortion, severity, num_frames, rng), CLEAN_QP
     frames = [scene.steady_frame(time) for time in range(num_frames)]
     if distortion == "blocking":  # nothing is drawn: the codec makes its own artefacts
-        return frames, round(24 + 24 * severity)
+        return frames, round(29 + 22 * severity)
     return [
         _distort_frame(frame, distortion, severity, scene.unit, rng) for frame in frames
     ], CLEAN_QP
@@ -288,11 +282,11 @@ def _distort_frame(
     if distortion == "none":
         return frame_HWC
     if distortion == "blur":
-        blur = ImageFilter.GaussianBlur((0.35 + 2.65 * severity) * unit)
+        blur = ImageFilter.GaussianBlur((0.45 + 3.05 * severity) * unit)
         return np.asarray(Image.fromarray(frame_HWC).filter(blur))
     if distortion == "noise":  # the same in all channels: 4:2:0 coding would lose chroma noise
         noise_HW1 = rng.standard_normal((*frame_HWC.shape[:2], 1), dtype=np.float32)
-        return np.clip(frame_HWC + (4 + 28 * severity) * noise_HW1, 0, 255).astype(np.uint8)
+        return np.clip(frame_HWC + (5 + 45 * severity) * noise_HW1, 0, 255).astype(np.uint8)
     if distortion == "overexposure":
         return scale_luminance(frame_HWC, 1.05 + 0.9 * severity, 50 * severity)
     if distortion == "underexposure":

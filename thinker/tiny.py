@@ -57,8 +57,8 @@ class TinySize:
     heads: int = 2
     vision_width: int = 64
     vision_layers: int = 2
-    frame_px: int = 80
-    patch_px: int = 10
+    frame_px: int = 64
+    patch_px: int = 8
     patches_merged: int = 4
     num_keyframes: int = 4
     num_motion_frames: int = 32
@@ -146,6 +146,7 @@ def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast
     corpus = [
         prompts.video_text([], prompts.SCORING),
         prompts.RECOGNITION,
+        prompts.LEVEL_QUESTION,
         prompts.SHORT_SCORING,
         "user\nassistant\nFrame1:\nMotion Feature:\n",
         prompts.scoring_answer(" ".join(prompts.LEVELS), "3.50"),
