@@ -189,9 +189,7 @@ def test_frozen_towers_run_once_a_batch_for_everyone(tmp_path, backbone):
     assert first["motion_frames/no_grad"] == NUM_VIDEOS * M
     assert first["frames/grad"] == first["motion_frames/grad"] == 0
     assert second["frames/no_grad"] == second["frames/grad"] == 0
-    prompts = [
-        len(trainer.policy.inputs.prompt_ids(random_clip(trainer.policy, i))) for i in (0, 1)
-    ]
+    prompts = prompt_lengths(trainer)
     for stage in ("old", "reference", "train"):
         assert first[f"tokens/{stage}/prompt"] == NUM_VIDEOS // 2 * sum(prompts), stage
 
