@@ -120,7 +120,7 @@ class SyntheticConfig:
     num_eval_contents: int = 75
     clips_per_content: int = 4
     none_share: float = 0.05  # share of pristine clips
-    # Both sides of a frame; whole patches of the tiny policies, which a codec's blocks line up with.
+    # Both sides of a frame, in whole patches of the tiny policies: a codec's blocks line up.
     size_px: int = 64
     num_frames: int = 48
     fps: int = 24
@@ -225,7 +225,6 @@ def _draw_distortions(
 # Quantiser of every clip but the blocking ones: coding noise stays below the weakest added noise.
 CLEAN_QP = 20
 STUTTER_CYCLE = 8  # frames; a window of eight dense frames holds a whole cycle
-DROPPED_FRAMES = 5  # far enough for a visible jump
 
 
 def _dither(mean: float, count: int, rng: np.random.Generator) -> list[int]:
@@ -251,12 +250,17 @@ def stutter_times(num_frames: int, severity: float, rng: np.random.Generator) ->
 def frame_drop_times(num_frames: int, severity: float, rng: np.random.Generator) -> list[int]:
     """The source frame shown at each instant: time skips, and no frame is ever shown twice.
 
-    5 source frames are lost at a time, once in 16 frames (severity 0) to once in 2 (severity 1);
-    playback goes on from there at its pace. Every 4 frames: 0 1 2 3 9 10 11 12 18 19 20 21.
+    Every 4 to 6 frames 1 (severity 0) to 7 (severity 1) source frames are lost and playback goes on
+    from there at its pace: longer jumps would not look longer, since nothing of the old frame is
+    left. Two lost: 0 1 2 3 6 7 8 9 10 13 14.
     """
-    drops = _dither(1 / 16 + 7 / 16 * severity, num_frames, rng)
-    steps = 1 + DROPPED_FRAMES * np.array(drops)
-    return [int(time) for time in np.cumsum(steps) - steps[0]]
+    num_events = num_frames // 4 + 2
+    steps = np.ones(num_frames, dtype=int)
+    events = np.cumsum(rng.integers(4, 7, num_events)) - int(rng.integers(4))
+    for event, lost in zip(events, _dither(1 + 6 * severity, num_events, rng), strict=True):
+        if event < num_frames:
+            steps[event] += lost
+    return [int(time) for time in np.cumsum(steps) - 1]
 
 
 def render_clip(
