@@ -37,8 +37,9 @@ class ScoreGroups:
 class GroupForward:
     """Gives a model's `forward` the keyword `score_groups`; other calls pass through.
 
-    Such a call returns (log_probs, entropy or None), rows in the order of the groups. groups_at_once: None
-    until the memory runs out for the first time; halved each time it does, down to one group.
+    Such a call returns (log_probs, entropy or None), rows in the order of the groups.
+    groups_at_once: None until the memory runs out for the first time; halved each time it does,
+    down to one group.
     """
 
     def __init__(self, model):
