@@ -67,7 +67,8 @@ def _unpack(value: Any, file: Any) -> Any:
 
 def random_state() -> dict[str, Any]:
     """States of the random streams of Python, numpy and torch (CPU and all CUDA devices)."""
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
+    kind, keys, position, has_gauss, cached = numpy_state
     state: dict[str, Any] = {
         "python": random.getstate(),
         "numpy": (kind, keys.tolist(), int(position), int(has_gauss), float(cached)),
