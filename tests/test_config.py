@@ -35,7 +35,7 @@ def test_the_set_of_keys_is_frozen():
         "data.num_workers", "data.max_failed_share", "data.skip_bad_lines",
         "rollout", "rollout.backend", "rollout.mode", "rollout.memory_share", "rollout.sleep",
         "rollout.timeout_seconds", "rollout.max_restarts", "rollout.server_url", "rollout.push",
-        "rollout.sync_folder", "max_skipped_steps",
+        "rollout.sync_folder", "scoring", "max_skipped_steps",
     }  # fmt: skip
 
 
