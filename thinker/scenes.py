@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 REFERENCE_PX = 96
 CANVAS_PX = 256  # period of the torus, more than two frames
+GRID = 6  # shapes along a side of the canvas
 PAD_PX = 4  # canvas pixels before the torus' origin, for the bicubic kernel
 
 Painter = Callable[[ImageDraw.ImageDraw, np.random.Generator, float, float, float], None]
@@ -43,13 +44,13 @@ class Scene:
         self.canvas = Image.fromarray(canvas)
         self.start = rng.uniform(0, self.period, 2)
         # Narrow, so that a skip of n frames is a jump of about the same length in every content.
-        self.speed = rng.uniform(1.1, 1.7) * self.unit
+        self.speed = rng.uniform(1.2, 1.6) * self.unit
         self.heading = rng.uniform(0, 2 * math.pi)
         self.turn = rng.uniform(-0.004, 0.004)  # radians a frame: at most 11 degrees in 48 frames
         self.zoom = rng.uniform(0.0, 0.08)
         self.zoom_phase = rng.uniform(0, 2 * math.pi)
         # Makes brightness differ between distant frames of every clip: keyframes hide flicker.
-        self.drift = rng.uniform(0.06, 0.13)
+        self.drift = rng.uniform(0.03, 0.07)
         self.drift_period = rng.uniform(50, 110)  # frames
         self.drift_phase = rng.uniform(0, 2 * math.pi)
         side = round(rng.uniform(18, 34) * self.unit)
@@ -128,18 +129,19 @@ def _paint_canvas(rng: np.random.Generator, side: int) -> np.ndarray:
     image = Image.fromarray(np.clip(texture, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     painters: tuple[Painter, ...] = (_paint_box, _paint_ellipse, _paint_stripes, _paint_text)
-    # One shape in every cell of a jittered 4 x 4 grid: edges in every window, so that blur is seen.
-    for cell in range(16):
-        x = (cell % 4 + rng.uniform(0.1, 0.5)) * side / 4
-        y = (cell // 4 + rng.uniform(0.1, 0.5)) * side / 4
+    # One shape in every cell of a jittered grid: every window holds several, so that contents differ
+    # less in brightness, contrast and edges than severities do.
+    for cell in range(GRID**2):
+        x = (cell % GRID + rng.uniform(0.1, 0.5)) * side / GRID
+        y = (cell // GRID + rng.uniform(0.1, 0.5)) * side / GRID
         painter = painters[int(rng.integers(len(painters)))]
         seed = int(rng.integers(2**32))
         for dx, dy in ((0, 0), (-side, 0), (0, -side), (-side, -side)):  # across the seams
-            painter(draw, np.random.default_rng(seed), x + dx, y + dy, side / CANVAS_PX)
+            painter(draw, np.random.default_rng(seed), x + dx, y + dy, 4 / GRID * side / CANVAS_PX)
     pixels = np.asarray(image, dtype=np.float64)
     grey = pixels.mean(axis=2)
-    contrast = rng.uniform(42, 50) / grey.std()
-    pixels = (pixels - grey.mean()) * contrast + rng.uniform(112, 126)
+    contrast = rng.uniform(44, 48) / grey.std()
+    pixels = (pixels - grey.mean()) * contrast + rng.uniform(116, 122)
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
