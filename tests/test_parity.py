@@ -16,7 +16,7 @@ from trl import GRPOConfig
 from video_factory import write_video
 
 from thinker import prompts
-from thinker.evaluate import score_samples
+from thinker.evaluate import score_window
 from thinker.motion import IMAGENET_MEAN_STD
 from thinker.policies import load_policy
 from thinker.rollout.base import Completion
@@ -85,28 +85,28 @@ def scored(policy, monkeypatch, run) -> dict[str, Seen]:
     """What `run(scorer)` saw of each file; the same file must be seen alike every time."""
     with monkeypatch.context() as patch:
         media_calls, generations = watch(policy, patch)
-        run(QualityScorer(policy, max_new_tokens=NEW_TOKENS))
+        run(QualityScorer(policy, max_new_tokens=NEW_TOKENS, batch_size=16))
     seen: dict[str, Seen] = {}
-    by_row = []  # encoding may take clips of one shape at a time: find each clip's own share
-    for clips, media in media_calls:
-        by_row += zip(clips, split_media(media, len(clips)), strict=True)
-    ((tokens, logps),) = generations
-    order = sorted(range(len(by_row)), key=lambda i: by_row[i][0].path.name)
-    assert len(order) == len(tokens)
-    for row, i in enumerate(order):  # the runs below give their files in the order of their names
-        clip, media = by_row[i]
-        completion = completion_of(tokens[row], policy.tokenizer.eos_token_id)
+    rows = []  # a batch holds clips of one prompt length: here one encoding, one generation
+    for (clips, media), (tokens, logps) in zip(media_calls, generations, strict=True):
+        rows += zip(clips, split_media(media, len(clips)), tokens, logps, strict=True)
+    for clip, media, ids, row_logps in rows:
+        completion = completion_of(ids, policy.tokenizer.eos_token_id)
         new = Seen(
             indices=(clip.keyframe_indices, clip.motion_indices),
             media=media,
             prompt_ids=policy.inputs.prompt_ids(clip),
             tokens=completion,
-            logps=logps[row, : len(completion)],
+            logps=row_logps[: len(completion)],
         )
         if clip.path.name in seen:
             assert_same(seen[clip.path.name], new)
         seen[clip.path.name] = new
     return seen
+
+
+def read_clips(samples, scorer):
+    return [read_clip(sample.path, scorer.clip_spec) for sample in samples]
 
 
 def assert_same(one: Seen, other: Seen) -> None:
@@ -235,7 +235,7 @@ def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
     batch = scored(
         policy,
         monkeypatch,
-        lambda scorer: list(score_samples(scorer, many, batch_size=16, num_workers=0)),
+        lambda scorer: list(score_window(scorer, list(enumerate(read_clips(many, scorer))))),
     )
     completions = [single[path.name].tokens for path in files]
     train = trained(tmp_path / "policy", samples, completions, tmp_path / "run", monkeypatch)
