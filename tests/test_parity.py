@@ -87,10 +87,12 @@ def scored(policy, monkeypatch, run) -> dict[str, Seen]:
         media_calls, generations = watch(policy, patch)
         run(QualityScorer(policy, max_new_tokens=NEW_TOKENS, batch_size=16))
     seen: dict[str, Seen] = {}
-    rows = []  # a batch holds clips of one prompt length: here one encoding, one generation
-    for (clips, media), (tokens, logps) in zip(media_calls, generations, strict=True):
-        rows += zip(clips, split_media(media, len(clips)), tokens, logps, strict=True)
-    for clip, media, ids, row_logps in rows:
+    by_row = []  # encoding may take clips of one shape at a time: find each clip's own share
+    for clips, media in media_calls:
+        by_row += zip(clips, split_media(media, len(clips)), strict=True)
+    ((tokens, logps),) = generations
+    by_row.sort(key=lambda row: row[0].path.name)  # the runs give their files in this order
+    for (clip, media), ids, row_logps in zip(by_row, tokens, logps, strict=True):
         completion = completion_of(ids, policy.tokenizer.eos_token_id)
         new = Seen(
             indices=(clip.keyframe_indices, clip.motion_indices),
@@ -123,12 +125,13 @@ class Given:
     """A rollout back end that answers with given tokens, and with them reversed."""
 
     name = "given"
+    reports_logprobs = False
 
     def __init__(self, completions):
         self.completions = completions
 
     def sync(self, step):
-        pass
+        return {}
 
     def generate(self, requests, num_generations, sampling, seed):
         assert num_generations == 2
@@ -157,7 +160,14 @@ def trained(folder, samples, completions, output_dir, monkeypatch) -> dict[str, 
         read_clip=partial(read_clip, spec=policy.inputs.clip_spec),
         rollout=lambda model: rollout,
     )
-    media_calls, _ = watch(trainer.policy, monkeypatch)
+    media_of, media_calls = trainer.videos.media, []
+
+    def recorded_media(clips, *, reference):
+        media = media_of(clips, reference=reference)
+        media_calls.append((list(clips), {k: v for k, v in media.items() if k != "num_slots"}))
+        return media
+
+    monkeypatch.setattr(trainer.videos, "media", recorded_media)
     score, logps_calls = trainer._get_per_token_logps_and_entropies, []
 
     def recorded_score(*args, **kwargs):
