@@ -91,7 +91,7 @@ def scored(policy, monkeypatch, run) -> dict[str, Seen]:
     for clips, media in media_calls:
         by_row += zip(clips, split_media(media, len(clips)), strict=True)
     ((tokens, logps),) = generations
-    by_row.sort(key=lambda row: row[0].path.name)  # the runs give their files in this order
+    # the scorer sorts clips by prompt length, so those of one shape stand together in a batch
     for (clip, media), ids, row_logps in zip(by_row, tokens, logps, strict=True):
         completion = completion_of(ids, policy.tokenizer.eos_token_id)
         new = Seen(

@@ -129,8 +129,8 @@ def _paint_canvas(rng: np.random.Generator, side: int) -> np.ndarray:
     image = Image.fromarray(np.clip(texture, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     painters: tuple[Painter, ...] = (_paint_box, _paint_ellipse, _paint_stripes, _paint_text)
-    # One shape in every cell of a jittered grid: every window holds several, so that contents differ
-    # less in brightness, contrast and edges than severities do.
+    # One shape in every cell of a jittered grid: every window holds several, so that brightness,
+    # contrast and edges differ less between contents than between severities.
     for cell in range(GRID**2):
         x = (cell % GRID + rng.uniform(0.1, 0.5)) * side / GRID
         y = (cell // GRID + rng.uniform(0.1, 0.5)) * side / GRID
