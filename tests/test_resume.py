@@ -14,6 +14,7 @@ from fault_jobs import GROUP
 from trl import GRPOTrainer
 
 from thinker.config import load_run_config
+from thinker.counters import counter_names
 from thinker.resume import EpochOrder
 from thinker.run_folder import open_run
 from thinker.train_state import load_tree, random_state, save_tree, set_random_state
@@ -32,10 +33,12 @@ def start(zygote, tmp_path_factory):
 
 
 def metrics(run: Path) -> list[dict]:
-    """Lines of metrics.jsonl without what measures time."""
+    """Lines of metrics.jsonl without times, and without counts of work: a restart reads and encodes
+    the videos of a batch again."""
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    left_out = {*TIMINGS, *counter_names()}
     return [
-        {key: value for key, value in json.loads(line).items() if key not in TIMINGS}
+        {key: value for key, value in json.loads(line).items() if key not in left_out}
         for line in lines
     ]
 
