@@ -276,7 +276,7 @@ STAGES = ("start_policy", "warm_start", "folder_once", "json_once", "train_grpo"
 
 def demo_set(folder: str) -> None:
     """A few generated videos."""
-    config = SyntheticConfig(num_train_contents=4, num_eval_contents=2, clips_per_content=2)
+    config = SyntheticConfig(num_train_contents=4, num_eval_contents=6, clips_per_content=2)
     generate_demo_set(Path(folder), config, num_workers=1)
 
 
