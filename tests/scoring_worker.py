@@ -15,8 +15,10 @@ def main(folder: Path) -> None:
     rank = torch.distributed.get_rank()
     done = 0
     for backbone in BACKBONES:
-        own = folder / f"{backbone}{rank}"  # equal starts: the policies are built from one seed
-        save_start(backbone, own)
+        own = folder / backbone
+        if rank == 0:
+            save_start(backbone, own)
+        torch.distributed.barrier()
         for loss_type in LOSS_TYPES:
             for beta in (0.0, 0.04):
                 case = Case(backbone=backbone, loss_type=loss_type, beta=beta, accumulation=1)
