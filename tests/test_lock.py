@@ -14,10 +14,11 @@ from thinker.lock import folder_lock, run_lock
 
 REPO = Path(__file__).parent.parent
 HOLDER = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from thinker.lock import folder_lock
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 with folder_lock(Path(sys.argv[1])):
     if sys.argv[2] == "fork" and os.fork() == 0:
         time.sleep(60)

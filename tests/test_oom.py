@@ -25,7 +25,7 @@ def trained(folder, *, capacity=None, **settings):
         folder.mkdir(exist_ok=True)
         save_start(folder)
     trainer = build(folder, rollout=scripted(), **{**ONE_BATCH, **settings})
-    sizes = small_memory(trainer, capacity or 99)
+    sizes = small_memory(trainer, 99 if capacity is None else capacity)
     trainer.train()
     return snapshot(trainer.core), trainer.state.log_history, sizes
 

@@ -119,7 +119,7 @@ def write_manifest(folder: Path, step: int, num_processes: int) -> None:
     files = {
         str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path != folder / MANIFEST
     }
     manifest = {"format": FORMAT, "step": step, "num_processes": num_processes, "files": files}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

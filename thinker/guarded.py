@@ -102,7 +102,7 @@ def guarded_map(
         try:
             for item in items:
                 pending.append(threads.submit(guards.run, item))
-                if len(pending) >= ahead:
+                if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
