@@ -50,7 +50,7 @@ class Scene:
         self.zoom = rng.uniform(0.0, 0.08)
         self.zoom_phase = rng.uniform(0, 2 * math.pi)
         # Makes brightness differ between distant frames of every clip: keyframes hide flicker.
-        self.drift = rng.uniform(0.03, 0.07)
+        self.drift = rng.uniform(0.06, 0.13)
         self.drift_period = rng.uniform(50, 110)  # frames
         self.drift_phase = rng.uniform(0, 2 * math.pi)
         side = round(rng.uniform(18, 34) * self.unit)
