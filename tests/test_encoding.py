@@ -251,7 +251,7 @@ def test_decoded_videos_are_counted_until_the_cache_knows_them(tmp_path):
     dataset = video_dataset([replace(samples(1)[0], path=path)] * 2, reader)
     assert [row["decoded"] for row in dataset.__getitems__([0, 1])] == [True, True]
     assert [row["decoded"] for row in dataset.__getitems__([0, 1])] == [False, False]
-    assert ClipReader(policy.inputs.clip_spec).decodes(path)
+    assert ClipReader(policy.inputs.clip_spec).fetch(path)[1]
 
 
 def test_the_wait_for_the_loader_is_timed(tmp_path):

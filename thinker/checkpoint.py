@@ -32,11 +32,11 @@ class CheckpointError(ValueError):
 # Files that appear whole
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a text file: its old or its new content is there at any moment."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file: its old or its new content is there at any moment."""
     aside = path.with_name(f".{path.name}.tmp")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(aside, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)

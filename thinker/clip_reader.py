@@ -22,13 +22,13 @@ class ClipReader:
 
     def __call__(self, path: Path) -> Clip:
         """Raises `VideoError` as `read_clip`."""
-        if self.cache is None:
-            return read_clip(path, self.spec)
-        return self.cache.get_or_read(path, self.spec)
+        return self.fetch(path)[0]
 
-    def decodes(self, path: Path) -> bool:
-        """Whether the next call has to decode the file: no undamaged clip of it is cached."""
-        return self.cache is None or not self.cache.contains(path, self.spec)
+    def fetch(self, path: Path) -> tuple[Clip, bool]:
+        """The clip, and whether the file had to be decoded: no undamaged clip of it was cached."""
+        if self.cache is None:
+            return read_clip(path, self.spec), True
+        return self.cache.fetch(path, self.spec)
 
 
 def video_dataset(samples: Sequence[VideoSample], read_clip: Callable[[Path], Clip]) -> Dataset:
@@ -55,9 +55,10 @@ class _ClipColumn:
         clips: dict[str, Clip] = {}
         decoded: dict[str, bool] = {}
         for path in dict.fromkeys(batch["path"]):
-            decodes = getattr(self.read_clip, "decodes", None)
-            decoded[path] = decodes is not None and decodes(Path(path))
-            clips[path] = self.read_clip(Path(path))
+            if isinstance(self.read_clip, ClipReader):
+                clips[path], decoded[path] = self.read_clip.fetch(Path(path))
+            else:
+                clips[path], decoded[path] = self.read_clip(Path(path)), False
         return {
             **batch,
             "clip": [clips[path] for path in batch["path"]],

@@ -43,12 +43,24 @@ class FrameCache:
     ) -> Clip:
         """The cached clip, else `read_clip` (whose errors pass through) stored for the next
         time."""
+        return self.fetch(path, spec, start=start, end=end)[0]
+
+    def fetch(
+        self,
+        path: Path | str,
+        spec: ClipSpec,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> tuple[Clip, bool]:
+        """As `get_or_read`, and whether the video had to be decoded."""
         file = self._file(Path(path), spec, start, end)
         clip = _load_clip(file, Path(path))
-        if clip is None:
-            clip = read_clip(path, spec, start=start, end=end)
-            _save_clip(file, clip)
-        return clip
+        if clip is not None:
+            return clip, False
+        clip = read_clip(path, spec, start=start, end=end)
+        _save_clip(file, clip)
+        return clip, True
 
     def contains(
         self,

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from thinker.checkpoint import write_atomic
+
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
@@ -64,7 +66,7 @@ class RowJournal:
         if num_bad:
             logger.warning("%s: %d damaged row(s) dropped, to be scored again", path, num_bad)
             content = b"".join(encode_row(index, row) for index, row in self.rows.items())
-            write_atomically(path, content)
+            write_atomic(path, content)
 
     def append(self, rows: Iterable[tuple[int, Row]]) -> None:
         """Add rows that are not there yet; the kernel has them when this returns."""
@@ -72,16 +74,6 @@ class RowJournal:
         with open(self.path, "ab") as file:
             file.write(b"".join(encode_row(index, row) for index, row in new.items()))
         self.rows.update(new)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(aside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 def claim_folder(folder: Path, fingerprint: Row) -> None:

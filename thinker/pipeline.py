@@ -186,7 +186,7 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     failures = check_videos(
         videos,
         spec,
-        None if settings.cache is None else FrameCache(settings.cache),
+        reader.cache,
         max_failed_share=settings.max_failed_share,
         num_workers=max(1, settings.num_workers),
     )

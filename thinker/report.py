@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from thinker import report_plots as plots
+from thinker.checkpoint import write_atomic
 from thinker.data import EVAL_CONFIGS
-from thinker.journal import write_atomically
 from thinker.metrics import fit_logistic
 from thinker.published import MARK, Published, load_published
 from thinker.summary import ResultRow, load_rows, load_summary
@@ -52,7 +52,7 @@ class Pictures:
         folder.mkdir(parents=True, exist_ok=True)
 
     def tag(self, name: str, png: bytes, alt: str) -> str:
-        write_atomically(self.folder / f"{name}.png", png)
+        write_atomic(self.folder / f"{name}.png", png)
         data = base64.b64encode(png).decode()
         return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
 
@@ -82,7 +82,7 @@ def write_report(folder: Path) -> Path:
         f"<body>{''.join(body)}</body></html>\n"
     )
     path = folder / "report.html"
-    write_atomically(path, page.encode())
+    write_atomic(path, page.encode())
     return path
 
 

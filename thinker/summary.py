@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from thinker.checkpoint import write_atomic
 from thinker.data import EvalSet
 from thinker.fingerprint import versions
-from thinker.journal import Row, write_atomically
+from thinker.journal import Row
 from thinker.metrics import ScoreReport, evaluate_scores, format_table, summarise
 from thinker.samples import BadLine, VideoSample
 
@@ -56,8 +57,8 @@ def write_results(output_dir: Path, sets: Sequence[SetRows], fingerprint: Row) -
         "configuration": fingerprint,
         "versions": versions(),
     }
-    write_atomically(output_dir / "summary.json", json.dumps(values, indent=1).encode())
-    write_atomically(output_dir / "table.txt", f"{table}\n".encode())
+    write_atomic(output_dir / "summary.json", json.dumps(values, indent=1).encode())
+    write_atomic(output_dir / "table.txt", f"{table}\n".encode())
     return table
 
 
@@ -92,7 +93,7 @@ def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:
     writer = csv.DictWriter(text, COLUMNS, restval="")
     writer.writeheader()
     writer.writerows(lines)
-    write_atomically(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue().encode())
 
 
 def csv_row(eval_set: EvalSet, sample: VideoSample, row: Row) -> dict[str, object]:
