@@ -1,5 +1,6 @@
 """The comparisons of test_scoring.py under torchrun, all in one launch."""
 
+import faulthandler
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scoring_runs import LOSS_TYPES, Case, compare, save_start, with_frozen
 
 
 def main(folder: Path) -> None:
+    faulthandler.dump_traceback_later(800, exit=True)  # a process that waits says where
     use_exact_precision(setattr)
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()

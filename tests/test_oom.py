@@ -51,6 +51,8 @@ def test_the_update_is_the_same_with_half_and_a_quarter_of_the_groups(tmp_path, 
         assert largest_difference(whole, small) <= 1e-6
         for key in ("loss", "entropy", "kl", "reward"):
             assert small_logs[-2][key] == pytest.approx(logs[-2][key], abs=1e-6)
+        for key in ("tokens/train/prompt", "tokens/train/completion"):
+            assert [log[key] for log in small_logs[:-1]] == [log[key] for log in logs[:-1]], key
         assert "out of memory with 4 groups at once, from now on 2: INJECTED" in caplog.text
 
 

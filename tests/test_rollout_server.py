@@ -54,7 +54,8 @@ def serve(tmp_path):
         switches += ["--enforce-eager", "--no-enable-chunked-prefill"]
         command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve"]
         arguments = [str(tmp_path / "engine"), *switches, *sum(flags.items(), ())]
-        environment = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+        # With multiprocessing off the worker runs inside the engine's process: one start less.
+        environment = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         with open(tmp_path / "server.log", "a") as log:
             process = subprocess.Popen(
                 [*command, *arguments],

@@ -56,6 +56,7 @@ def test_lora_and_checkpointing_equal_the_plain_path(tmp_path, monkeypatch, back
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_processes_equal_the_plain_path(tmp_path):
     """torchrun with gloo: both backbones, all loss types, both betas; each process compares its own
     losses, the gradients after the reduction, and its parameters."""

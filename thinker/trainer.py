@@ -371,6 +371,9 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
     def _score_groups(self, model, stage, input_ids, attention_mask, num_completion, clips):
         """Log-probabilities and entropies of whole groups, as many at once as fit (memory.py)."""
         group = self.num_generations
+        # Counted here, once: `build` runs again where the memory runs out, and in recomputation.
+        masks = attention_mask[::group, :-num_completion], attention_mask[:, -num_completion:]
+        self.counters.count_scoring(self.core, stage, ScoredTokens.shared(*masks, group))
 
         def build(groups: slice):
             rows = slice(groups.start * group, groups.stop * group)
@@ -388,14 +391,13 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         group = self.num_generations
         num_prompt = input_ids.shape[1] - num_completion
         prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
-        completion_mask = attention_mask[:, num_prompt:]
         layout = self.videos.layout(clips)
         positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, layout)
         packed = pack_groups(
             prompt_ids,
             prompt_mask,
             input_ids[:, num_prompt:],
-            completion_mask,
+            attention_mask[:, num_prompt:],
             positions.ids,
             positions.next,
         )
@@ -404,8 +406,6 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             video = {"media_embeds": self.videos.embeds(clips, self.state.global_step)}
         else:
             video = {"media_inputs": self.videos.media(clips, reference=stage == "reference")}
-        tokens = ScoredTokens.shared(prompt_mask, completion_mask, group)
-        self.counters.count_scoring(self.core, stage, tokens)
         return {
             "input_ids": packed.input_ids,
             "attention_mask": {"full_attention": packed.mask},
