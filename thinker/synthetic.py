@@ -37,7 +37,7 @@ from thinker import prompts
 from thinker.scenes import Scene, scale_luminance
 
 # Part of the manifest's hash: raise it with any change to labels or pixels, scenes included.
-GENERATOR_VERSION = 5
+GENERATOR_VERSION = 6
 
 DATASET = "demo"
 SPLITS = ("train", "eval")
@@ -250,13 +250,14 @@ def stutter_times(num_frames: int, severity: float, rng: np.random.Generator) ->
 def frame_drop_times(num_frames: int, severity: float, rng: np.random.Generator) -> list[int]:
     """The source frame shown at each instant: time skips, and no frame is ever shown twice.
 
-    Every 4 to 6 frames 1 (severity 0) to 7 (severity 1) source frames are lost and playback goes on
-    from there at its pace: longer jumps would not look longer, since nothing of the old frame is
-    left. Two lost: 0 1 2 3 6 7 8 9 10 13 14.
+    With severity 0..1 the skips come more often, every 7 to every 3 frames, and lose more source
+    frames, 1 to 7: longer jumps would not look longer, since nothing of the old frame is left.
+    Severity .25, every 6 frames 2 or 3 lost: 0 1 2 5 6 7 8 9 10 14 15.
     """
-    num_events = num_frames // 4 + 2
+    num_events = num_frames // 3 + 2
     steps = np.ones(num_frames, dtype=int)
-    events = np.cumsum(rng.integers(4, 7, num_events)) - int(rng.integers(4))
+    gaps = _dither(7 - 4 * severity, num_events, rng)
+    events = np.cumsum(gaps) - int(rng.integers(gaps[0]))
     for event, lost in zip(events, _dither(1 + 6 * severity, num_events, rng), strict=True):
         if event < num_frames:
             steps[event] += lost
@@ -329,8 +330,10 @@ def encode(frames: list[np.ndarray], path: Path, *, fps: int, qp: int) -> None:
         stream.options = {
             "preset": "superfast",
             "qp": str(qp),
-            # A loop filter would hide the block edges; further key frames would pulse.
-            "x264-params": f"no-deblock=1:bframes=0:scenecut=0:keyint={len(frames)}",
+            # A loop filter would hide the block edges, and so would blocks copied along the motion:
+            # coarsely quantised frames are coded on their own. Elsewhere key frames would pulse.
+            "x264-params": "no-deblock=1:bframes=0:scenecut=0:"
+            f"keyint={1 if qp > CLEAN_QP else len(frames)}",
         }
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
