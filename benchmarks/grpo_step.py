@@ -80,7 +80,7 @@ def write_videos(folder: Path, count: int) -> list[Path]:
         scene = draw.integers(0, 256, (240, 320 + 90, 3), dtype=np.uint8)
         frames = [np.ascontiguousarray(scene[:, t : t + 320]) for t in range(90)]
         paths.append(folder / f"{number}.mp4")
-        encode(frames, paths[-1], fps=30, qp=28)
+        encode(frames, paths[-1], fps=30, qp=20)
     return paths
 
 

@@ -4,13 +4,16 @@ import json
 import shutil
 
 import pytest
+from conftest import REPO
 from policy_factory import small_policy
 from video_factory import write_video
 
 from thinker.cli import main
 from thinker.cli_scoring import describe
 from thinker.files import find_videos
+from thinker.memory import TrainingFault
 from thinker.prediction import Prediction
+from thinker.rollout.base import RolloutError
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,17 @@ def test_an_empty_folder_and_an_empty_glob_are_errors(tmp_path):
         find_videos([tmp_path])
     with pytest.raises(ValueError, match="matches no file"):
         find_videos([f"{tmp_path}/*.mp4"])
+
+
+@pytest.mark.parametrize("fault", [RolloutError, TrainingFault])
+def test_a_run_that_cannot_go_on_ends_with_one_line_and_status_3(monkeypatch, capsys, fault):
+    def stopped(config):
+        raise fault("the engine is gone; step 1 is saved in runs/x/checkpoint-1")
+
+    monkeypatch.setattr("thinker.pipeline.run_training", stopped)
+    assert main(["train", "--config", str(REPO / "run_scripts/configs/grpo_demo.yaml")]) == 3
+    expected = "stopped: the engine is gone; step 1 is saved in runs/x/checkpoint-1\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_prediction_is_readable_in_a_narrow_terminal(monkeypatch):
