@@ -1,4 +1,4 @@
-"""What a GRPO step costs without generation: stock TRL, the reference's style, and shared prompts.
+"""What a GRPO step costs: stock TRL, the reference's style, and shared prompts.
 
 Three ways to score the same completions of the same videos with the same weights:
 (a) `trl`: TRL's scoring forward with our video inputs, one row a completion, fused LM head, every
@@ -7,9 +7,11 @@ Three ways to score the same completions of the same videos with the same weight
     every row, logits of the whole vocabulary over prompt and completion;
 (c) `shared`: one packed row a group, a video decoded once and encoded once a pass.
 
-A step is: decode, reference logps (β = 0.04), training forward, backward, SGD. Generation and its
-encoding, where (a) and (b) encode G times more, are left out of all three. One process, one
-thread, interleaved, medians. The gate first: logps and gradients must be equal. Counts that do not
+A step is: decode, reference logps (β = 0.04), training forward, backward, SGD. Generation is timed
+beside it, by transformers and where it is installed by vLLM: for (a) and (b) G copies of a video
+are encoded and generate once each, for (c) one is, and generates G times; all to the same length,
+with the same engine. Perturbed copies are left out. One process, one thread, interleaved, medians.
+The gate first: logps and gradients must be equal. Counts that do not
 depend on the machine (FLOPs of forward and backward by torch's FlopCounterMode, attention left out;
 bytes that autograd keeps for the backward pass) are recorded beside the times.
 
@@ -25,6 +27,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +35,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from trl.trainer.utils import add_fused_lm_head
 
+from thinker.config import RolloutSettings
 from thinker.plain_scoring import VideoRows
 from thinker.policies import Policy
+from thinker.rollout.base import Rollout, Sampling, encode_prompts
+from thinker.rollout.colocate import ColocatedEngine
+from thinker.rollout.hf import HfRollout
+from thinker.rollout.vllm import VllmRollout
 from thinker.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.synthetic import encode
 from thinker.tiny import TinySize, tiny_policy
@@ -193,6 +201,28 @@ class Contender:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def generate(self, batch: Batch, rollout: Rollout) -> None:
+        """Completions of the batch's size; those that are scored are fixed, these are dropped."""
+        copies = 1 if self.way == "shared" else batch.group
+        clips = [clip for clip in batch.clips for _ in range(copies)]
+        requests = encode_prompts(self.policy, clips)
+        sampling = Sampling(max_new_tokens=batch.length)
+        groups = rollout.generate(requests, batch.group // copies, sampling, seed=0)
+        assert all(len(c.token_ids) == batch.length for group in groups for c in group)
+
+
+def start_rollouts(policy: Policy, batch: Batch) -> dict[str, Rollout]:
+    """The back ends, none of which stops at an end token."""
+    rollouts: dict[str, Rollout] = {
+        "hf": HfRollout(policy.model, policy.tokenizer.pad_token_id, [])
+    }
+    if find_spec("vllm") is not None:
+        length = policy.inputs.max_prompt_tokens() + batch.length
+        engine = ColocatedEngine(policy, RolloutSettings(backend="vllm"), max_model_len=length)
+        rollouts["vllm"] = VllmRollout(policy, engine, eos=[])
+        rollouts["vllm"].sync(step=0)
+    return rollouts
+
 
 def _copied(policy: Policy, way: str) -> Policy:
     model = copy.deepcopy(policy.model)
@@ -258,25 +288,51 @@ def flops(contender: Contender, batch: Batch) -> int:
     return counter.get_total_flops()
 
 
-def timed(contenders: list[Contender], batch: Batch, repeats: int) -> dict[str, dict]:
-    """Interleaved wall clock of whole steps and of scoring alone: median, minimum and maximum."""
-    seconds = {c.way: {"step": [], "scoring": []} for c in contenders}
-    for _ in range(repeats):
+def timed(
+    contenders: list[Contender], batch: Batch, rollouts: dict[str, Rollout], repeats: int
+) -> dict[str, dict]:
+    """Interleaved wall clock of whole steps, of scoring alone and of generation: median, minimum
+    and maximum. A first round warms up."""
+    seconds: dict[str, dict[str, list[float]]] = {c.way: {} for c in contenders}
+    for repeat in range(repeats + 1):
         for contender in contenders:
-            began = time.perf_counter()
-            contender.step(batch)
-            seconds[contender.way]["step"].append(time.perf_counter() - began)
             clips = contender.clips(batch, decode=False)
-            began = time.perf_counter()
-            contender.scoring(batch, clips)
-            seconds[contender.way]["scoring"].append(time.perf_counter() - began)
-            contender.optimizer.zero_grad()
+            work = {
+                "step": lambda c=contender: c.step(batch),
+                "scoring": lambda c=contender, clips=clips: c.scoring(batch, clips),
+            } | {
+                f"generation by {name}": lambda c=contender, r=rollout: c.generate(batch, r)
+                for name, rollout in rollouts.items()
+            }
+            for what, do in work.items():
+                began = time.perf_counter()
+                do()
+                took = time.perf_counter() - began
+                contender.optimizer.zero_grad()
+                if repeat:
+                    seconds[contender.way].setdefault(what, []).append(took)
     return {
         way: {
             what: {"median": statistics.median(v), "min": min(v), "max": max(v)}
             for what, v in parts.items()
         }
         for way, parts in seconds.items()
+    }
+
+
+def speedups(seconds: dict[str, dict], rollouts: dict[str, Rollout]) -> dict[str, float]:
+    """Medians of the other ways over ours: of a step, of scoring, of a step with generation."""
+    parts = {"step": ("step",), "scoring": ("scoring",)} | {
+        f"step with generation by {name}": ("step", f"generation by {name}") for name in rollouts
+    }
+
+    def took(way: str, names: tuple[str, ...]) -> float:
+        return sum(seconds[way][name]["median"] for name in names)
+
+    return {
+        f"{what} over {way}": took(way, names) / took("shared", names)
+        for what, names in parts.items()
+        for way in ("trl", "reference")
     }
 
 
@@ -292,23 +348,20 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         "kept_bytes": {c.way: kept_bytes(c, batch) for c in contenders},
     }  # fmt: skip
     if args.repeats:
-        seconds = timed(contenders, batch, args.repeats)
+        rollouts = start_rollouts(policy, batch)
+        seconds = timed(contenders, batch, rollouts, args.repeats)
         record |= {"repeats": args.repeats, "seconds": seconds}
-        record["speedup"] = {
-            f"{what} over {way}": seconds[way][what]["median"] / seconds["shared"][what]["median"]
-            for what in ("step", "scoring")
-            for way in ("trl", "reference")
-        }
+        record["speedup"] = speedups(seconds, rollouts)
     record["flops_ratio"] = {
         way: record["flops_scoring"][way] / record["flops_scoring"]["shared"] for way in WAYS[:2]
     }
-    packages = ("torch", "transformers", "trl")
+    packages = [name for name in ("torch", "transformers", "trl", "vllm") if find_spec(name)]
     record["versions"] = {"python": platform.python_version()} | {p: version(p) for p in packages}
     return record
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Cost of a GRPO step without generation.")
+    parser = argparse.ArgumentParser(description="Cost of a GRPO step.")
     parser.add_argument("--group", type=int, default=8, help="G")
     parser.add_argument("--frames", type=int, default=8, help="keyframes a video")
     parser.add_argument("--ratio", type=int, default=8, help="prompt tokens per completion token")
