@@ -6,7 +6,7 @@ inside, statistics computed again for every pair. It runs in float64, because th
 turns float32's 6e-8 into 3e-5. Both get the same texts; ours includes parsing them, the loop gets
 the parsed answers. Values must agree to 1e-6 before anything is timed.
 
-    python benchmarks/rewards.py --rollouts 32 128 512 --out benchmarks/rewards.jsonl
+    python benchmarks/reward_cost.py --rollouts 32 128 512 --out benchmarks/reward_cost.jsonl
 """
 
 import argparse
