@@ -98,19 +98,21 @@ def guarded_map(
     guards = _Guards(task, limits or Limits())
     pending: deque[Future[bytes | Failure]] = deque()
     ahead = max(ahead, AHEAD * num_workers)
-    with ThreadPoolExecutor(num_workers) as threads:
-        try:
-            for item in items:
-                pending.append(threads.submit(guards.run, item))
-                if len(pending) > ahead:
+    try:
+        with ThreadPoolExecutor(num_workers) as threads:
+            try:
+                for item in items:
+                    pending.append(threads.submit(guards.run, item))
+                    if len(pending) > ahead:
+                        yield pending.popleft().result()
+                while pending:
                     yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:  # also where the consumer stops early
-            for future in pending:
-                future.cancel()
-            guards.kill()
-    guards.release()
+            finally:  # also where the consumer stops early
+                for future in pending:
+                    future.cancel()
+                guards.kill()
+    finally:
+        guards.release()
 
 
 class _Ended(Exception):
