@@ -92,14 +92,7 @@ def score_shared(model, group: Group) -> torch.Tensor:
         positions_of(model, num_prompt, device),
         torch.tensor([num_prompt], device=device),
     )
-    output = model(
-        input_ids=packed.input_ids,
-        attention_mask={"full_attention": packed.mask},
-        position_ids=packed.position_ids,
-        hidden_from=packed.num_prompt,
-        shift_labels=packed.labels,
-        fused_lm_head=True,
-    )
+    output = model(**packed.inputs(), fused_lm_head=True)
     return output.log_probs.view(len(group.completions), -1)
 
 

@@ -151,15 +151,7 @@ def score_shared(policy: Policy, batch: Batch, clips: list[Clip]) -> torch.Tenso
         positions.ids,
         positions.next,
     )
-    output = policy.model(
-        input_ids=packed.input_ids,
-        attention_mask={"full_attention": packed.mask},
-        position_ids=packed.position_ids,
-        hidden_from=packed.num_prompt,
-        shift_labels=packed.labels,
-        fused_lm_head=True,
-        media_inputs=media,
-    )
+    output = policy.model(**packed.inputs(), fused_lm_head=True, media_inputs=media)
     return output.log_probs.view(-1, batch.length)
 
 

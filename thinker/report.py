@@ -82,7 +82,7 @@ def write_report(folder: Path) -> Path:
         f"<body>{''.join(body)}</body></html>\n"
     )
     path = folder / "report.html"
-    write_atomic(path, page.encode())
+    write_atomic(path, page)
     return path
 
 

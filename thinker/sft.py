@@ -113,15 +113,7 @@ class LessonCollator:
             positions.ids,
             positions.next,
         )
-        return {
-            "input_ids": packed.input_ids,
-            "position_ids": packed.position_ids,
-            "attention_mask": {"full_attention": packed.mask},
-            "labels": packed.labels,
-            "shift_labels": packed.labels,
-            "hidden_from": packed.num_prompt,
-            "media_inputs": media,
-        }
+        return {**packed.inputs(), "labels": packed.labels, "media_inputs": media}
 
 
 def lesson_batches(

@@ -20,6 +20,7 @@ completion length (right-padded), Q heads, K key/value heads, d head width, D mo
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import AttentionInterface
@@ -55,6 +56,16 @@ class PackedGroups:
     @property
     def num_prompt(self) -> int:
         return self.mask.prompt_BP.shape[1]
+
+    def inputs(self) -> dict[str, Any]:
+        """Arguments of a policy's forward, the video left out."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": {"full_attention": self.mask},
+            "position_ids": self.position_ids,
+            "hidden_from": self.num_prompt,
+            "shift_labels": self.labels,
+        }
 
 
 def pack_groups(

@@ -57,8 +57,8 @@ def write_results(output_dir: Path, sets: Sequence[SetRows], fingerprint: Row) -
         "configuration": fingerprint,
         "versions": versions(),
     }
-    write_atomic(output_dir / "summary.json", json.dumps(values, indent=1).encode())
-    write_atomic(output_dir / "table.txt", f"{table}\n".encode())
+    write_atomic(output_dir / "summary.json", json.dumps(values, indent=1))
+    write_atomic(output_dir / "table.txt", f"{table}\n")
     return table
 
 
@@ -93,7 +93,7 @@ def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:
     writer = csv.DictWriter(text, COLUMNS, restval="")
     writer.writeheader()
     writer.writerows(lines)
-    write_atomic(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue())
 
 
 def csv_row(eval_set: EvalSet, sample: VideoSample, row: Row) -> dict[str, object]:

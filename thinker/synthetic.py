@@ -320,7 +320,10 @@ def _render_motion(
 
 
 def encode(frames: list[np.ndarray], path: Path, *, fps: int, qp: int) -> None:
-    """Write uint8 RGB frames as H.264 at one quantiser; the file appears whole or not at all."""
+    """Write uint8 RGB frames as H.264 at one quantiser, above `CLEAN_QP` every frame for itself.
+
+    The file appears whole or not at all.
+    """
     partial = _partial(path)
     with av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps))

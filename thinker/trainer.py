@@ -406,15 +406,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             video = {"media_embeds": self.videos.embeds(clips, self.state.global_step)}
         else:
             video = {"media_inputs": self.videos.media(clips, reference=stage == "reference")}
-        return {
-            "input_ids": packed.input_ids,
-            "attention_mask": {"full_attention": packed.mask},
-            "position_ids": packed.position_ids,
-            "hidden_from": packed.num_prompt,
-            "shift_labels": packed.labels,
-            "fused_lm_head": True,
-            **video,
-        }
+        return {**packed.inputs(), "fused_lm_head": True, **video}
 
     # Evaluation
 
