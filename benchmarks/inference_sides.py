@@ -36,7 +36,6 @@ from thinker.tiny import TinySize, tiny_policy
 from thinker.video import Clip, VideoError, keyframe_indices, read_clip
 
 NUM_KEYFRAMES = 6
-FRAME_PX = 96
 SECONDS, FPS, GOP = 10, 25, 250  # x264's default distance of key frames
 MAX_MEAN_DIFFERENCE = 2.0  # grey levels; the two decoders convert YUV by different code
 
@@ -179,7 +178,7 @@ def _status_bytes(field: str) -> int:
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     """The record of one run."""
     torch.manual_seed(0)
-    size = TinySize(num_keyframes=NUM_KEYFRAMES, frame_px=FRAME_PX, motion_mode="pooled")
+    size = TinySize(num_keyframes=NUM_KEYFRAMES, motion_mode="pooled")
     policy = tiny_policy("internvl3", size=size, texts=("The quality is poor.",))
     fast = QualityScorer(policy, mode="level", batch_size=16)
     slow = QualityScorer(policy, mode="reason", max_new_tokens=64, batch_size=16)

@@ -100,31 +100,92 @@ def _failed(path: Path, reason: str, error: Exception, what: str = "") -> VideoE
     return VideoError(path, reason, f"{what}{error}")
 
 
-def index_video(path: Path) -> FrameIndex:
+class VideoFile:
+    """A video file, opened once: the index of its frames, then the frames asked for.
+
+    A context manager. Opening costs as much as decoding several frames (FFmpeg looks into the first
+    ones), so what read the index goes on to decode. Raises `VideoError`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._container, self._stream = _open(path)
+        try:
+            self.index = _index(path, self._container, self._stream)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._container.close()
+
+    def frames(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (number, upright RGB (H, W, 3)) of exactly the frames `wanted` (ascending)."""
+        pts = self.index.pts
+        if pts is None:
+            missing = {number: number for number in wanted}
+            yield from _decode_from_start(self.path, missing, by_pts=False)
+            return
+        missing = {pts[number]: number for number in wanted}
+        try:
+            for number, picture in self._seek_and_decode(pts[0], missing):
+                del missing[pts[number]]
+                yield number, picture
+        except VideoError:
+            # A seek can look like damage: references from before an H.264 open GOP, intra refresh,
+            # coarse indices. From the start of the file only damage fails, and raises.
+            yield from _decode_from_start(self.path, missing, by_pts=True)
+
+    def _seek_and_decode(
+        self, first_pts: int, numbers: dict[int, int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames of {pts: frame number}, one seek for all that share a seek point."""
+        import av
+
+        starts = self.index.starts
+        runs: dict[int, dict[int, int]] = {}  # seek point → {pts: frame number}
+        for pts, number in numbers.items():
+            # The last seek point at or before the frame in *display* order: leading pictures, which
+            # follow the next seek point in the file, need the one before.
+            place = bisect_right(starts, pts)
+            seek_pts = starts[place - 1] if place else first_pts
+            runs.setdefault(seek_pts, {})[pts] = number
+        for seek_pts, run in runs.items():
+            try:
+                self._container.seek(seek_pts, stream=self._stream)
+            except av.error.FFmpegError as error:  # an index that leads nowhere
+                raise _failed(self.path, "decode_error", error) from None
+            yield from _decode_run(self.path, self._container, self._stream, run, by_pts=True)
+
+
+def _index(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+) -> FrameIndex:
     """Times of all frames, from the packets alone (counted where packets carry no usable times)."""
     import av
 
-    container, stream = _open(path)
-    with container:
-        try:
-            found = (
-                (packet.pts, packet.is_keyframe, packet.is_discard)
-                for packet in container.demux(stream)
-                if packet.size
-            )
-            packets = list(islice(found, MAX_FRAMES + 1))
-        except av.error.FFmpegError as error:
-            raise _failed(path, "decode_error", error, "reading packets: ") from None
-        if len(packets) > MAX_FRAMES:
-            raise VideoError(path, "too_long", f"more than {MAX_FRAMES} frames")
-        # Discarded: cut away by an edit list, so decoded but never shown.
-        shown = sorted(pts for pts, _, is_discard in packets if pts is not None and not is_discard)
-        has_times = len(set(shown)) == sum(not is_discard for _, _, is_discard in packets)
-        rate = float(stream.average_rate or 0)
-        is_avi = container.format.name == "avi"  # its "pts" is the decoding order
-        time_base = stream.time_base
+    try:
+        found = (
+            (packet.pts, packet.is_keyframe, packet.is_discard)
+            for packet in container.demux(stream)
+            if packet.size
+        )
+        packets = list(islice(found, MAX_FRAMES + 1))
+    except av.error.FFmpegError as error:
+        raise _failed(path, "decode_error", error, "reading packets: ") from None
     if not packets:
         raise VideoError(path, "no_frames", "a video stream without packets")
+    if len(packets) > MAX_FRAMES:
+        raise VideoError(path, "too_long", f"more than {MAX_FRAMES} frames")
+    # Discarded: cut away by an edit list, so decoded but never shown.
+    shown = sorted(pts for pts, _, is_discard in packets if pts is not None and not is_discard)
+    has_times = len(set(shown)) == sum(not is_discard for _, _, is_discard in packets)
+    rate = float(stream.average_rate or 0)
+    time_base = stream.time_base
+    is_avi = container.format.name == "avi"  # its "pts" is the decoding order
     if is_avi or not has_times or time_base is None:
         return _count_frames(path, rate)
     if not shown:
@@ -155,40 +216,6 @@ def _count_frames(path: Path, rate: float) -> FrameIndex:
         detail = f"the header says {declared} frames, {num_frames} come out of the decoder"
         raise VideoError(path, "decode_error", detail)
     return FrameIndex(pts=None, starts=[], seconds=[i / rate for i in range(num_frames)], fps=rate)
-
-
-def decode_frames(
-    path: Path, index: FrameIndex, wanted: list[int]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (number, upright RGB (H, W, 3)) of exactly the frames `wanted` (ascending numbers)."""
-    import av
-
-    if index.pts is None:
-        yield from _decode_from_start(path, {number: number for number in wanted}, by_pts=False)
-        return
-    missing = {index.pts[number]: number for number in wanted}
-    runs: dict[int, dict[int, int]] = {}  # seek point → {pts: frame number}
-    for pts, number in missing.items():
-        # The last seek point at or before the frame in *display* order: leading pictures, which
-        # follow the next seek point in the file, need the one before.
-        place = bisect_right(index.starts, pts)
-        seek_pts = index.starts[place - 1] if place else index.pts[0]
-        runs.setdefault(seek_pts, {})[pts] = number
-    try:
-        container, stream = _open(path)
-        with container:
-            for seek_pts, run in runs.items():
-                try:
-                    container.seek(seek_pts, stream=stream)
-                except av.error.FFmpegError as error:  # an index that leads nowhere
-                    raise _failed(path, "decode_error", error) from None
-                for number, picture in _decode_run(path, container, stream, run, by_pts=True):
-                    del missing[index.pts[number]]
-                    yield number, picture
-    except VideoError:
-        # A seek can look like damage: references from before an H.264 open GOP, intra refresh,
-        # coarse indices. From the start of the file only damage fails, and raises.
-        yield from _decode_from_start(path, missing, by_pts=True)
 
 
 def _decode_from_start(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from thinker.clip import Clip, ClipSpec, keyframe_indices, keyframe_size, motion_indices
-from thinker.decode import FrameIndex, decode_frames, index_video
+from thinker.decode import FrameIndex, VideoFile
 from thinker.video_file import IMAGE_SUFFIXES, VideoError, check_file, load_image
 
 # Part of every cache key: raise it whenever the same file and spec would give other pixels, times
@@ -39,20 +39,41 @@ def read_clip(
     _check_range(start, end)
     check_file(path)
     is_image = path.suffix.lower() in IMAGE_SUFFIXES
-    index = (
-        FrameIndex(pts=None, starts=[], seconds=[0.0], fps=0.0) if is_image else index_video(path)
-    )
+    with _Picture(path) if is_image else VideoFile(path) as source:
+        return _sample(source, spec, start, end)
+
+
+class _Picture:
+    """A picture file, read as a video of one frame."""
+
+    index = FrameIndex(pts=None, starts=[], seconds=[0.0], fps=0.0)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> _Picture:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def frames(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        yield 0, load_image(self.path)
+
+
+def _sample(
+    source: VideoFile | _Picture, spec: ClipSpec, start: float | None, end: float | None
+) -> Clip:
+    path, index = source.path, source.index
     first, num_in_range = frames_in_range(path, index.seconds, start, end)
     keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
-    wanted = sorted({*keyframes, *motion})
-    pictures = [(0, load_image(path))] if is_image else decode_frames(path, index, wanted)
 
     # The full-size picture lives for one turn of this loop only: 40 frames of 4K would be 1 GB.
     small_keyframes: dict[int, np.ndarray] = {}
     small_motion: dict[int, np.ndarray] = {}
     height = width = 0
-    for number, picture_HWC in pictures:
+    for number, picture_HWC in source.frames(sorted({*keyframes, *motion})):
         if not height:
             height, width = picture_HWC.shape[:2]
             size = keyframe_size(path, spec, height, width)
