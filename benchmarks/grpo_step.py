@@ -5,7 +5,8 @@ Three ways to score the same completions of the same videos with the same weight
     row encodes its video in every pass (`scoring: plain`); a video is decoded once;
 (b) `reference`: as the published VQAThinker trainer: one row a completion, decoded and encoded for
     every row, logits of the whole vocabulary over prompt and completion;
-(c) `shared`: one packed row a group, a video decoded once and encoded once a pass.
+(c) `shared`: one packed row a group, a video decoded once and encoded once a pass, frozen SlowFast
+    once a step.
 
 A step is: decode, reference logps (β = 0.04), training forward, backward, SGD. Generation is timed
 beside it, by transformers and where it is installed by vLLM: for (a) and (b) G copies of a video
@@ -25,6 +26,7 @@ import platform
 import statistics
 import tempfile
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -36,6 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trl.trainer.utils import add_fused_lm_head
 
 from thinker.config import RolloutSettings
+from thinker.encoding import EncodedVideos
 from thinker.plain_scoring import VideoRows
 from thinker.policies import Policy
 from thinker.rollout.base import Rollout, Sampling, encode_prompts
@@ -72,12 +75,15 @@ class Batch:
 
 
 def benchmark_policy(num_frames: int) -> Policy:
-    """8 layers of width 256; 17 tokens a frame, 64 patches of them, and a motion branch."""
+    """8 layers of width 256; 17 tokens a frame, 64 patches of them, and a motion branch whose
+    SlowFast is frozen, as in the reference's run and in the configurations shipped here."""
     size = TinySize(
         width=256, layers=8, heads=4, vision_width=128, vision_layers=4, frame_px=112, patch_px=14,
         patches_merged=2, num_keyframes=num_frames, num_motion_frames=4 * num_frames, motion_px=48,
     )  # fmt: skip
-    return tiny_policy("internvl3", size=size)
+    policy = tiny_policy("internvl3", size=size)
+    policy.model.freeze(["slowfast"])
+    return policy
 
 
 def write_videos(folder: Path, count: int) -> list[Path]:
@@ -118,31 +124,31 @@ def rows_of(batch: Batch):
     return ids, torch.ones_like(ids)
 
 
-def score_trl(policy: Policy, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+def score_trl(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
     """Log-probabilities (V·G, C); the lines of TRL's `_get_per_token_logps_and_entropies`."""
     ids, mask = rows_of(batch)
     shown = [clip for clip in clips for _ in range(batch.group)]
-    rows = VideoRows(policy.model, policy.model, policy.inputs, shown, batch.length)
+    rows = VideoRows(core, core, contender.inputs, shown, batch.length)
     labels = ids.clone()
     labels[:, : -batch.length] = -100
     output = rows(ids, mask, labels=labels, fused_lm_head=True)
     return output.log_probs[:, -batch.length :]
 
 
-def score_reference(policy: Policy, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+def score_reference(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
     """As `score_trl`, with the logits of every position."""
     ids, mask = rows_of(batch)
-    rows = VideoRows(policy.model, policy.model, policy.inputs, clips, batch.length)
+    rows = VideoRows(core, core, contender.inputs, clips, batch.length)
     logits = rows(ids, mask).logits[:, :-1]
     logps = logits.log_softmax(-1).gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
     return logps[:, -batch.length :]
 
 
-def score_shared(policy: Policy, batch: Batch, clips: list[Clip]) -> torch.Tensor:
-    """One packed row a group, as `ThinkerTrainer._score_groups`."""
+def score_shared(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+    """One packed row a group, as `ThinkerTrainer._forward_inputs`."""
     mask = torch.ones_like(batch.prompt_ids)
-    media = policy.inputs.media_inputs(clips)
-    positions = policy.model.model.prompt_positions(batch.prompt_ids, mask, media)
+    videos = contender.videos
+    positions = core.model.prompt_positions(batch.prompt_ids, mask, videos.layout(clips))
     packed = pack_groups(
         batch.prompt_ids,
         mask,
@@ -151,7 +157,8 @@ def score_shared(policy: Policy, batch: Batch, clips: list[Clip]) -> torch.Tenso
         positions.ids,
         positions.next,
     )
-    output = policy.model(**packed.inputs(), fused_lm_head=True, media_inputs=media)
+    media = videos.media(clips, reference=core is contender.reference)
+    output = core(**packed.inputs(), fused_lm_head=True, media_inputs=media)
     return output.log_probs.view(-1, batch.length)
 
 
@@ -162,36 +169,46 @@ class Contender:
     """One way, with its own copy of the policy and of the reference model."""
 
     def __init__(self, way: str, policy: Policy):
-        self.way = way
-        self.policy, self.reference = (_copied(policy, way) for _ in range(2))
-        self.reference.model.requires_grad_(False)
-        self.optimizer = torch.optim.SGD(self.policy.model.parameters(), lr=0.0)
+        self.way, self.inputs = way, policy.inputs
+        self.core, self.reference = (_copied(policy, way) for _ in range(2))
+        self.policy = Policy(model=self.core, processor=policy.processor, inputs=policy.inputs)
+        self.reference.requires_grad_(False)
+        self.videos = EncodedVideos(self.inputs, self.core, self.reference, nullcontext)
+        self.optimizer = torch.optim.SGD(self.core.parameters(), lr=0.0)
 
     def clips(self, batch: Batch, *, decode: bool) -> list[Clip]:
         """The reference decodes for every row, the others once a video."""
-        spec = self.policy.inputs.clip_spec
+        spec = self.inputs.clip_spec
         times = batch.group if self.way == "reference" else 1
         if decode:
             return [read_clip(path, spec) for path in batch.paths for _ in range(times)]
         return [clip for clip in batch.clips for _ in range(times)]
 
-    def scoring(self, batch: Batch, clips: list[Clip], ref_logps=None) -> torch.Tensor:
-        """Forward and backward; returns the logps."""
-        logps = SCORE[self.way](self.policy, batch, clips)
+    def score(self, core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+        return SCORE[self.way](self, core, batch, clips)
+
+    def scoring(self, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+        """Forward and backward of a new batch; returns the logps."""
+        self.videos.begin()
+        return self._train(batch, clips)
+
+    def step(self, batch: Batch) -> None:
+        self.videos.begin()
+        clips = self.clips(batch, decode=True)
+        with torch.no_grad():
+            ref_logps = self.score(self.reference, batch, clips)
+        self._train(batch, clips, ref_logps)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def _train(self, batch: Batch, clips: list[Clip], ref_logps=None) -> torch.Tensor:
+        logps = self.score(self.core, batch, clips)
         per_token = -batch.advantages * (logps - logps.detach()).exp()
         if ref_logps is not None:
             gap = ref_logps - logps
             per_token = per_token + BETA * (gap.exp() - gap - 1)
         per_token.mean().backward()
         return logps.detach()
-
-    def step(self, batch: Batch) -> None:
-        clips = self.clips(batch, decode=True)
-        with torch.no_grad():
-            ref_logps = SCORE[self.way](self.reference, batch, clips)
-        self.scoring(batch, clips, ref_logps)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
     def generate(self, batch: Batch, rollout: Rollout) -> None:
         """Completions of the batch's size; those that are scored are fixed, these are dropped."""
@@ -216,13 +233,13 @@ def start_rollouts(policy: Policy, batch: Batch) -> dict[str, Rollout]:
     return rollouts
 
 
-def _copied(policy: Policy, way: str) -> Policy:
+def _copied(policy: Policy, way: str):
     model = copy.deepcopy(policy.model)
     if way == "shared":
         enable_shared_prompt(model)
     if way != "reference":
         add_fused_lm_head(model, outputs=("log_probs", "entropy"))
-    return Policy(model=model, processor=policy.processor, inputs=policy.inputs)
+    return model
 
 
 # Measurements
@@ -233,7 +250,7 @@ def gate(contenders: list[Contender], batch: Batch) -> dict[str, float]:
     results = []
     for contender in contenders:
         logps = contender.scoring(batch, contender.clips(batch, decode=False))
-        named = contender.policy.model.named_parameters()
+        named = contender.core.named_parameters()
         gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
         contender.optimizer.zero_grad()
         results.append((logps, gradients))
@@ -255,7 +272,7 @@ def gate(contenders: list[Contender], batch: Batch) -> dict[str, float]:
 def kept_bytes(contender: Contender, batch: Batch) -> int:
     """Bytes of distinct storages that autograd keeps for the backward pass, parameters left
     out."""
-    own = {p.untyped_storage().data_ptr() for p in contender.policy.model.parameters()}
+    own = {p.untyped_storage().data_ptr() for p in contender.core.parameters()}
     kept: dict[int, int] = {}
     alive = []
 
@@ -266,8 +283,9 @@ def kept_bytes(contender: Contender, batch: Batch) -> int:
             alive.append(storage)  # so that no address is used twice
         return tensor
 
+    contender.videos.begin()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        SCORE[contender.way](contender.policy, batch, contender.clips(batch, decode=False))
+        contender.score(contender.core, batch, contender.clips(batch, decode=False))
     return sum(kept.values())
 
 
