@@ -283,7 +283,7 @@ def test_another_model_or_configuration_is_refused(model, data, whole, tmp_path,
     assert main(arguments) == 2
     message = capsys.readouterr().err
     assert "another model or configuration" in message
-    assert {"mode": "mode: ", "model": "model: ", "meta": "sets: "}[change] in message
+    assert {"mode": "mode was ", "model": "model was ", "meta": "sets was "}[change] in message
     assert (whole / "meta.csv").read_bytes() == before
 
 

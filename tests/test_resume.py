@@ -141,7 +141,9 @@ def test_another_configuration_is_refused_and_faster_reading_is_not(tmp_path):
     open_run(tmp_path, load_run_config(SMOKE, [
         "rewards=[{name: format, weight: 0.5}]", "data.num_workers=7", "output_dir=elsewhere",
     ]))  # fmt: skip
-    with pytest.raises(ValueError, match=r"another configuration: rewards was \[.*0\.5.*0\.7"):
+    with pytest.raises(
+        ValueError, match=r"another model or configuration: rewards was \[.*0\.5.*0\.7"
+    ):
         open_run(tmp_path, load_run_config(SMOKE, ["rewards=[{name: format, weight: 0.7}]"]))
 
 

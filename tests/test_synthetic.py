@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -238,11 +239,11 @@ def test_resumes_a_set_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     config = dataclasses.replace(SMALL, num_train_contents=1, num_eval_contents=1)
     calls: list[Path] = []
 
-    def encode_three(frames: list[np.ndarray], path: Path, *, fps: int, qp: int) -> None:
+    def encode_three(frames: list[np.ndarray], path: Path, **settings: Any) -> None:
         if len(calls) == 3:
             raise KeyboardInterrupt
         calls.append(path)
-        encode(frames, path, fps=fps, qp=qp)
+        encode(frames, path, **settings)
 
     with monkeypatch.context() as patch:
         patch.setattr("thinker.synthetic.encode", encode_three)
@@ -328,7 +329,7 @@ MEASURES: dict[str, Callable[[np.ndarray], float]] = {
 def clip(scene: Scene, distortion: str, severity: float, folder: Path) -> np.ndarray:
     frames, qp = render_clip(scene, distortion, severity, 48, np.random.default_rng(5))
     path = folder / f"{distortion}_{severity}.mp4"
-    encode(frames, path, fps=24, qp=qp)
+    encode(frames, path, fps=24, qp=qp, intra_only=distortion == "blocking")
     return decode(path)
 
 

@@ -34,7 +34,7 @@ class CheckpointError(ValueError):
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file: its old or its new content is there at any moment."""
-    aside = path.with_name(f".{path.name}.tmp")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes may write one file
     with open(aside, "wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from thinker.config import BACKENDS
+
 if TYPE_CHECKING:
     from thinker.data import EvalSet
     from thinker.prediction import Prediction
@@ -28,9 +30,7 @@ def model_arguments(parser: argparse.ArgumentParser) -> None:
         "level: one forward, no text",
     )
     parser.add_argument("--num-samples", type=int, default=8, help="rollouts of mode sample")
-    parser.add_argument(
-        "--backend", choices=("hf", "vllm", "auto"), default="hf", help="what generates"
-    )
+    parser.add_argument("--backend", choices=BACKENDS, default="hf", help="what generates")
     parser.add_argument("--max-new-tokens", type=int, default=1024)
     parser.add_argument("--batch-size", type=int, help="videos at once; halves when memory is out")
     parser.add_argument("--num-workers", type=int, default=2, help="decoding processes")

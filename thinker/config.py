@@ -97,6 +97,9 @@ class RewardSettings:
     config: dict[str, Any] = field(default_factory=dict)
 
 
+BACKENDS = ("auto", "hf", "vllm")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutSettings:
     """Where completions come from (docs/rollouts.md).
@@ -123,7 +126,7 @@ class RolloutSettings:
 
     def __post_init__(self):
         choices = {
-            "backend": ("auto", "hf", "vllm"),
+            "backend": BACKENDS,
             "mode": ("colocate", "server"),
             "push": ("disk", "nccl"),
         }

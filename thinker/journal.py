@@ -18,6 +18,7 @@ from thinker.checkpoint import write_atomic
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+SHOWN_KEYS, SHOWN_LENGTH = 8, 300  # of an error that lists what differs
 
 
 def encode_row(index: int, row: Row) -> bytes:
@@ -88,17 +89,23 @@ def claim_folder(folder: Path, fingerprint: Row) -> None:
     try:
         os.link(aside, path)  # fails where there is one: of two shards that start, one writes
     except FileExistsError:
-        _check_same(folder, json.loads(path.read_text(encoding="utf-8")), fingerprint)
+        require_same(folder, json.loads(path.read_text(encoding="utf-8")), fingerprint)
     finally:
         aside.unlink()
 
 
-def _check_same(folder: Path, there: Row, now: Row) -> None:
-    now = json.loads(json.dumps(now))  # tuples as JSON holds them
-    different = [key for key in {**there, **now} if there.get(key) != now.get(key)]
-    if different:
-        shown = "; ".join(f"{key}: {there.get(key)!r} → {now.get(key)!r}" for key in different)
+def require_same(folder: Path, there: Row, now: Row) -> None:
+    """ValueError that names what differs between the run a folder belongs to and this one."""
+    now, absent = json.loads(json.dumps(now)), "not set"  # tuples as JSON holds them
+    differing = [
+        f"{key} was {there.get(key, absent)!r}, is {now.get(key, absent)!r}"
+        for key in sorted({*there, *now})
+        if there.get(key, absent) != now.get(key, absent)
+    ]
+    if differing:
+        more = f" and {len(differing) - SHOWN_KEYS} more" if len(differing) > SHOWN_KEYS else ""
         raise ValueError(
-            f"{folder} holds results of another model or configuration ({shown:.600}); "
-            "choose another output folder, or remove this one"
+            f"{folder} holds results of another model or configuration: "
+            f"{'; '.join(text[:SHOWN_LENGTH] for text in differing[:SHOWN_KEYS])}{more}. "
+            "Go on with the same settings, choose another output folder, or delete this one"
         )

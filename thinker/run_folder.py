@@ -15,22 +15,21 @@ from accelerate import PartialState
 
 from thinker.checkpoint import atomic_folder, checkpoints, write_atomic
 from thinker.config import RunConfig
+from thinker.journal import require_same
 
 IDENTITY = "run.json"
 IGNORED = ("output_dir", "data.cache", "data.num_workers")
 """Keys that say where and how fast, not what: a run may be continued with others."""
-SHOWN_KEYS = 8
 
 
 def open_run(folder: Path, config: RunConfig) -> None:
     """Claim a folder for a configuration; ValueError where another run's results lie in it."""
     state = PartialState()
     identity = _flat(dataclasses.asdict(config)) | {"num_processes": state.num_processes}
-    # as JSON gives it back: tuples become lists
-    identity = json.loads(json.dumps({k: v for k, v in identity.items() if k not in IGNORED}))
+    identity = {key: value for key, value in identity.items() if key not in IGNORED}
     path = folder / IDENTITY
     if is_complete(path):
-        _check_same(json.loads(path.read_text(encoding="utf-8")), identity, folder)
+        require_same(folder, json.loads(path.read_text(encoding="utf-8")), identity)
     elif checkpoints(folder) or (folder / "rollouts.jsonl").exists():
         raise ValueError(
             f"{folder} holds results of a run, but no {IDENTITY} that says of which; "
@@ -40,22 +39,6 @@ def open_run(folder: Path, config: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(identity, indent=1) + "\n")
     state.wait_for_everyone()
-
-
-def _check_same(there: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    absent = object()
-    differing = [
-        f"{key} was {there.get(key, 'not set')!r}, is {now.get(key, 'not set')!r}"
-        for key in sorted({*there, *now})
-        if there.get(key, absent) != now.get(key, absent)
-    ]
-    if differing:
-        more = f" and {len(differing) - SHOWN_KEYS} more" if len(differing) > SHOWN_KEYS else ""
-        raise ValueError(
-            f"{folder} belongs to a run of another configuration: "
-            f"{'; '.join(differing[:SHOWN_KEYS])}{more}. Resume with the same settings, choose "
-            "another output_dir, or delete it"
-        )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

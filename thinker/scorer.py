@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from rewards import Answer, parse_answer
 from thinker import prompts
+from thinker.config import BACKENDS
 from thinker.frames import clip_from_frames
 from thinker.levels import LEVEL_SCORES, level_probabilities
 from thinker.policies import Policy, load_policy
@@ -278,9 +279,6 @@ class QualityScorer:
         ids = [completion.token_ids for completion in group]
         texts = self.policy.processor.batch_decode(ids, skip_special_tokens=True)
         return [(text, len(row)) for text, row in zip(texts, ids, strict=True)]
-
-
-BACKENDS = ("hf", "vllm", "auto")
 
 
 def _checked_backend(backend: str) -> str:

@@ -319,8 +319,10 @@ def _render_motion(
     return [scene.frame(time, (dx, dy)) for time, (dx, dy) in enumerate(shifts_px.tolist())]
 
 
-def encode(frames: list[np.ndarray], path: Path, *, fps: int, qp: int) -> None:
-    """Write uint8 RGB frames as H.264 at one quantiser, above `CLEAN_QP` every frame for itself.
+def encode(
+    frames: list[np.ndarray], path: Path, *, fps: int, qp: int, intra_only: bool = False
+) -> None:
+    """Write uint8 RGB frames as H.264 at one quantiser; intra_only: every frame coded for itself.
 
     The file appears whole or not at all.
     """
@@ -333,10 +335,9 @@ def encode(frames: list[np.ndarray], path: Path, *, fps: int, qp: int) -> None:
         stream.options = {
             "preset": "superfast",
             "qp": str(qp),
-            # A loop filter would hide the block edges, and so would blocks copied along the motion:
-            # coarsely quantised frames are coded on their own. Elsewhere key frames would pulse.
+            # A loop filter would hide the block edges. Key frames would pulse.
             "x264-params": "no-deblock=1:bframes=0:scenecut=0:"
-            f"keyint={1 if qp > CLEAN_QP else len(frames)}",
+            f"keyint={1 if intra_only else len(frames)}",
         }
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -439,7 +440,9 @@ def _render_content(plans: list[ClipPlan], *, root: Path, config: SyntheticConfi
     for plan in plans:
         rng = np.random.default_rng(plan.clip_seed)
         frames, qp = render_clip(scene, plan.distortion, plan.severity, config.num_frames, rng)
-        encode(frames, root / plan.path, fps=config.fps, qp=qp)
+        # Blocks that are copied along the motion would hide their edges.
+        blocky = plan.distortion == "blocking"
+        encode(frames, root / plan.path, fps=config.fps, qp=qp, intra_only=blocky)
 
 
 def _label_files(demo: DemoSet, plans: list[ClipPlan]) -> dict[Path, str]:
