@@ -108,14 +108,14 @@ def test_plan_is_balanced_and_split_by_content() -> None:
     plans = plan_demo_set(SyntheticConfig())
     train = [plan for plan in plans if plan.split == "train"]
     held_out = [plan for plan in plans if plan.split == "eval"]
-    assert (len(train), len(held_out)) == (2500, 300)
+    assert (len(train), len(held_out)) == (5000, 300)
     assert not {plan.content for plan in train} & {plan.content for plan in held_out}
     assert not {plan.scene_seed for plan in train} & {plan.scene_seed for plan in held_out}
-    assert len({plan.clip_seed for plan in plans}) == len({plan.path for plan in plans}) == 2800
+    assert len({plan.clip_seed for plan in plans}) == len({plan.path for plan in plans}) == 5300
     counts = {name: sum(plan.distortion == name for plan in train) for name in DISTORTIONS}
-    # 5 % of 2500 pristine, 2375 over ten types
-    assert counts.pop("none") == 125
-    assert set(counts.values()) == {237, 238}
+    # 5 % of 5000 pristine, 4750 over ten types
+    assert counts.pop("none") == 250
+    assert set(counts.values()) == {475}
 
 
 def test_type_does_not_give_the_mos_away_and_labels_are_learnable() -> None:

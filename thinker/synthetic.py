@@ -116,7 +116,7 @@ def rate(mos: float, rng: np.random.Generator) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
-    num_train_contents: int = 625
+    num_train_contents: int = 1250
     num_eval_contents: int = 75
     clips_per_content: int = 4
     none_share: float = 0.05  # share of pristine clips

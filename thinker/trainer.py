@@ -261,7 +261,8 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         with self.counters.stage("rewards"):
             values = [self._reward_values(reward, columns) for reward in self._rewards]
         self._global_rows = rows
-        self._log_answers(columns["completions"])
+        self._answers = [parse_answer(text) for text in columns["completions"]]
+        self._log_answers()
         table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
         self._equal_rows = equal_reward_rows(table, self.reward_weights, self.num_generations)
         return table
@@ -284,10 +285,9 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             for value, is_bad in zip(values, bad, strict=True)
         ]
 
-    def _log_answers(self, completions: list[str]) -> None:
-        answers = [parse_answer(text) for text in completions]
-        valid = [answer.value for answer in answers if isinstance(answer, Answer)]
-        self._metrics["train"]["answers/valid_share"].append(len(valid) / len(answers))
+    def _log_answers(self) -> None:
+        valid = [answer.value for answer in self._answers if isinstance(answer, Answer)]
+        self._metrics["train"]["answers/valid_share"].append(len(valid) / len(self._answers))
         if valid:
             self._metrics["train"]["answers/mean"].append(sum(valid) / len(valid))
 
@@ -299,8 +299,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         advantages = list(self._logs["advantages"])[-count:]
         rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
         with open(Path(self.args.output_dir) / "rollouts.jsonl", "a", encoding="utf-8") as file:
-            for i, row in enumerate(self._global_rows):
-                answer = parse_answer(row["completions"])
+            for i, (row, answer) in enumerate(zip(self._global_rows, self._answers, strict=True)):
                 line = {
                     "step": self.state.global_step,
                     "prompt_id": row["sample_id"],
