@@ -10,6 +10,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import platform
 import time
 from dataclasses import dataclass
@@ -188,7 +189,8 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
         spec,
         reader.cache,
         max_failed_share=settings.max_failed_share,
-        num_workers=max(1, settings.num_workers),
+        # Nothing else runs yet: all cores, shared by the processes of this run.
+        num_workers=max(1, (os.cpu_count() or 1) // PartialState().num_processes),
     )
     for error in failures.values():
         logger.warning("left out: %s", error)
@@ -216,7 +218,8 @@ def start_policy(config: RunConfig) -> Policy:
     if settings.path == "tiny":
         size = TinySize(**settings.clip, **settings.motion)
         texts = tuple(lesson_texts())
-        policy = tiny_policy(settings.backbone, size=size, texts=texts, seed=config.seed)
+        # It stands for a pretrained model, whose weights no seed of a run changes.
+        policy = tiny_policy(settings.backbone, size=size, texts=texts)
     else:
         policy = load_policy(
             settings.path,
