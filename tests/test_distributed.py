@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from policy_factory import small_policy
 from safetensors.torch import load_file
+from video_factory import write_video
 
 from thinker.policies import load_policy
 
@@ -63,6 +64,28 @@ def test_one_and_two_processes_give_the_same_rewards_and_the_same_update(tmp_pat
     difference = max((one[name] - two[name]).abs().max().item() for name in one)
     assert moved > 1e-6
     assert difference < 1e-3 * moved
+
+
+def test_processes_share_the_check_of_the_videos(tmp_path):
+    """Each reads a part; all know all failures, and all refuse where they are too many."""
+    (tmp_path / "videos").mkdir()
+    for number in range(4):
+        write_video(tmp_path / "videos" / f"{number}.mp4", num_frames=4 + number)
+    (tmp_path / "videos" / "4.mp4").touch()
+    (tmp_path / "videos" / "5.mp4").write_text("no video")
+    launch(
+        [
+            "torch.distributed.run", "--nnodes=1", "--nproc_per_node=2",
+            "--master_addr=127.0.0.1", "--master_port=29611",
+            str(HERE / "check_worker.py"), str(tmp_path),
+        ],
+        tmp_path,
+    )  # fmt: skip
+    results = [json.loads((tmp_path / f"result{rank}.json").read_text()) for rank in range(2)]
+    for result in results:
+        assert result["failures"] == {"4.mp4": "empty", "5.mp4": "not_a_video"}
+        assert result["refused"] == 2
+    assert sorted(result["read"] for result in results) == [2, 2]
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from peft import LoraConfig
 from transformers import TrainerCallback, TrainingArguments, set_seed
 from trl import GRPOConfig
@@ -46,7 +48,13 @@ from thinker.sft import train_supervised, warm_start_lessons
 from thinker.synthetic import DISTORTIONS
 from thinker.tiny import TinySize, tiny_policy
 from thinker.trainer import ThinkerTrainer, WeightedReward
-from thinker.video import ClipSpec, FrameCache, check_videos
+from thinker.video import (
+    ClipSpec,
+    FrameCache,
+    TooManyBadVideosError,
+    VideoError,
+    check_videos,
+)
 
 logger = logging.getLogger(__name__)
 REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")
@@ -184,14 +192,7 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     ]
     reader = clip_reader(settings.cache, spec)
     videos = [sample.path for _, samples in [(None, train), *eval_sets] for sample in samples]
-    failures = check_videos(
-        videos,
-        spec,
-        reader.cache,
-        max_failed_share=settings.max_failed_share,
-        # Nothing else runs yet: all cores, shared by the processes of this run.
-        num_workers=max(1, (os.cpu_count() or 1) // PartialState().num_processes),
-    )
+    failures = check_videos_together(videos, spec, reader.cache, settings.max_failed_share)
     for error in failures.values():
         logger.warning("left out: %s", error)
     return RunData(
@@ -202,6 +203,26 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
         ],
         reader=reader,
     )
+
+
+def check_videos_together(
+    videos: Sequence[Path], spec: ClipSpec, cache: FrameCache | None, max_failed_share: float
+) -> dict[Path, VideoError]:
+    """`check_videos`, every process of the run a part of them; all of them know all failures."""
+    state = PartialState()
+    unique = list(dict.fromkeys(videos))
+    own = check_videos(
+        unique[state.process_index :: state.num_processes],
+        spec,
+        cache,
+        max_failed_share=1.0,  # judged below, over all parts
+        # Nothing else runs yet: all cores, shared by the processes.
+        num_workers=max(1, (os.cpu_count() or 1) // state.num_processes),
+    )
+    failures = {path: error for part in gather_object([own]) for path, error in part.items()}
+    if len(failures) > max_failed_share * len(unique):
+        raise TooManyBadVideosError(failures, len(unique), max_failed_share)
+    return failures
 
 
 def clip_reader(cache: str | None, spec: ClipSpec) -> ClipReader:

@@ -1,0 +1,36 @@
+"""One of the processes that share the check of a data set's videos (test_distributed.py)."""
+
+import json
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+
+from thinker.pipeline import check_videos_together
+from thinker.video import ClipSpec, FrameCache, TooManyBadVideosError
+
+
+def main(folder: Path) -> None:
+    rank = PartialState(cpu=True).process_index
+    spec = ClipSpec(
+        num_keyframes=2, resize="square", keyframe_px=32, min_pixels=0, max_pixels=0, factor=1,
+        num_motion_frames=0, motion_px=0,
+    )  # fmt: skip
+    videos = sorted((folder / "videos").iterdir())
+    cache = FrameCache(folder / f"cache{rank}")
+    failures = check_videos_together(videos, spec, cache, 0.5)
+    try:
+        check_videos_together(videos, spec, cache, 0.2)
+        refused = None
+    except TooManyBadVideosError as error:
+        refused = len(error.failures)
+    result = {
+        "failures": {path.name: error.reason for path, error in failures.items()},
+        "read": len(list(cache.folder.iterdir())),
+        "refused": refused,
+    }
+    (folder / f"result{rank}.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
