@@ -316,7 +316,22 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
 
     def _compute_loss(self, model, inputs):
         self._scored_clips = inputs["clip"]
-        return super()._compute_loss(model, inputs)
+        loss = super()._compute_loss(model, inputs)
+        if self._first_pass_gives_old_logps:  # the second finds them here
+            inputs.setdefault("old_per_token_logps", self._trained_logps)
+        return loss
+
+    @property
+    def _first_pass_gives_old_logps(self) -> bool:
+        """Whether a batch is scored for its first update with the weights it was generated with:
+        then that forward's logps are the old ones of later updates, and need no pass of their
+        own. Where several updates share the first pass over a batch, or where logps are corrected
+        against the engine's before, TRL's own pass stays."""
+        return (
+            self.scoring == "shared"
+            and self.args.steps_per_generation == self.args.gradient_accumulation_steps
+            and not (self.use_vllm and self.vllm_importance_sampling_correction)
+        )
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -342,6 +357,8 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
                 return super()._get_per_token_logps_and_entropies(
                     by_row, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy
                 )
+        if stage == "old" and self._first_pass_gives_old_logps:
+            return None, None, None
         group = self.num_generations
         batch_size = batch_size or len(input_ids)
         logps, entropies = [], []
@@ -359,6 +376,8 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             logps.append(log_probs.view(-1, logits_to_keep))
             if compute_entropy:
                 entropies.append(entropy.view(-1, logits_to_keep))
+        if stage == "train":
+            self._trained_logps = torch.cat(logps).detach()
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _scoring_stage(self, model) -> str:
