@@ -4,13 +4,14 @@ import json
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
-
-from thinker.pipeline import check_videos_together
-from thinker.video import ClipSpec, FrameCache, TooManyBadVideosError
-
 
 def main(folder: Path) -> None:
+    # Here, since decoding processes import the script that was started.
+    from accelerate import PartialState
+
+    from thinker.pipeline import check_videos_together
+    from thinker.video import ClipSpec, FrameCache, TooManyBadVideosError
+
     rank = PartialState(cpu=True).process_index
     spec = ClipSpec(
         num_keyframes=2, resize="square", keyframe_px=32, min_pixels=0, max_pixels=0, factor=1,
