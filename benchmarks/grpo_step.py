@@ -2,17 +2,17 @@
 
 Three ways to score the same completions of the same videos with the same weights:
 (a) `trl`: TRL's scoring forward with our video inputs, one row a completion, fused LM head, every
-    row encodes its video in every pass (`scoring: plain`); a video is decoded once;
+    row encodes its video in every pass (`scoring: plain`); clips come from the frame cache;
 (b) `reference`: as the published VQAThinker trainer: one row a completion, decoded and encoded for
     every row, logits of the whole vocabulary over prompt and completion;
-(c) `shared`: one packed row a group, a video decoded once and encoded once a pass, frozen SlowFast
-    once a step.
+(c) `shared`: one packed row a group, a video encoded once a pass, frozen SlowFast once a step;
+    clips come from the frame cache, as in all shipped configurations from the second epoch on.
 
-A step is: decode, reference logps (β = 0.04), training forward, backward, SGD. Generation is timed
-beside it, by transformers and where it is installed by vLLM: for (a) and (b) G copies of a video
-are encoded and generate once each, for (c) one is, and generates G times; all to the same length,
-with the same engine. Perturbed copies are left out. One process, one thread, interleaved, medians.
-The gate first: logps and gradients must be equal. Counts that do not
+A step is: read the clips (timed alone, too), reference logps (β = 0.04), training forward,
+backward, SGD. Generation is timed beside it, by transformers and where it is installed by vLLM: for
+(a) and (b) G copies of a video are encoded and generate once each, for (c) one is, and generates G
+times; all to the same length, with the same engine. Perturbed copies are left out. One process, one
+thread, interleaved, medians. The gate first: logps and gradients must be equal. Counts that do not
 depend on the machine (FLOPs of forward and backward by torch's FlopCounterMode, attention left out;
 bytes that autograd keeps for the backward pass) are recorded beside the times.
 
@@ -37,6 +37,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from trl.trainer.utils import add_fused_lm_head
 
+from thinker.clip_reader import ClipReader
 from thinker.config import RolloutSettings
 from thinker.encoding import EncodedVideos
 from thinker.plain_scoring import VideoRows
@@ -48,7 +49,7 @@ from thinker.rollout.vllm import VllmRollout
 from thinker.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.synthetic import encode
 from thinker.tiny import TinySize, tiny_policy
-from thinker.video import Clip, read_clip
+from thinker.video import Clip, FrameCache, read_clip
 
 BETA = 0.04
 WAYS = ("trl", "reference", "shared")
@@ -168,8 +169,9 @@ SCORE = {"trl": score_trl, "reference": score_reference, "shared": score_shared}
 class Contender:
     """One way, with its own copy of the policy and of the reference model."""
 
-    def __init__(self, way: str, policy: Policy):
+    def __init__(self, way: str, policy: Policy, cache: FrameCache):
         self.way, self.inputs = way, policy.inputs
+        self.reader = ClipReader(self.inputs.clip_spec, None if way == "reference" else cache)
         self.core, self.reference = (_copied(policy, way) for _ in range(2))
         self.policy = Policy(model=self.core, processor=policy.processor, inputs=policy.inputs)
         self.reference.requires_grad_(False)
@@ -177,11 +179,11 @@ class Contender:
         self.optimizer = torch.optim.SGD(self.core.parameters(), lr=0.0)
 
     def clips(self, batch: Batch, *, decode: bool) -> list[Clip]:
-        """The reference decodes for every row, the others once a video."""
-        spec = self.inputs.clip_spec
+        """The reference reads for every row, by decoding; the others once a video, in the frame
+        cache, which the warm-up fills."""
         times = batch.group if self.way == "reference" else 1
         if decode:
-            return [read_clip(path, spec) for path in batch.paths for _ in range(times)]
+            return [self.reader(path) for path in batch.paths for _ in range(times)]
         return [clip for clip in batch.clips for _ in range(times)]
 
     def score(self, core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
@@ -309,6 +311,7 @@ def timed(
             clips = contender.clips(batch, decode=False)
             work = {
                 "step": lambda c=contender: c.step(batch),
+                "reading": lambda c=contender: c.clips(batch, decode=True),
                 "scoring": lambda c=contender, clips=clips: c.scoring(batch, clips),
             } | {
                 f"generation by {name}": lambda c=contender, r=rollout: c.generate(batch, r)
@@ -349,7 +352,7 @@ def speedups(seconds: dict[str, dict], rollouts: dict[str, Rollout]) -> dict[str
 def measure(args: argparse.Namespace, folder: Path) -> dict:
     policy = benchmark_policy(args.frames)
     batch = make_batch(policy, write_videos(folder, args.videos), args.group, args.ratio)
-    contenders = [Contender(way, policy) for way in WAYS]
+    contenders = [Contender(way, policy, FrameCache(folder / "cache")) for way in WAYS]
     record = {
         "group": args.group, "frames": args.frames, "videos": args.videos,
         "prompt_tokens": batch.prompt_ids.shape[1], "completion_tokens": batch.length,
