@@ -9,8 +9,7 @@ def main(folder: Path) -> None:
     # Here, since decoding processes import the script that was started.
     from accelerate import PartialState
 
-    from thinker.pipeline import check_videos_together
-    from thinker.video import ClipSpec, FrameCache, TooManyBadVideosError
+    from thinker.video import ClipSpec, FrameCache, TooManyBadVideosError, check_videos
 
     rank = PartialState(cpu=True).process_index
     spec = ClipSpec(
@@ -19,9 +18,9 @@ def main(folder: Path) -> None:
     )  # fmt: skip
     videos = sorted((folder / "videos").iterdir())
     cache = FrameCache(folder / f"cache{rank}")
-    failures = check_videos_together(videos, spec, cache, 0.5)
+    failures = check_videos(videos, spec, cache, max_failed_share=0.5)
     try:
-        check_videos_together(videos, spec, cache, 0.2)
+        check_videos(videos, spec, cache, max_failed_share=0.2)
         refused = None
     except TooManyBadVideosError as error:
         refused = len(error.failures)

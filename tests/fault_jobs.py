@@ -18,7 +18,7 @@ from transformers import TrainerCallback, modeling_utils
 
 from thinker import pipeline, train_state
 from thinker.checkpoint import newest_valid
-from thinker.pipeline import MetricsFile
+from thinker.run_log import MetricsFile
 from thinker.synthetic import SyntheticConfig, generate_demo_set
 from thinker.trainer import ThinkerTrainer, WeightedReward
 
@@ -83,7 +83,7 @@ def build(folder: str, *, rewards=None, rollout=None, **grpo):
     trainer = test_trainer.make_trainer(
         Path(folder), reward_list=reward_list, rollout=rollout, save_start=False, **values
     )
-    trainer.add_callback(MetricsFile(Path(trainer.args.output_dir) / "metrics.jsonl"))
+    trainer.add_callback(MetricsFile(Path(trainer.args.output_dir)))
     return trainer
 
 

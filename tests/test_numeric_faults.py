@@ -175,6 +175,28 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_not_saved(folder, wher
     assert all(bool(torch.isfinite(p).all()) for p in trainer.core.parameters())
 
 
+def test_a_skipped_first_pass_leaves_no_old_logps_to_the_second(folder):
+    """The second update of a batch takes its old logps from the first, unless they are NaN."""
+    graded = lambda s, j: s + 0.3 * j  # noqa: E731
+    trainer = trainer_of(folder, graded, max_steps=2, num_iterations=2)
+    score = trainer._score_groups
+
+    def broken_at_first(model, stage, *args):
+        log_probs, entropy = score(model, stage, *args)
+        return (log_probs * math.nan if trainer.state.global_step == 0 else log_probs), entropy
+
+    trainer._score_groups = broken_at_first
+    before = snapshot(trainer.core)
+    watch = Watch()
+    trainer.add_callback(watch)
+    trainer.train()
+    skipped, updated = watch.weights
+    assert all(torch.equal(before[name], skipped[name]) for name in before)
+    assert any(not torch.equal(skipped[name], updated[name]) for name in skipped)
+    lines = read_jsonl(folder / "run" / "metrics.jsonl")
+    assert [line["faults/skipped_steps"] for line in lines] == [1, 1, 1]
+
+
 def test_a_run_stops_after_so_many_skipped_steps_in_a_row(folder):
     trainer = trainer_of(
         folder, lambda s, j: s + 0.3 * j, max_steps=9, save_strategy="steps", save_steps=1,

@@ -126,8 +126,7 @@ class VideoFile:
         """Yields (number, upright RGB (H, W, 3)) of exactly the frames `wanted` (ascending)."""
         pts = self.index.pts
         if pts is None:
-            missing = {number: number for number in wanted}
-            yield from _decode_from_start(self.path, missing, by_pts=False)
+            yield from self._decode_from_start({number: number for number in wanted})
             return
         missing = {pts[number]: number for number in wanted}
         try:
@@ -137,7 +136,15 @@ class VideoFile:
         except VideoError:
             # A seek can look like damage: references from before an H.264 open GOP, intra refresh,
             # coarse indices. From the start of the file only damage fails, and raises.
-            yield from _decode_from_start(self.path, missing, by_pts=True)
+            yield from self._decode_from_start(missing)
+
+    def _decode_from_start(self, numbers: dict[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames of {pts or count: frame number}, by a decoder of its own."""
+        self._container.close()  # two decoders' reference frames need twice the memory
+        container, stream = _open(self.path)
+        with container:
+            by_pts = self.index.pts is not None
+            yield from _decode_run(self.path, container, stream, numbers, by_pts=by_pts)
 
     def _seek_and_decode(
         self, first_pts: int, numbers: dict[int, int]
@@ -216,14 +223,6 @@ def _count_frames(path: Path, rate: float) -> FrameIndex:
         detail = f"the header says {declared} frames, {num_frames} come out of the decoder"
         raise VideoError(path, "decode_error", detail)
     return FrameIndex(pts=None, starts=[], seconds=[i / rate for i in range(num_frames)], fps=rate)
-
-
-def _decode_from_start(
-    path: Path, numbers: dict[int, int], *, by_pts: bool
-) -> Iterator[tuple[int, np.ndarray]]:
-    container, stream = _open(path)
-    with container:
-        yield from _decode_run(path, container, stream, numbers, by_pts=by_pts)
 
 
 def _decode_run(

@@ -94,13 +94,17 @@ def claim_folder(folder: Path, fingerprint: Row) -> None:
         aside.unlink()
 
 
+def _shown(settings: Row, key: str) -> str:
+    return repr(settings[key]) if key in settings else "not set"
+
+
 def require_same(folder: Path, there: Row, now: Row) -> None:
     """ValueError that names what differs between the run a folder belongs to and this one."""
-    now, absent = json.loads(json.dumps(now)), "not set"  # tuples as JSON holds them
+    now = json.loads(json.dumps(now))  # tuples as JSON holds them
     differing = [
-        f"{key} was {there.get(key, absent)!r}, is {now.get(key, absent)!r}"
+        f"{key} was {_shown(there, key)}, is {_shown(now, key)}"
         for key in sorted({*there, *now})
-        if there.get(key, absent) != now.get(key, absent)
+        if (key in there) != (key in now) or there.get(key) != now.get(key)
     ]
     if differing:
         more = f" and {len(differing) - SHOWN_KEYS} more" if len(differing) > SHOWN_KEYS else ""

@@ -9,11 +9,8 @@ when it is complete (run_folder.py), so the same command continues where a kille
 import dataclasses
 import json
 import logging
-import math
-import os
 import platform
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -22,9 +19,8 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather_object
 from peft import LoraConfig
-from transformers import TrainerCallback, TrainingArguments, set_seed
+from transformers import TrainingArguments, set_seed
 from trl import GRPOConfig
 
 from rewards import build_reward
@@ -42,19 +38,14 @@ from thinker.rollout.base import Rollout, RolloutError
 from thinker.rollout.build import build_rollout
 from thinker.rollout.hf import hf_rollout
 from thinker.run_folder import folder_once, is_complete, json_once, open_run
+from thinker.run_log import METRICS, MetricsFile
 from thinker.samples import VideoSample
 from thinker.scorer import QualityScorer
 from thinker.sft import train_supervised, warm_start_lessons
 from thinker.synthetic import DISTORTIONS
 from thinker.tiny import TinySize, tiny_policy
 from thinker.trainer import ThinkerTrainer, WeightedReward
-from thinker.video import (
-    ClipSpec,
-    FrameCache,
-    TooManyBadVideosError,
-    VideoError,
-    check_videos,
-)
+from thinker.video import ClipSpec, FrameCache, check_videos
 
 logger = logging.getLogger(__name__)
 REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")
@@ -100,7 +91,7 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - began, 1),
     }
     if PartialState().is_main_process:
-        plot_curves(read_metrics(output / "metrics.jsonl"), summary, output / "curves.png")
+        plot_curves(read_metrics(output / METRICS), summary, output / "curves.png")
         write_atomic(output / "summary.json", json.dumps(summary, indent=1) + "\n")
         print(summary_table(summary))
     return summary
@@ -192,7 +183,7 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     ]
     reader = clip_reader(settings.cache, spec)
     videos = [sample.path for _, samples in [(None, train), *eval_sets] for sample in samples]
-    failures = check_videos_together(videos, spec, reader.cache, settings.max_failed_share)
+    failures = check_videos(videos, spec, reader.cache, max_failed_share=settings.max_failed_share)
     for error in failures.values():
         logger.warning("left out: %s", error)
     return RunData(
@@ -203,26 +194,6 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
         ],
         reader=reader,
     )
-
-
-def check_videos_together(
-    videos: Sequence[Path], spec: ClipSpec, cache: FrameCache | None, max_failed_share: float
-) -> dict[Path, VideoError]:
-    """`check_videos`, every process of the run a part of them; all of them know all failures."""
-    state = PartialState()
-    unique = list(dict.fromkeys(videos))
-    own = check_videos(
-        unique[state.process_index :: state.num_processes],
-        spec,
-        cache,
-        max_failed_share=1.0,  # judged below, over all parts
-        # Nothing else runs yet: all cores, shared by the processes.
-        num_workers=max(1, (os.cpu_count() or 1) // state.num_processes),
-    )
-    failures = {path: error for part in gather_object([own]) for path, error in part.items()}
-    if len(failures) > max_failed_share * len(unique):
-        raise TooManyBadVideosError(failures, len(unique), max_failed_share)
-    return failures
 
 
 def clip_reader(cache: str | None, spec: ClipSpec) -> ClipReader:
@@ -337,7 +308,7 @@ def train_grpo(
         evaluate_policy=partial(_metrics_of, data=data, config=config),
         peft_config=lora_config(config, policy),
         scoring=config.scoring,
-        callbacks=[MetricsFile(Path(config.output_dir) / "metrics.jsonl")],
+        callbacks=[MetricsFile(Path(config.output_dir))],
         max_skipped_steps=config.max_skipped_steps,
     )
     try:
@@ -432,24 +403,6 @@ def _metrics_of(policy: Policy, rollout: Rollout, *, data: RunData, config: RunC
         for name, value in figures.items()
         if value is not None
     }
-
-
-class MetricsFile(TrainerCallback):
-    """Appends every log of the trainer to a jsonl file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.is_world_process_zero and logs:
-            # JSON has no NaN; null stands for a figure that is none
-            line = {key: _finite_or_none(value) for key, value in logs.items()}
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **line}, allow_nan=False) + "\n")
-
-
-def _finite_or_none(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def read_clip(
     _check_range(start, end)
     check_file(path)
     is_image = path.suffix.lower() in IMAGE_SUFFIXES
-    with _Picture(path) if is_image else VideoFile(path) as source:
+    with nullcontext(_Picture(path)) if is_image else VideoFile(path) as source:
         return _sample(source, spec, start, end)
 
 
@@ -50,12 +51,6 @@ class _Picture:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    def __enter__(self) -> _Picture:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
     def frames(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         yield 0, load_image(self.path)

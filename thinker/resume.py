@@ -32,9 +32,9 @@ from trl.trainer.utils import RepeatSampler
 from thinker import checkpoint as files
 from thinker.checkpoint import CheckpointError
 from thinker.policies import load_policy
+from thinker.run_log import JOURNALS
 from thinker.train_state import load_tree, random_state, save_tree, set_random_state
 
-JOURNALS = ("metrics.jsonl", "rollouts.jsonl")
 OPTIMIZER = "optimizer.safetensors"
 _UNSUPPORTED = {
     "load_best_model_at_end": "evaluate checkpoints with `thinker eval`",

@@ -16,6 +16,7 @@ from accelerate import PartialState
 from thinker.checkpoint import atomic_folder, checkpoints, write_atomic
 from thinker.config import RunConfig
 from thinker.journal import require_same
+from thinker.run_log import ROLLOUTS
 
 IDENTITY = "run.json"
 IGNORED = ("output_dir", "data.cache", "data.num_workers")
@@ -30,7 +31,7 @@ def open_run(folder: Path, config: RunConfig) -> None:
     path = folder / IDENTITY
     if is_complete(path):
         require_same(folder, json.loads(path.read_text(encoding="utf-8")), identity)
-    elif checkpoints(folder) or (folder / "rollouts.jsonl").exists():
+    elif checkpoints(folder) or (folder / ROLLOUTS).exists():
         raise ValueError(
             f"{folder} holds results of a run, but no {IDENTITY} that says of which; "
             "choose another output_dir, or delete it"

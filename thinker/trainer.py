@@ -16,7 +16,6 @@ Losses, advantages, KL, optimisation and logging are TRL's. Between the two stan
 (faults.py: skipped steps, memory) and `ResumableTrainer` (resume.py: checkpoints).
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +41,7 @@ from thinker.perturb import choose_perturbation, perturbation_seed
 from thinker.plain_scoring import VideoRows
 from thinker.policies import Policy
 from thinker.rollout.base import EncodedPrompt, Rollout, Sampling, encode_prompts
+from thinker.run_log import ROLLOUTS, append_lines, rollout_lines
 from thinker.samples import VideoSample
 from thinker.seeds import derive_seed
 from thinker.shared_prompt import enable_shared_prompt, pack_groups
@@ -292,32 +292,27 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             self._metrics["train"]["answers/mean"].append(sum(valid) / len(valid))
 
     def _write_rollouts(self) -> None:
-        """Append one line a rollout to `rollouts.jsonl` (main process, rows of all processes)."""
+        """Append the rollouts of all processes to `rollouts.jsonl` (main process)."""
         if not self.accelerator.is_main_process:
             return
         count = len(self._global_rows)
-        advantages = list(self._logs["advantages"])[-count:]
-        rewards = {name: list(values)[-count:] for name, values in self._logs["rewards"].items()}
-        with open(Path(self.args.output_dir) / "rollouts.jsonl", "a", encoding="utf-8") as file:
-            for i, (row, answer) in enumerate(zip(self._global_rows, self._answers, strict=True)):
-                line = {
-                    "step": self.state.global_step,
-                    "prompt_id": row["sample_id"],
-                    "target": row["mos"],
-                    "completion": row["completions"],
-                    "score": answer.value if isinstance(answer, Answer) else None,
-                    "invalid": None if isinstance(answer, Answer) else answer.reason,
-                    "rewards": {name: _finite(values[i]) for name, values in rewards.items()},
-                    "advantage": advantages[i],
-                }
-                file.write(json.dumps(line) + "\n")
+        lines = rollout_lines(
+            self.state.global_step,
+            self._global_rows,
+            self._answers,
+            {name: list(values)[-count:] for name, values in self._logs["rewards"].items()},
+            list(self._logs["advantages"])[-count:],
+        )
+        append_lines(self.output_dir / ROLLOUTS, lines)
 
     # Scoring
 
     def _compute_loss(self, model, inputs):
         self._scored_clips = inputs["clip"]
         loss = super()._compute_loss(model, inputs)
-        if self._first_pass_gives_old_logps:  # the second finds them here
+        # The second pass over the batch finds them here. A step whose loss is not finite is skipped
+        # and leaves the weights alone, so the second pass is then the first.
+        if self._first_pass_gives_old_logps and torch.isfinite(loss):
             inputs.setdefault("old_per_token_logps", self._trained_logps)
         return loss
 
@@ -376,9 +371,10 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             logps.append(log_probs.view(-1, logits_to_keep))
             if compute_entropy:
                 entropies.append(entropy.view(-1, logits_to_keep))
+        all_logps = torch.cat(logps)
         if stage == "train":
-            self._trained_logps = torch.cat(logps).detach()
-        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
+            self._trained_logps = all_logps.detach()
+        return all_logps, torch.cat(entropies) if compute_entropy else None, None
 
     def _scoring_stage(self, model) -> str:
         """Who is asked for logps: "train" (with gradient), "reference", or "old"."""
@@ -456,7 +452,3 @@ def check_batch_sizes(args: GRPOConfig) -> None:
             f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
             f"multiple of num_generations ({args.num_generations}): groups stay whole"
         )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ def check_videos(
     cache: FrameCache | None,
     *,
     max_failed_share: float,
-    num_workers: int,
+    num_workers: int | None = None,
     limits: Limits | None = None,
 ) -> dict[Path, VideoError]:
     """Reads every video once in guarded processes, which fills the cache (if there is one), and
@@ -43,20 +44,32 @@ def check_videos(
     The caller leaves these out and says so. Raises `TooManyBadVideosError`, listing all, where
     their share exceeds `max_failed_share` (0..1). A video that crashes its process (reason
     "crashed"), or passes a limit twice ("timeout", "memory"), costs only itself.
+
+    The training processes of a run call this together: each reads a part, all know all failures.
+    num_workers: of each of them; None: all cores, shared by the processes of this machine.
     """
+    # Here: a decoding process imports this module and has no use for them.
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
     if not 0 <= max_failed_share <= 1:
         raise ValueError(f"max_failed_share must lie in 0..1, got {max_failed_share}")
+    if num_workers is None:
+        num_workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
     unique = list(dict.fromkeys(Path(path) for path in paths))
     task = partial(_read_once, None if cache is None else cache.folder, spec)
-    answers = guarded_map(task, unique, num_workers=num_workers, limits=limits)
-    failures = {}
-    for path, answer in zip(unique, answers, strict=True):
+    state = PartialState()
+    own = unique[state.process_index :: state.num_processes]
+    answers = guarded_map(task, own, num_workers=num_workers, limits=limits)
+    found = {}
+    for path, answer in zip(own, answers, strict=True):
         if isinstance(answer, Failure):
-            failures[path] = VideoError(path, answer.reason, answer.detail)
+            found[path] = VideoError(path, answer.reason, answer.detail)
         elif answer:
-            failures[path] = VideoError(path, *json.loads(answer))
+            found[path] = VideoError(path, *json.loads(answer))
+    failures = {path: error for part in gather_object([found]) for path, error in part.items()}
     if len(failures) > max_failed_share * len(unique):
         raise TooManyBadVideosError(failures, len(unique), max_failed_share)
     return failures
