@@ -94,6 +94,7 @@ def tiny_policy(
         model = BACKBONES[backbone].model(config)
         if model.model.motion is not None and model.model.motion.config.mode == "interleaved":
             _wake_motion(model.model.motion)
+        _wake_vision(model.parts()["vision_tower"])
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.forbid_placeholders()
@@ -126,6 +127,32 @@ def _wake_motion(motion: MotionEncoder) -> None:
     for layer in motion.projector:
         if isinstance(layer, torch.nn.Linear):
             torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+
+
+@torch.no_grad()
+def _wake_vision(tower: torch.nn.Module) -> None:
+    """Give an untrained patch embedding filters to start from; a pretrained one has its own.
+
+    The lowest 2-D cosines of a patch, as many as there are channels, on luma. Amplitudes of natural
+    pictures fall as 1 / frequency (Field 1987), so each is scaled by its frequency and all answer
+    about equally strongly (standard deviation 1; 4.7 for the mean of a patch, unscaled). Random
+    filters answer to the mean of a patch alone: coding artefacts and noise, which change the small
+    coefficients, are lost in the first layer normalisation (docs/log.md).
+    """
+    convolutions = (torch.nn.Conv2d, torch.nn.Conv3d)
+    projection = next(m for m in tower.modules() if isinstance(m, convolutions))
+    side = projection.kernel_size[-1]
+    place = torch.arange(side)
+    cosines_UX = torch.cos(torch.pi * place[:, None] * (2 * place + 1) / (2 * side))
+    cosines_UX *= (2 / side) ** 0.5
+    cosines_UX[0] /= 2**0.5
+    squared_UV = place[:, None] ** 2 + place**2
+    gain_UV = (0.12 + squared_UV).sqrt() / 1.6
+    filters = torch.einsum("uv,uy,vx->uvyx", gain_UV, cosines_UX, cosines_UX).flatten(0, 1)
+    lowest = squared_UV.flatten().argsort(stable=True)[: projection.out_channels]
+    weight = projection.weight[: len(lowest)]  # (filters, channels, [frames,] side, side)
+    planes = weight[0, ..., 0, 0].numel()  # channels, frames: the filter takes their mean
+    weight.copy_(filters[lowest].view(-1, *[1] * (weight.dim() - 3), side, side) / planes)
 
 
 def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast:
