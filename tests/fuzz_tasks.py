@@ -75,7 +75,7 @@ def judge(spec: ClipSpec, path: Path) -> bytes:
             size = tuple(picture_CHW.shape[1:])
             witnesses = [seen.get(round(second, 9)) for seen in (frames, original)]
             agree = [
-                np.array_equal(picture_CHW.numpy(), resize_frame(picture, size))
+                np.array_equal(picture_CHW.numpy(), resize_frame(picture, size, spec.resampler))
                 for picture in witnesses
                 if picture is not None
             ]

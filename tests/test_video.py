@@ -28,6 +28,7 @@ from video_factory import (
 )
 
 from thinker import decode, frame_cache, video_file
+from thinker.clip import RESAMPLERS
 from thinker.video import (
     REASONS,
     Clip,
@@ -390,14 +391,30 @@ def test_range(tmp_path):
         assert not isinstance(caught.value, VideoError)
 
 
-def test_square_resize_is_the_references_pil_bicubic(tmp_path):
+def test_pil_resampler_is_the_references_bicubic(tmp_path):
     path = write_video(tmp_path / "v.mkv", codec="ffv1", pix_fmt="bgr0", width=200, height=120)
-    clip = read_clip(path, SPEC)
+    clip = read_clip(path, dataclasses.replace(SPEC, resampler="pil"))
     for number, frame in zip(clip.keyframe_indices, clip.keyframes_KCHW, strict=True):
         image = Image.fromarray(frame_pattern(number, 200, 120)).resize(
             (64, 64), Image.Resampling.BICUBIC
         )
         assert np.array_equal(frame.permute(1, 2, 0), image)
+
+
+def test_resamplers_differ_by_one_level_at_most(tmp_path):
+    """Both ways of a frame, and of a picture file."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (135, 240, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    video = write_video(tmp_path / "v.mkv", codec="ffv1", pix_fmt="bgr0", width=200, height=120)
+    for path in (video, tmp_path / "noise.png"):
+        spec = SPEC if path == video else dataclasses.replace(SPEC, num_motion_frames=0)
+        clips = [read_clip(path, dataclasses.replace(spec, resampler=r)) for r in RESAMPLERS]
+        for name in ("keyframes_KCHW", "motion_MCHW"):
+            one, other = (getattr(clip, name).int() for clip in clips)
+            assert one.shape == other.shape
+            assert (one - other).abs().sum() <= 0.01 * one.numel()
+            assert not one.numel() or (one - other).abs().max() <= 1
 
 
 def test_smart_resize_keeps_the_aspect(tmp_path):

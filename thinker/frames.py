@@ -35,7 +35,8 @@ def clip_from_frames(
     def pick(indices: list[int], size: tuple[int, int]) -> torch.Tensor:
         if not indices:
             return torch.empty((0, 3, *size), dtype=torch.uint8)
-        return torch.from_numpy(np.stack([resize_frame(frames_THWC[i], size) for i in indices]))
+        frames = [resize_frame(frames_THWC[i], size, spec.resampler) for i in indices]
+        return torch.from_numpy(np.stack(frames))
 
     return Clip(
         path=FRAMES_PATH,

@@ -26,6 +26,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import torch
+
+from thinker.memory import out_of_memory
+
 Item = TypeVar("Item")
 Task = Callable[[Item], bytes]  # picklable, as are the items
 
@@ -242,6 +246,7 @@ def _serve(pipe: Connection, task: Task[Any], limits: Limits) -> None:
     """A worker's life: items in, bytes out, until the pipe closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(limits.memory_bytes)
+    torch.set_num_threads(1)  # its own threads would fight over the cores of the other workers
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-c is the parent's business
     pipe.send_bytes(b"ready")
@@ -271,9 +276,10 @@ def _end_with_parent() -> None:
 def _answer(task: Task[Any], item: Any) -> bytes:
     try:
         return _RESULT + task(item)
-    except MemoryError:
-        return _MEMORY
-    except Exception:  # a bug: raised again where it can be seen
+    except Exception as error:
+        if out_of_memory(error):
+            return _MEMORY
+        # a bug: raised again where it can be seen
         return _ERROR + traceback.format_exc().encode(errors="replace")
 
 

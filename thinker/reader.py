@@ -65,6 +65,7 @@ def _sample(
     motion = [first + i for i in motion_indices(num_in_range, spec)]
 
     # The full-size picture lives for one turn of this loop only: 40 frames of 4K would be 1 GB.
+    motion_size = (spec.motion_px, spec.motion_px)
     small_keyframes: dict[int, np.ndarray] = {}
     small_motion: dict[int, np.ndarray] = {}
     height = width = 0
@@ -73,9 +74,9 @@ def _sample(
             height, width = picture_HWC.shape[:2]
             size = keyframe_size(path, spec, height, width)
         if number in keyframes:
-            small_keyframes[number] = resize_frame(picture_HWC, size)
+            small_keyframes[number] = resize_frame(picture_HWC, size, spec.resampler)
         if number in motion:
-            small_motion[number] = resize_frame(picture_HWC, (spec.motion_px, spec.motion_px))
+            small_motion[number] = resize_frame(picture_HWC, motion_size, spec.resampler)
 
     no_motion = np.empty((0, 3, spec.motion_px, spec.motion_px), dtype=np.uint8)
     return Clip(
@@ -95,16 +96,21 @@ def _sample(
     )
 
 
-def resize_frame(picture_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (3, H, W) by PIL's bicubic filter, which widens its support when shrinking (antialias).
-
-    PIL, not torch's `interpolate(antialias=True)`: the reference resizes with PIL, and this is
-    bit-identical to it. No torch operation either: its thread pool would fight over the cores of
-    the other workers.
-    """
+def resize_frame(
+    picture_HWC: np.ndarray, size: tuple[int, int], resampler: str = "torch"
+) -> np.ndarray:
+    """uint8 (3, H, W) of `size`, by a bicubic filter that widens its support when shrinking
+    (antialias): torch's or PIL's, see `ClipSpec.resampler`."""
     height, width = size
-    image = Image.fromarray(picture_HWC).resize((width, height), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    if resampler == "pil":
+        image = Image.fromarray(picture_HWC).resize((width, height), Image.Resampling.BICUBIC)
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    # The layout that torch has its fast 8-bit kernel for.
+    frame_1CHW = torch.from_numpy(picture_HWC).permute(2, 0, 1).unsqueeze(0)
+    small_1CHW = torch.nn.functional.interpolate(
+        frame_1CHW, size=size, mode="bicubic", antialias=True
+    )
+    return small_1CHW[0].contiguous().numpy()
 
 
 def _check_range(start: float | None, end: float | None) -> None:

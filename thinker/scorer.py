@@ -25,6 +25,7 @@ from thinker import prompts
 from thinker.config import BACKENDS
 from thinker.frames import clip_from_frames
 from thinker.levels import LEVEL_SCORES, level_probabilities
+from thinker.memory import out_of_memory
 from thinker.policies import Policy, load_policy
 from thinker.prediction import (
     INVALID_ANSWER,
@@ -285,13 +286,6 @@ def _checked_backend(backend: str) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     return backend
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; torch's CPU allocator has no error type of its own for that."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _checked_mode(mode: str) -> str:

@@ -267,7 +267,10 @@ def policy_config(
         pool_repeats=setting.pool_repeats,
     )
     clip = ClipConfig(
-        num_keyframes=setting.num_keyframes, keyframe_px=setting.px, layout=setting.layout
+        num_keyframes=setting.num_keyframes,
+        keyframe_px=setting.px,
+        layout=setting.layout,
+        resampler="pil",
     )
     return ThinkerInternVLConfig(
         vision_config={

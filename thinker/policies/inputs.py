@@ -24,6 +24,7 @@ class ClipConfig:
     keyframe_px: side of the square that InternVL's frames are stretched to; 0 for Qwen2.5-VL.
     min_pixels, max_pixels: area range of Qwen2.5-VL's aspect-preserving resize; 0 for InternVL.
     layout: white space of the prompt around the frames (`thinker.prompts.LAYOUTS`).
+    resampler: of the frames (`thinker.clip.RESAMPLERS`).
     """
 
     num_keyframes: int = 6
@@ -31,6 +32,7 @@ class ClipConfig:
     min_pixels: int = 0
     max_pixels: int = 0
     layout: str = "lines"
+    resampler: str = "torch"
 
     def __post_init__(self):
         if self.layout not in prompts.LAYOUTS:
@@ -71,6 +73,7 @@ class PolicyInputs:
             factor=self.size_factor,
             num_motion_frames=self.motion_config.num_motion_frames if interleaved else 0,
             motion_px=self.motion_config.motion_px,
+            resampler=self.clip_config.resampler,
         )
 
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
