@@ -105,8 +105,9 @@ def resize_frame(
     if resampler == "pil":
         image = Image.fromarray(picture_HWC).resize((width, height), Image.Resampling.BICUBIC)
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
-    # The layout that torch has its fast 8-bit kernel for.
-    frame_1CHW = torch.from_numpy(picture_HWC).permute(2, 0, 1).unsqueeze(0)
+    # Channels last, which torch has its fast 8-bit kernel for. It warns of read-only memory.
+    writable_HWC = np.require(picture_HWC, requirements="W")
+    frame_1CHW = torch.from_numpy(writable_HWC).permute(2, 0, 1).unsqueeze(0)
     small_1CHW = torch.nn.functional.interpolate(
         frame_1CHW, size=size, mode="bicubic", antialias=True
     )

@@ -150,7 +150,7 @@ def load_image(path: Path) -> np.ndarray:
                 raise VideoError(
                     path, "unsupported", f"pixel mode {image.mode}, expected 8 bit per channel"
                 )
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except UnidentifiedImageError as error:
         raise VideoError(path, "not_a_video", str(error)) from None
     except Image.DecompressionBombError as error:
