@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from thinker.config import RunConfig, load_run_config
-from thinker.pipeline import grpo_args, numbers
+from thinker.pipeline import foreign_values, grpo_args
 
 CONFIGS = Path(__file__).parent.parent / "run_scripts" / "configs"
 RUNS = sorted(CONFIGS.glob("grpo_*.yaml"))
@@ -106,7 +106,16 @@ def test_unknown_grpo_key_names_the_nearest():
     from trl import GRPOConfig
 
     with pytest.raises(ValueError, match=r"GRPOConfig.bta'; did you mean 'beta'"):
-        numbers(GRPOConfig, {"bta": 0.1})
+        foreign_values(GRPOConfig, {"bta": 0.1})
+
+
+def test_foreign_values_are_what_their_author_meant():
+    from trl import GRPOConfig
+
+    given = yaml.safe_load("{learning_rate: 1e-6, eval_strategy: no, bf16: no, save_steps: 3}")
+    assert foreign_values(GRPOConfig, given) == {
+        "learning_rate": 1e-6, "eval_strategy": "no", "bf16": False, "save_steps": 3,
+    }  # fmt: skip
 
 
 def test_a_file_that_is_no_mapping_or_not_there(tmp_path):

@@ -276,7 +276,7 @@ def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
             "report_to": [],
             "save_strategy": "no",
             "dataloader_num_workers": config.data.num_workers,
-            **numbers(TrainingArguments, settings.trainer),
+            **foreign_values(TrainingArguments, settings.trainer),
         }
     )
     train_supervised(policy, lessons, data.reader, args)
@@ -337,20 +337,23 @@ def grpo_args(config: RunConfig) -> GRPOConfig:
             "report_to": ["tensorboard"],
             "vllm_importance_sampling_correction": config.model.dtype != "float32",
             "save_total_limit": 2,  # the newest, and one to fall back on
-            **numbers(GRPOConfig, config.grpo),
+            **foreign_values(GRPOConfig, config.grpo),
         }
     )
 
 
-def numbers(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Check the keys of a foreign configuration; YAML reads 1e-6 as text, which becomes a
-    number."""
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+def foreign_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a foreign configuration, its keys checked, as their author meant them: to YAML
+    `1e-6` is a text, and `no` is false."""
+    fields = {field.name: str(field.type) for field in dataclasses.fields(cls)}
     check_keys(values, list(fields), cls.__name__)
-    return {
-        key: float(value) if isinstance(value, str) and "float" in str(fields[key].type) else value
-        for key, value in values.items()
-    }
+
+    def meant(declared: str, value: Any) -> Any:
+        if isinstance(value, str) and "float" in declared:
+            return float(value)
+        return "no" if value is False and "Strategy" in declared else value
+
+    return {key: meant(fields[key], value) for key, value in values.items()}
 
 
 def lora_config(config: RunConfig, policy: Policy) -> LoraConfig | None:
