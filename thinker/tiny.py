@@ -151,8 +151,12 @@ def _wake_vision(tower: torch.nn.Module) -> None:
     filters = torch.einsum("uv,uy,vx->uvyx", gain_UV, cosines_UX, cosines_UX).flatten(0, 1)
     lowest = squared_UV.flatten().argsort(stable=True)[: projection.out_channels]
     weight = projection.weight[: len(lowest)]  # (filters, channels, [frames,] side, side)
-    planes = weight[0, ..., 0, 0].numel()  # channels, frames: the filter takes their mean
-    weight.copy_(filters[lowest].view(-1, *[1] * (weight.dim() - 3), side, side) / planes)
+    if weight.dim() == 4:
+        weight = weight.unsqueeze(2)
+    # The mean of the channels; the frames of a pair weigh 2 : 1, lest their order be lost.
+    shares_T = 1.0 / torch.arange(1, weight.shape[2] + 1)
+    shares_T /= shares_T.sum() * weight.shape[1]
+    weight.copy_(filters[lowest][:, None, None] * shares_T[:, None, None])
 
 
 def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast:
