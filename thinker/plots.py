@@ -41,7 +41,8 @@ def plot_curves(metrics: list[dict[str, Any]], summary: dict[str, Any], path: Pa
         held_out.plot(*zip(*points, strict=True), marker=marker, label=name.upper())
     title = f"{summary['num_eval']} held-out videos"
     held_out.set(title=title, xlabel="step", ylim=(min(0, held_out.get_ylim()[0]), 1))
-    held_out.legend()
+    if held_out.lines:  # none where no figure is defined, as in the smoke run
+        held_out.legend()
     for axis in (rewards, answers, held_out):
         axis.grid(alpha=0.3)
     figure.tight_layout()

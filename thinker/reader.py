@@ -96,9 +96,7 @@ def _sample(
     )
 
 
-def resize_frame(
-    picture_HWC: np.ndarray, size: tuple[int, int], resampler: str = "torch"
-) -> np.ndarray:
+def resize_frame(picture_HWC: np.ndarray, size: tuple[int, int], resampler: str) -> np.ndarray:
     """uint8 (3, H, W) of `size`, by a bicubic filter that widens its support when shrinking
     (antialias): torch's or PIL's, see `ClipSpec.resampler`."""
     height, width = size
