@@ -5,8 +5,8 @@ Three measurements, after an equality gate (same frames, same scores):
   The reference's style: one video after the other, decord with one thread, frames one by one, PIL
   resize to a square, then the batch goes through the model. Ours: `read_ahead` and `score_stream`.
 - `modes`: level against reason (64 new tokens) on the same clips in memory.
-- `memory`: growth of peak resident memory against the number of videos, and for one file of an
-  hour (90,000 frames).
+- `memory`: growth of peak resident memory against the number of videos, of 1080p reads in one
+  process, and for one file of an hour (90,000 frames).
 Rounds of the two sides alternate; a ratio is taken in each round. CPU seconds (all processes) stand
 beside wall seconds: other work on the machine touches them least.
 """
@@ -137,9 +137,12 @@ def gate(scorer: QualityScorer, paths: list[Path]) -> dict[str, float]:
     return {"mean_abs_frame_difference": worst_frame, "score_difference": worst_score}
 
 
-def measure_memory(scorer: QualityScorer, folder: Path, counts: list[int]) -> dict[str, int]:
+def measure_memory(
+    scorer: QualityScorer, folder: Path, hd: Path, counts: list[int]
+) -> dict[str, int]:
     """Growth of peak resident memory in bytes, while so many small videos are scored (decoded by
-    others) and while one of an hour is (decoded here)."""
+    others), while a 1080p file is read again and again here, as a decoding process does, and while
+    one of an hour is scored (decoded here)."""
     source = write_small_video(folder / "small.mp4", 24)
     hour = write_small_video(folder / "hour.mp4", 3600 * FPS)
     our_loop(scorer, [source] * counts[0], num_workers=2)  # warm: buffers, imports
@@ -148,6 +151,8 @@ def measure_memory(scorer: QualityScorer, folder: Path, counts: list[int]) -> di
         str(count): peak_growth(partial(our_loop, scorer, [source] * count, num_workers=2))
         for count in counts
     }
+    for count in (4, 16, 64):
+        growth[f"1080p_reads_{count}"] = peak_growth(partial(read_often, hd, scorer, count))
     growth["one_hour_file"] = peak_growth(partial(our_loop, scorer, [hour], num_workers=0))
     return growth
 
@@ -161,6 +166,11 @@ def write_small_video(path: Path, num_frames: int) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
     return path
+
+
+def read_often(path: Path, scorer: QualityScorer, count: int) -> None:
+    for _ in range(count):
+        read_clip(path, scorer.clip_spec)
 
 
 def peak_growth(function: Callable[[], object]) -> int:
@@ -206,7 +216,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, object]:
             },
             args.rounds,
         ),
-        "memory_growth_bytes": measure_memory(fast, folder, [16, 64, 256]),
+        "memory_growth_bytes": measure_memory(fast, folder, files[0], [16, 64, 256]),
     }
 
 

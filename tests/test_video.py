@@ -3,11 +3,13 @@ passes."""
 
 import ast
 import dataclasses
+import gc
 import importlib.util
 import itertools
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +31,7 @@ from video_factory import (
 
 from thinker import decode, frame_cache, video_file
 from thinker.clip import RESAMPLERS
+from thinker.decode import VideoFile
 from thinker.video import (
     REASONS,
     Clip,
@@ -294,6 +297,73 @@ def test_every_single_frame_is_reachable(tmp_path, codec):
             path, one, start=number / 10 - 0.04 if number else 0, end=number / 10 + 0.04
         )
         assert frame_ids(clip.keyframes_KCHW) == [number]
+
+
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "is_header_enough"),
+    [
+        ("v.mp4", {}, True),
+        ("v.mov", {"options": OPEN_GOP}, True),
+        ("v-vfr.mp4", {"times_ms": [40 * i + 300 * (i > 20) for i in range(48)]}, True),
+        ("v-turned.mp4", {"rotation": 90}, True),
+        ("v-fragments.mp4", {"container_options": FRAGMENTED}, False),
+        ("v-hevc.mp4", {"codec": "hevc"}, False),
+        ("v.mkv", {}, False),
+        ("v.ts", {}, False),
+    ],
+)
+def test_opening_decodes_nothing_where_the_header_says_all(
+    tmp_path, name, settings, is_header_enough
+):
+    """What is known of a file does not depend on how it was opened; the pixel format is known only
+    once a frame was decoded."""
+    path = write_video(tmp_path / name, num_frames=48, **settings)
+    thorough, stream = decode._open(path)
+    with VideoFile(path) as video, thorough:
+        assert (video._stream.codec_context.pix_fmt is None) == is_header_enough
+        assert video.index == decode._index(path, thorough, stream)
+        assert [read_frame_id(picture) for _, picture in video.frames([3, 22, 47])] == [3, 22, 47]
+
+
+def test_h264_that_does_not_say_how_many_frames_it_holds_back(tmp_path):
+    path = write_video(tmp_path / "v.mp4", num_frames=60, options=OPEN_GOP)
+    path.write_bytes(without_reordering_figures(path.read_bytes()))
+    with VideoFile(path) as video:
+        wanted = [3, 4, 5, 6, 22, 37, 38, 59]
+        assert [read_frame_id(picture) for _, picture in video.frames(wanted)] == wanted
+
+
+def without_reordering_figures(content: bytes) -> bytes:
+    """An MP4 of x264 whose SPS ends before `bitstream_restriction_flag` (H.264, E.1.1): that flag
+    is 0 and the figures behind it are gone; the bits up to the end of the SPS are padding."""
+    place = content.index(b"avcC") + 4 + 6  # behind the counts of the record: the length of the SPS
+    size = int.from_bytes(content[place : place + 2], "big")
+    sps = content[place + 2 : place + 2 + size]
+    bits = "".join(f"{byte:08b}" for byte in sps)
+    code = "(?:1|01.|001..|0001...)"  # ue(v)
+    # The flag, motion vectors may leave the picture, two limits not given, lengths of vectors,
+    # frames held back (2 of a pyramid), size of the buffer, stop bit.
+    tail = re.search(f"1111{code}{code}011{code}10*$", bits)
+    assert tail, bits
+    kept = bits[: tail.start()] + "01"
+    new = int(kept.ljust(len(bits), "0"), 2).to_bytes(size, "big")
+    return content[: place + 2] + new + content[place + 2 + size :]
+
+
+def test_no_picture_outlives_its_use(tmp_path):
+    """Without Python's collector of cycles: the pictures of a 4K clip are gigabytes."""
+    path = write_video(tmp_path / "v.mp4", rotation=90)
+    gc.collect()
+    gc.disable()
+    try:
+        read_clip(path, SPEC)
+        left = [held for held in gc.get_objects() if type(held) is av.VideoFrame]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def test_variable_frame_rate(tmp_path):
@@ -637,8 +707,8 @@ def test_late_seek_is_repaired_from_the_start(tmp_path, monkeypatch):
             seeks.append(pts)
             self.container.seek(10**6, stream=stream)
 
-    def open_late(path):
-        container, stream = open_video(path)
+    def open_late(path, *probing):
+        container, stream = open_video(path, *probing)
         return LateSeek(container), stream
 
     monkeypatch.setattr(decode, "_open", open_late)

@@ -126,6 +126,7 @@ def write_video(
     rotation: int = 0,
     mirrored: bool = False,
     options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
 ) -> Path:
     """Writes `num_frames` numbered frames and returns the path; the container follows from the
     suffix.
@@ -136,7 +137,7 @@ def write_video(
     turn them by so many degrees *clockwise* (and then mirror them left to right, if `mirrored`);
     mp4 and mov only. `width`, `height` and the pattern are those of the video as displayed, so a
     right reader returns upright frames. H.264 and HEVC have B frames, HEVC also open GOPs;
-    `options` go to the encoder.
+    `options` go to the encoder, `container_options` to what writes the file.
     Example: `write_video(tmp_path / "a.mp4", codec="hevc", num_frames=30, fps=25)`.
     """
     path = Path(path)
@@ -144,7 +145,7 @@ def write_video(
     rate = Fraction(fps).limit_denominator(1001)
     time_base = Fraction(1, 1000) if times_ms is not None else 1 / rate
     times = list(times_ms) if times_ms is not None else list(range(num_frames))
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options) as container:
         stream = container.add_stream(encoder, rate=rate, options={**defaults, **(options or {})})
         swap = rotation in (90, 270)
         stream.width, stream.height = (height, width) if swap else (width, height)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # network.
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,yuv4mpegpipe,gif"
 
+_FULL_HEADERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})  # one demuxer's name
+
 # Decoders that heed the setting with the very packet they get, and tell a missing reference: AV1's
 # works on several packets at once; HEVC's fills a missing reference in silently, so a reference
 # that damage makes look like none would go unnoticed (found by fuzzing).
@@ -51,8 +53,32 @@ class FrameIndex:
     fps: float
 
 
-def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """Container and video stream; one thread, and damage raises instead of being concealed."""
+Opened = tuple["av.container.InputContainer", "av.VideoStream"]
+
+
+def _open_by_header(path: Path) -> Opened:
+    """As `_open`, without decoding anything where the header says all.
+
+    FFmpeg decodes the first frames of a file to learn what its header leaves open. The tables of an
+    MP4 leave nothing open for H.264: they hold size and rate, and the order of presentation says
+    how many frames the decoder has to hold back (FFmpeg's demuxer reads it off them).
+    """
+    container, stream = _open(path, {"skip_frame": "all"})
+    if (
+        container.format.name in _FULL_HEADERS
+        and stream.codec_context.name == "h264"
+        and stream.frames  # 0: a fragmented file, whose tables are spread over it
+    ):
+        return container, stream
+    container.close()
+    return _open(path)
+
+
+def _open(path: Path, probing: dict[str, str] | None = None) -> Opened:
+    """Container and video stream; one thread, and damage raises instead of being concealed.
+
+    probing: settings of the decoders that look into the first frames.
+    """
     import av
 
     options = {
@@ -61,6 +87,7 @@ def _open(path: Path) -> tuple[av.container.InputContainer, av.VideoStream]:
         "enable_drefs": "0",  # tracks of an mp4 that lie in other files; off by default, too
         "max_streams": str(MAX_STREAMS),
         "max_pixels": str(MAX_FRAME_PIXELS),  # of the decoders that look into the first frames
+        **(probing or {}),
     }
     try:
         # "file:" so that a name with a colon is no protocol.
@@ -103,13 +130,13 @@ def _failed(path: Path, reason: str, error: Exception, what: str = "") -> VideoE
 class VideoFile:
     """A video file, opened once: the index of its frames, then the frames asked for.
 
-    A context manager. Opening costs as much as decoding several frames (FFmpeg looks into the first
-    ones), so what read the index goes on to decode. Raises `VideoError`.
+    A context manager. Opening may cost as much as decoding several frames (`_open_by_header`), so
+    what read the index goes on to decode. Raises `VideoError`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._container, self._stream = _open(path)
+        self._container, self._stream = _open_by_header(path)
         try:
             self.index = _index(path, self._container, self._stream)
         except BaseException:
@@ -133,6 +160,7 @@ class VideoFile:
             for number, picture in self._seek_and_decode(pts[0], missing):
                 del missing[pts[number]]
                 yield number, picture
+                del picture  # or two full-size ones would be in memory at the next
         except VideoError:
             # A seek can look like damage: references from before an H.264 open GOP, intra refresh,
             # coarse indices. From the start of the file only damage fails, and raises.
@@ -285,12 +313,15 @@ def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
 
     Unlabelled colours are read as BT.601, like FFmpeg does at any size. Pixels are taken as square.
     """
-    from av.sidedata.sidedata import Type
+    from av.sidedata.sidedata import SideDataContainer, Type
 
     if frame.width * frame.height > MAX_FRAME_PIXELS:  # the size may change within a stream
         raise VideoError(path, "too_large", f"{frame.width} x {frame.height}")
     picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
-    side_data: Any = frame.side_data.get(Type.DISPLAYMATRIX)  # type: ignore[call-overload]
+    # `frame.side_data` would refer to the frame that holds it: a cycle, so every picture would stay
+    # in memory until Python's collector happens to run.
+    all_side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
+    side_data = all_side_data.get(Type.DISPLAYMATRIX)
     if side_data is None:
         return picture
     # x' = a·x + c·y, y' = b·x + d·y (libavutil/display.h), 32-bit fixed point

@@ -64,7 +64,7 @@ def _sample(
     keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
 
-    # The full-size picture lives for one turn of this loop only: 40 frames of 4K would be 1 GB.
+    # One full-size picture is in memory at a time: 40 frames of 4K would be 1 GB.
     motion_size = (spec.motion_px, spec.motion_px)
     small_keyframes: dict[int, np.ndarray] = {}
     small_motion: dict[int, np.ndarray] = {}
@@ -77,6 +77,7 @@ def _sample(
             small_keyframes[number] = resize_frame(picture_HWC, size, spec.resampler)
         if number in motion:
             small_motion[number] = resize_frame(picture_HWC, motion_size, spec.resampler)
+        del picture_HWC
 
     no_motion = np.empty((0, 3, spec.motion_px, spec.motion_px), dtype=np.uint8)
     return Clip(
