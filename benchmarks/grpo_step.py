@@ -272,23 +272,17 @@ def gate(contenders: list[Contender], batch: Batch) -> dict[str, float]:
 
 
 def kept_bytes(contender: Contender, batch: Batch) -> int:
-    """Bytes of distinct storages that autograd keeps for the backward pass, parameters left
-    out."""
-    own = {p.untyped_storage().data_ptr() for p in contender.core.parameters()}
-    kept: dict[int, int] = {}
-    alive = []
-
-    def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-            alive.append(storage)  # so that no address is used twice
-        return tensor
-
+    """Bytes allocated by the scoring forward and not freed at its end: what autograd keeps for the
+    backward pass, and the small outputs."""
+    clips = contender.clips(batch, decode=False)
     contender.videos.begin()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        contender.score(contender.core, batch, contender.clips(batch, decode=False))
-    return sum(kept.values())
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        logps = contender.score(contender.core, batch, clips)
+    kept = sum(event.self_cpu_memory_usage for event in profile.key_averages())
+    del logps  # freed after the count
+    return kept
 
 
 def flops(contender: Contender, batch: Batch) -> int:

@@ -1,12 +1,19 @@
 """Shared-prompt scoring equals the plain form, one row a completion: logps and every gradient."""
 
+from functools import partial
+
 import pytest
 import torch
 from exact_precision import use_exact_precision
 from policy_factory import BACKBONES, random_clip, small_policy
 
 from thinker.rollout.base import left_pad
-from thinker.shared_prompt import SharedPromptMask, enable_shared_prompt, pack_groups
+from thinker.shared_prompt import (
+    SharedPromptMask,
+    enable_shared_prompt,
+    pack_groups,
+    shared_prompt_attention,
+)
 
 GROUP, LENGTH = 3, 5
 
@@ -214,3 +221,48 @@ def test_pack_groups_worked_example():
     assert packed.labels.tolist() == [[1, 2, -100, 3, 4, 5]]
     assert isinstance(packed.mask, SharedPromptMask)
     assert packed.num_prompt == 2
+
+
+def attend(num_prompt, group, through=None):
+    """Output of the attention function for one group of `group` completions of 8 tokens, and the
+    bytes that stay allocated when it is done."""
+    length, heads, width = 8, 4, 16
+    draw = torch.Generator().manual_seed(0)
+    shape = (1, heads, num_prompt + group * length, width)
+    inputs = [torch.randn(shape, generator=draw).requires_grad_() for _ in range(3)]
+    mask = SharedPromptMask(
+        prompt_BP=torch.ones(1, num_prompt, dtype=torch.bool),
+        num_completions=group,
+        completion_length=length,
+    )
+    _ = mask.of_prompt, mask.of_completions  # one for all layers, so not counted here
+    layer = torch.nn.Module()
+
+    def call(*inputs):
+        return shared_prompt_attention(layer, *inputs, mask)[0]
+
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        output = through(call, *inputs) if through else call(*inputs)
+    kept = sum(event.self_cpu_memory_usage for event in profile.key_averages())
+    return output, kept
+
+
+def test_a_completion_keeps_no_copy_of_the_prompt():
+    """Memory for the backward pass grows in G by the completions' share only."""
+
+    def bytes_of_two_completions(num_prompt):
+        return attend(num_prompt, 4)[1] - attend(num_prompt, 2)[1]
+
+    assert bytes_of_two_completions(64) == bytes_of_two_completions(16) > 0
+
+
+def test_checkpointing_keeps_nothing_of_the_attention():
+    """The hooks that spare the prompt's copies do not come between."""
+    through = partial(
+        torch.utils.checkpoint.checkpoint, use_reentrant=False, preserve_rng_state=False
+    )
+    output, kept = attend(16, 4, through)
+    assert kept == output.nbytes
+    assert attend(16, 4)[1] > 2 * kept

@@ -19,7 +19,10 @@ Shapes: B groups, G completions a group, P prompt length without its last token 
 completion length (right-padded), Q heads, K key/value heads, d head width, D model width.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -32,11 +35,45 @@ ATTENTION = "thinker_shared_prompt"
 
 @dataclass(frozen=True, kw_only=True)
 class SharedPromptMask:
-    """Which tokens of a packed row see which. prompt_BP: bool, True for real prompt tokens."""
+    """Which tokens of a packed row see which; one object serves all layers.
+
+    prompt_BP: bool, True for real prompt tokens.
+    """
 
     prompt_BP: torch.Tensor
     num_completions: int
     completion_length: int
+
+    @cached_property
+    def is_padded(self) -> bool:
+        return not bool(self.prompt_BP.all())
+
+    @cached_property
+    def of_prompt(self) -> torch.Tensor | None:
+        """Keys that a prompt query may see, (B, 1, P, P), None where it is those before it; a
+        padding query sees itself, lest softmax be NaN."""
+        if not self.is_padded:
+            return None
+        length, device = self.prompt_BP.shape[1], self.prompt_BP.device
+        eye = torch.eye(length, dtype=torch.bool, device=device)
+        return _causal(length, device) & (self.prompt_BP[:, None, None, :] | eye)
+
+    @cached_property
+    def of_completions(self) -> torch.Tensor:
+        """Keys that a completion's query may see, the prompt's and its own up to itself: (C, P + C)
+        or, where prompts are padded, (B·G, 1, C, P + C)."""
+        length, device = self.completion_length, self.prompt_BP.device
+        causal = _causal(length, device)
+        if not self.is_padded:
+            prompt = causal.new_ones(length, self.prompt_BP.shape[1])
+            return torch.cat([prompt, causal], dim=-1)
+        visible = self.prompt_BP[:, None, None, :].expand(-1, self.num_completions, length, -1)
+        causal = causal.expand(*visible.shape[:2], -1, -1)
+        return torch.cat([visible, causal], dim=-1).flatten(0, 1).unsqueeze(1)
+
+
+def _causal(length: int, device: torch.device) -> torch.Tensor:
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,54 +159,77 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
     scale = kwargs.get("scaling")
     repeats = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
-    prompt_BP = attention_mask.prompt_BP
-    num_prompt = prompt_BP.shape[1]
-    outputs = []
+    num_prompt = attention_mask.prompt_BP.shape[1]
+    sizes = [num_prompt, query.shape[2] - num_prompt]
+    # Not by slices: the gradient of each is a row of zeros with a part filled in.
+    parts = (x.split(sizes, dim=2) for x in (query, key, value))
+    (prompt_q, own_q), (prompt_k, own_k), (prompt_v, own_v) = parts
+    outputs = [_attend_completions(own_q, own_k, own_v, prompt_k, prompt_v, attention_mask, scale)]
     if num_prompt:
-        q, k, v = (x[:, :, :num_prompt] for x in (query, key, value))
-        mask = _causal(num_prompt, prompt_BP.device) & _open_rows(prompt_BP)
-        outputs.append(_attend(q, k, v, mask, scale))
-    outputs.append(_attend_completions(query, key, value, attention_mask, scale))
+        outputs.insert(0, _attend(prompt_q, prompt_k, prompt_v, attention_mask.of_prompt, scale))
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
 
 
 def _attend(query, key, value, mask, scale):
+    """mask: bool, or None for plain causal attention, which the fastest kernels take."""
     return torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scale
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale
     )
 
 
-def _causal(length: int, device) -> torch.Tensor:
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
-
-
-def _open_rows(prompt_BP: torch.Tensor) -> torch.Tensor:
-    """Keys a prompt query may see, (B, 1, P, P); a padding query sees itself, lest softmax be
-    NaN."""
-    eye = torch.eye(prompt_BP.shape[1], dtype=torch.bool, device=prompt_BP.device)
-    return prompt_BP[:, None, None, :] | eye
-
-
-def _attend_completions(query, key, value, mask: SharedPromptMask, scale):
+def _attend_completions(query, key, value, prompt_key, prompt_value, mask, scale):
     """Completion queries over the prompt's keys and their own completion's."""
     batch, heads, _, width = query.shape
-    num_prompt = mask.prompt_BP.shape[1]
     group, length = mask.num_completions, mask.completion_length
 
     def own(x):  # (B, Q, G·C, d) → (B·G, Q, C, d)
-        x = x[:, :, num_prompt:].reshape(batch, heads, group, length, width)
+        x = x.reshape(batch, heads, group, length, width)
         return x.transpose(1, 2).reshape(batch * group, heads, length, width)
 
-    def with_prompt(x):  # own keys after the prompt's, which every completion of the group reads
-        prompt = x[:, None, :, :num_prompt].expand(-1, group, -1, -1, -1)
-        return torch.cat([prompt.reshape(batch * group, heads, num_prompt, width), own(x)], dim=2)
+    def behind_prompt(prompt, x):  # → (B·G, Q, P + C, d): a copy of the prompt for each completion
+        prompt = prompt[:, None].expand(-1, group, -1, -1, -1).flatten(0, 1)
+        return torch.cat([prompt, own(x)], dim=2)
 
-    visible = mask.prompt_BP[:, None, None, :].expand(-1, group, length, -1)
-    causal = _causal(length, query.device).expand(batch, group, -1, -1)
-    allowed = torch.cat([visible, causal], dim=-1).flatten(0, 1).unsqueeze(1)
-    output = _attend(own(query), with_prompt(key), with_prompt(value), allowed, scale)
+    keys, values = behind_prompt(prompt_key, key), behind_prompt(prompt_value, value)
+    again: list[tuple[torch.Tensor, Callable[[], torch.Tensor]]] = [
+        (keys, partial(behind_prompt, prompt_key.detach(), key.detach())),
+        (values, partial(behind_prompt, prompt_value.detach(), value.detach())),
+    ]
+    with _kept_as_recipe(again):
+        output = _attend(own(query), keys, values, mask.of_completions, scale)
     output = output.view(batch, group, heads, length, width).transpose(1, 2)
     return output.reshape(batch, heads, group * length, width)
+
+
+@contextmanager
+def _kept_as_recipe(made: list[tuple[torch.Tensor, Callable[[], torch.Tensor]]]) -> Iterator[None]:
+    """Within, autograd keeps how to make these tensors instead of the tensors, which would hold the
+    prompt G times in every layer; the backward pass makes them again.
+
+    Where somebody else decides what is kept (gradient checkpointing, offloading), it is left to
+    them: only the innermost hooks are asked.
+    """
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        yield
+        return
+
+    def pack(kept: torch.Tensor) -> Any:
+        for tensor, make in made:
+            if _is_same(kept, tensor):
+                return make
+        return kept
+
+    def unpack(kept: Any) -> torch.Tensor:
+        return kept if isinstance(kept, torch.Tensor) else kept()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield
+    made.clear()  # autograd keeps `pack`, too
+
+
+def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Same memory in the same layout: not some other view of it."""
+    return (a.data_ptr(), a.shape, a.stride()) == (b.data_ptr(), b.shape, b.stride())
 
 
 def enable_shared_prompt(model) -> None:
