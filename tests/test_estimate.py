@@ -133,9 +133,10 @@ def test_memory():
     layer = 64 * ((d + d) + 2 * (d + kv) + (d + d) + 3 * (d + mlp))
     projectors = counts["vision_projector"] + counts["motion_projector"]
     assert lora_parameters(model, LoraSettings()) == 24 * layer + projectors
-    # 24 layers of both, 896 and 1024 wide, and 8 · 896 + 3 · 4864 values while one is recomputed
+    # 24 layers of both, 896 and 1024 wide, and 8 · 896 + 3 · 4864 values while one is recomputed,
+    # with keys and values of 8 rows
     tokens, rows = video_tokens(model), video_tokens(model).prompt + 8 * 400
-    language = 2 * rows * (24 * d + 8 * d + 3 * mlp)
+    language = 2 * rows * (24 * d + 8 * d + 3 * mlp) + 2 * 2 * 8 * (tokens.prompt + 400) * d
     assert lora["cache or activations"] == language
     assert full["cache or activations"] == language + 2 * 6 * 1024 * 24 * 1024
     assert tokens.patches == 1024

@@ -233,11 +233,14 @@ def lora_parameters(model, settings: LoraSettings) -> int:
 def activation_bytes(model, size: StepSize, *, train_vision: bool) -> int:
     """Of the training forward with gradient checkpointing, bfloat16: a hidden state a layer and
     token of the language model and of the vision tower where that is trained, and what one layer of
-    the language model holds while it is recomputed."""
+    the language model holds while it is recomputed: its products, and keys and values with the
+    prompt's once for each completion."""
     text = model.config.get_text_config()
-    tokens = video_tokens(model).prompt + size.num_generations * size.completion_tokens
+    prompt, group = video_tokens(model).prompt, size.num_generations
+    tokens = prompt + group * size.completion_tokens
     one_layer = 8 * text.hidden_size + 3 * text.intermediate_size
     kept = tokens * (text.num_hidden_layers * text.hidden_size + one_layer)
+    kept += 2 * group * (prompt + size.completion_tokens) * text.hidden_size
     if train_vision:
         video, vision = video_tokens(model), model.config.vision_config
         depth = getattr(vision, "num_hidden_layers", None) or vision.depth

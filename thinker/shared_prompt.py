@@ -166,8 +166,9 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
     (prompt_q, own_q), (prompt_k, own_k), (prompt_v, own_v) = parts
     outputs = [_attend_completions(own_q, own_k, own_v, prompt_k, prompt_v, attention_mask, scale)]
     if num_prompt:
-        outputs.insert(0, _attend(prompt_q, prompt_k, prompt_v, attention_mask.of_prompt, scale))
-    return torch.cat(outputs, dim=2).transpose(1, 2).contiguous(), None
+        prompt = _attend(prompt_q, prompt_k, prompt_v, attention_mask.of_prompt, scale)
+        outputs.insert(0, prompt.transpose(1, 2))
+    return torch.cat(outputs, dim=1), None
 
 
 def _attend(query, key, value, mask, scale):
@@ -178,17 +179,15 @@ def _attend(query, key, value, mask, scale):
 
 
 def _attend_completions(query, key, value, prompt_key, prompt_value, mask, scale):
-    """Completion queries over the prompt's keys and their own completion's."""
-    batch, heads, _, width = query.shape
-    group, length = mask.num_completions, mask.completion_length
+    """Completion queries over the prompt's keys and their own completion's: (B, G·C, Q, d)."""
+    group_and_length = (mask.num_completions, mask.completion_length)
 
-    def own(x):  # (B, Q, G·C, d) → (B·G, Q, C, d)
-        x = x.reshape(batch, heads, group, length, width)
-        return x.transpose(1, 2).reshape(batch * group, heads, length, width)
+    def own(x):  # (B, Q, G·C, d) → (B, G, Q, C, d), a view
+        return x.unflatten(2, group_and_length).transpose(1, 2)
 
     def behind_prompt(prompt, x):  # → (B·G, Q, P + C, d): a copy of the prompt for each completion
-        prompt = prompt[:, None].expand(-1, group, -1, -1, -1).flatten(0, 1)
-        return torch.cat([prompt, own(x)], dim=2)
+        prompt = prompt.unsqueeze(1).expand(-1, mask.num_completions, -1, -1, -1)
+        return torch.cat([prompt, own(x)], dim=3).flatten(0, 1)
 
     keys, values = behind_prompt(prompt_key, key), behind_prompt(prompt_value, value)
     again: list[tuple[torch.Tensor, Callable[[], torch.Tensor]]] = [
@@ -196,9 +195,8 @@ def _attend_completions(query, key, value, prompt_key, prompt_value, mask, scale
         (values, partial(behind_prompt, prompt_value.detach(), value.detach())),
     ]
     with _kept_as_recipe(again):
-        output = _attend(own(query), keys, values, mask.of_completions, scale)
-    output = output.view(batch, group, heads, length, width).transpose(1, 2)
-    return output.reshape(batch, heads, group * length, width)
+        output = _attend(own(query).flatten(0, 1), keys, values, mask.of_completions, scale)
+    return output.transpose(1, 2).unflatten(0, (len(query), -1)).flatten(1, 2)
 
 
 @contextmanager
