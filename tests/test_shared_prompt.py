@@ -249,13 +249,26 @@ def attend(num_prompt, group, through=None):
     return output, kept
 
 
-def test_a_completion_keeps_no_copy_of_the_prompt():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_completion_keeps_no_copy_of_the_prompt(mixed):
     """Memory for the backward pass grows in G by the completions' share only."""
 
     def bytes_of_two_completions(num_prompt):
         return attend(num_prompt, 4)[1] - attend(num_prompt, 2)[1]
 
-    assert bytes_of_two_completions(64) == bytes_of_two_completions(16) > 0
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        assert bytes_of_two_completions(64) == bytes_of_two_completions(16) > 0
+
+
+def test_mixed_precision_is_that_of_plain_attention():
+    """One completion is a row of its own; the same products of the same bfloat16 numbers."""
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = attend(16, 1)
+        draw = torch.Generator().manual_seed(0)
+        q, k, v = (torch.randn(1, 4, 24, 16, generator=draw) for _ in range(3))
+        plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert output.dtype == plain.dtype == torch.bfloat16
+    torch.testing.assert_close(output.transpose(1, 2), plain, rtol=0, atol=2**-7)
 
 
 def test_checkpointing_keeps_nothing_of_the_attention():

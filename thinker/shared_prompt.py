@@ -157,6 +157,7 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
             "would share its noise, and differ from rows that do not"
         )
     scale = kwargs.get("scaling")
+    query, key, value = (_cast(x) for x in (query, key, value))
     repeats = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, repeats), repeat_kv(value, repeats)
     num_prompt = attention_mask.prompt_BP.shape[1]
@@ -169,6 +170,15 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
         prompt = _attend(prompt_q, prompt_k, prompt_v, attention_mask.of_prompt, scale)
         outputs.insert(0, prompt.transpose(1, 2))
     return torch.cat(outputs, dim=1), None
+
+
+def _cast(x: torch.Tensor) -> torch.Tensor:
+    """As autocast does for scaled dot-product attention, but before a prompt's keys are copied
+    (rotary positions leave them in float32): of the copies it would keep cast ones."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(device))
 
 
 def _attend(query, key, value, mask, scale):
