@@ -707,8 +707,8 @@ def test_late_seek_is_repaired_from_the_start(tmp_path, monkeypatch):
             seeks.append(pts)
             self.container.seek(10**6, stream=stream)
 
-    def open_late(path, *probing):
-        container, stream = open_video(path, *probing)
+    def open_late(path, **probing):
+        container, stream = open_video(path, **probing)
         return LateSeek(container), stream
 
     monkeypatch.setattr(decode, "_open", open_late)

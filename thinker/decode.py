@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # network.
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,yuv4mpegpipe,gif"
 
-_FULL_HEADERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2"})  # one demuxer's name
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's one name for them
 
 # Decoders that heed the setting with the very packet they get, and tell a missing reference: AV1's
 # works on several packets at once; HEVC's fills a missing reference in silently, so a reference
@@ -63,9 +63,9 @@ def _open_by_header(path: Path) -> Opened:
     MP4 leave nothing open for H.264: they hold size and rate, and the order of presentation says
     how many frames the decoder has to hold back (FFmpeg's demuxer reads it off them).
     """
-    container, stream = _open(path, {"skip_frame": "all"})
+    container, stream = _open(path, skip_frame="all")
     if (
-        container.format.name in _FULL_HEADERS
+        container.format.name == _MP4
         and stream.codec_context.name == "h264"
         and stream.frames  # 0: a fragmented file, whose tables are spread over it
     ):
@@ -74,7 +74,7 @@ def _open_by_header(path: Path) -> Opened:
     return _open(path)
 
 
-def _open(path: Path, probing: dict[str, str] | None = None) -> Opened:
+def _open(path: Path, **probing: str) -> Opened:
     """Container and video stream; one thread, and damage raises instead of being concealed.
 
     probing: settings of the decoders that look into the first frames.
@@ -87,7 +87,7 @@ def _open(path: Path, probing: dict[str, str] | None = None) -> Opened:
         "enable_drefs": "0",  # tracks of an mp4 that lie in other files; off by default, too
         "max_streams": str(MAX_STREAMS),
         "max_pixels": str(MAX_FRAME_PIXELS),  # of the decoders that look into the first frames
-        **(probing or {}),
+        **probing,
     }
     try:
         # "file:" so that a name with a colon is no protocol.

@@ -165,11 +165,11 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
     # Not by slices: the gradient of each is a row of zeros with a part filled in.
     parts = (x.split(sizes, dim=2) for x in (query, key, value))
     (prompt_q, own_q), (prompt_k, own_k), (prompt_v, own_v) = parts
-    outputs = [_attend_completions(own_q, own_k, own_v, prompt_k, prompt_v, attention_mask, scale)]
-    if num_prompt:
-        prompt = _attend(prompt_q, prompt_k, prompt_v, attention_mask.of_prompt, scale)
-        outputs.insert(0, prompt.transpose(1, 2))
-    return torch.cat(outputs, dim=1), None
+    own = _attend_completions(own_q, own_k, own_v, prompt_k, prompt_v, attention_mask, scale)
+    if not num_prompt:
+        return own, None
+    prompt = _attend(prompt_q, prompt_k, prompt_v, attention_mask.of_prompt, scale)
+    return torch.cat([prompt.transpose(1, 2), own], dim=1), None
 
 
 def _cast(x: torch.Tensor) -> torch.Tensor:
