@@ -4,8 +4,8 @@ python batch_infer.py --model DIR --meta FILE… --video-root DIR… --output-di
 import argparse
 import sys
 
-from thinker.cli import run_command
-from thinker.cli_scoring import eval_parser
+from thinker.cli.main import run_command
+from thinker.cli.scoring import eval_parser
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from thinker.cli import run_command
-from thinker.cli_scoring import score_parser
+from thinker.cli.main import run_command
+from thinker.cli.scoring import score_parser
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

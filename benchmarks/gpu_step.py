@@ -6,8 +6,8 @@
 Language models in the shapes of InternVL3-8B and Qwen2.5-VL-7B, random bfloat16 weights, text in
 the place of video tokens, gradient checkpointing on both sides. A row holds the milliseconds
 (median), the peak memory, the largest difference of log-probabilities from plain scoring (one row a
-completion), and how far the time is above the floor: the FLOPs of `thinker.estimate` at the rate
-that a large matrix product reaches on the same device. A side that does not fit is recorded as
+completion), and how far the time is above the floor: the FLOPs of `thinker.policies.cost` at the
+rate that a large matrix product reaches on the same device. A side that does not fit is recorded as
 such. Made for ten minutes on one GPU of 80 GB or more; on a CPU it only shows that it runs.
 """
 
@@ -25,11 +25,11 @@ from typing import Any
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from thinker.counters import ScoredTokens
-from thinker.estimate import language_flops, meta_policy
 from thinker.policies import BACKBONES, backbone_name
-from thinker.shared_prompt import enable_shared_prompt, pack_groups
-from thinker.tiny import tiny_policy
+from thinker.policies.cost import language_flops, meta_policy
+from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
+from thinker.policies.tiny import tiny_policy
+from thinker.train.counters import ScoredTokens
 
 MODELS = ("InternVL3-8B", "Qwen2.5-VL-7B")
 TINY = "tiny-"  # before the name of a backbone: the demo's size

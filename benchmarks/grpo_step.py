@@ -37,18 +37,18 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from trl.trainer.utils import add_fused_lm_head
 
-from thinker.clip_reader import ClipReader
-from thinker.config import RolloutSettings
-from thinker.encoding import EncodedVideos
-from thinker.plain_scoring import VideoRows
+from thinker.config.run import RolloutSettings
+from thinker.data.demo.generate import encode
+from thinker.data.rows import ClipReader
 from thinker.policies import Policy
+from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
+from thinker.policies.tiny import TinySize, tiny_policy
 from thinker.rollout.base import Rollout, Sampling, encode_prompts
-from thinker.rollout.colocate import ColocatedEngine
 from thinker.rollout.hf import HfRollout
-from thinker.rollout.vllm import VllmRollout
-from thinker.shared_prompt import enable_shared_prompt, pack_groups
-from thinker.synthetic import encode
-from thinker.tiny import TinySize, tiny_policy
+from thinker.rollout.vllm.colocate import ColocatedEngine
+from thinker.rollout.vllm.rollout import VllmRollout
+from thinker.train.grpo.features import EncodedVideos
+from thinker.train.grpo.plain_logprobs import VideoRows
 from thinker.video import Clip, FrameCache, read_clip
 
 BETA = 0.04

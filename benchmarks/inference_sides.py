@@ -29,11 +29,11 @@ import torch
 from decord import VideoReader
 from PIL import Image
 
-from thinker.fingerprint import versions
-from thinker.read_ahead import read_ahead
-from thinker.scorer import QualityScorer
-from thinker.tiny import TinySize, tiny_policy
+from thinker.eval.fingerprint import versions
+from thinker.policies.tiny import TinySize, tiny_policy
+from thinker.score.scorer import QualityScorer
 from thinker.video import Clip, VideoError, keyframe_indices, read_clip
+from thinker.video.read_ahead import read_ahead
 
 NUM_KEYFRAMES = 6
 SECONDS, FPS, GOP = 10, 25, 250  # x264's default distance of key frames

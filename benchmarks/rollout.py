@@ -21,14 +21,14 @@ from pathlib import Path
 
 import torch
 
-from thinker.config import RolloutSettings
+from thinker.config.run import RolloutSettings
 from thinker.policies import Policy
+from thinker.policies.tiny import TinySize, tiny_policy
 from thinker.rollout.base import EncodedPrompt, Rollout, Sampling
-from thinker.rollout.colocate import ColocatedEngine
-from thinker.rollout.engine import check_installed
 from thinker.rollout.hf import HfRollout
-from thinker.rollout.vllm import VllmRollout
-from thinker.tiny import TinySize, tiny_policy
+from thinker.rollout.vllm.colocate import ColocatedEngine
+from thinker.rollout.vllm.engine import check_installed
+from thinker.rollout.vllm.rollout import VllmRollout
 
 SIZES = {
     "tiny": TinySize(),

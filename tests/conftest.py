@@ -6,9 +6,10 @@ The variables are set before torch, transformers or vLLM is first imported.
 import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
+from tests.helpers.places import REPO
 
 _NUM_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _NUM_THREADS = str(max(1, min(2, os.cpu_count() or 1) // _NUM_WORKERS))
@@ -30,8 +31,6 @@ os.environ.update(
 # In-process vLLM on a CPU starts in seconds, and a tiny model needs no larger cache (GiB).
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-
-REPO = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,7 +65,7 @@ def _repository_unchanged() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def zygote():
     """Forks real processes cheaply; see zygote.py."""
-    from zygote import Zygote
+    from tests.helpers.zygote import Zygote
 
     zygote = Zygote()
     yield zygote

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinker.motion import MotionConfig, MotionEncoder, init_motion_weights
+from thinker.policies.motion.encoder import MotionConfig, MotionEncoder, init_motion_weights
 
 FORBIDDEN_LOGIT_BIAS = -1e4
 """Added to the logits of placeholder ids: exp(-1e4) is exactly 0 in every dtype, and finite, so
@@ -48,7 +48,7 @@ class MotionBackbone(nn.Module):
 
     config: Any
     motion: MotionEncoder | None
-    counters: Any = None  # a thinker.counters.Counters, which imports the policies
+    counters: Any = None  # a thinker.train.counters.Counters, which imports the policies
     # of the host class
     get_input_embeddings: Callable[[], nn.Module]
     get_image_features: Callable[..., Any]
@@ -137,7 +137,7 @@ class MotionBackbone(nn.Module):
         """All placeholder embeddings of B videos with `num_slots` slots each: B tensors (S, D).
 
         slot_features, motion_features: results of `tower_features` and `motion_features` for the
-        same videos, which then run only their projectors (`thinker.encoding`).
+        same videos, which then run only their projectors (`thinker.train.grpo.features`).
         """
         if slot_features is not None:
             slots = self.project_slots(slot_features, **grids)

@@ -1,7 +1,7 @@
 """The model card (README.md) that every saved policy carries, filled from its configuration."""
 
 from thinker import prompts
-from thinker.motion import MotionConfig
+from thinker.policies.motion.encoder import MotionConfig
 
 TEMPLATE = """---
 library_name: thinker
@@ -35,7 +35,7 @@ The answer is the number in `<answer>…</answer>`; a completion without one has
 thinker score --model <this folder> --video video.mp4
 ```
 ```python
-from thinker.scorer import QualityScorer
+from thinker.score.scorer import QualityScorer
 
 print(QualityScorer.from_pretrained("<this folder>").score("video.mp4").score)
 ```

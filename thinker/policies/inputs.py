@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from thinker import prompts
-from thinker.motion import MotionConfig
+from thinker.policies.motion.encoder import MotionConfig
 from thinker.video import Clip, ClipSpec
 
 
@@ -24,7 +24,7 @@ class ClipConfig:
     keyframe_px: side of the square that InternVL's frames are stretched to; 0 for Qwen2.5-VL.
     min_pixels, max_pixels: area range of Qwen2.5-VL's aspect-preserving resize; 0 for InternVL.
     layout: white space of the prompt around the frames (`thinker.prompts.LAYOUTS`).
-    resampler: of the frames (`thinker.clip.RESAMPLERS`).
+    resampler: of the frames (`thinker.video.clip.RESAMPLERS`).
     """
 
     num_keyframes: int = 6

@@ -15,7 +15,7 @@ from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositi
 
 
 class ThinkerInternVLConfig(InternVLConfig):
-    """InternVL's configuration plus `motion_config` (see `thinker.motion.MotionConfig`) and
+    """InternVL's configuration plus `motion_config` (see `MotionConfig`) and
     `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts,
     and `scoring_question`, what the policy was trained to be asked (None: `prompts.SCORING`)."""
 

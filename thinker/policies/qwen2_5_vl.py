@@ -20,7 +20,7 @@ from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositi
 
 
 class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
-    """Qwen2.5-VL's configuration plus `motion_config` (see `thinker.motion.MotionConfig`) and
+    """Qwen2.5-VL's configuration plus `motion_config` (see `MotionConfig`) and
     `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts,
     and `scoring_question`, what the policy was trained to be asked (None: `prompts.SCORING`)."""
 

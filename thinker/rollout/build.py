@@ -2,7 +2,7 @@
 
 import logging
 
-from thinker.config import RolloutSettings
+from thinker.config.run import RolloutSettings
 from thinker.policies import Policy
 from thinker.rollout.base import Rollout, RolloutStartError, largest_of_all_processes
 from thinker.rollout.hf import hf_rollout
@@ -18,7 +18,7 @@ def build_rollout(settings: RolloutSettings, policy: Policy, *, max_new_tokens: 
     """
     if settings.backend == "hf":
         return hf_rollout(policy)
-    from thinker.rollout.vllm import VllmRollout
+    from thinker.rollout.vllm.rollout import VllmRollout
 
     rollout, error = None, None
     try:

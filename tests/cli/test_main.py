@@ -1,0 +1,112 @@
+"""The command line: what it finds, prints and returns. Slow parts run on a tiny saved policy."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.helpers.places import REPO
+from tests.helpers.policy_factory import small_policy
+from tests.helpers.video_factory import write_video
+from thinker.cli.main import main
+from thinker.cli.scoring import describe
+from thinker.rollout.base import RolloutError
+from thinker.score.prediction import Prediction
+from thinker.train.grpo.oom import TrainingFault
+from thinker.video.find import find_videos
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    small_policy("internvl3").save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "deep").mkdir()
+    first = write_video(folder / "a.mp4", num_frames=10)
+    for name in ("b.MKV", "deep/c.mp4"):
+        shutil.copy(first, folder / name)
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+def test_files_folders_and_globs(videos):
+    a, b, c = videos / "a.mp4", videos / "b.MKV", videos / "deep/c.mp4"
+    assert find_videos([videos]) == [a, b, c]
+    assert find_videos([f"{videos}/**/*.mp4"]) == [a, c]
+    assert find_videos([b, videos, "gone.mp4"]) == [b, a, c, type(a)("gone.mp4")]
+    bracket = videos / "x[1].mp4"  # a name that looks like a glob
+    shutil.copy(a, bracket)
+    assert find_videos([bracket]) == [bracket]
+    bracket.unlink()
+
+
+def test_an_empty_folder_and_an_empty_glob_are_errors(tmp_path):
+    with pytest.raises(ValueError, match="holds no video"):
+        find_videos([tmp_path])
+    with pytest.raises(ValueError, match="matches no file"):
+        find_videos([f"{tmp_path}/*.mp4"])
+
+
+@pytest.mark.parametrize("fault", [RolloutError, TrainingFault])
+def test_a_run_that_cannot_go_on_ends_with_one_line_and_status_3(monkeypatch, capsys, fault):
+    def stopped(config):
+        raise fault("the engine is gone; step 1 is saved in runs/x/checkpoint-1")
+
+    monkeypatch.setattr("thinker.train.pipeline.run_training", stopped)
+    assert main(["train", "--config", str(REPO / "run_scripts/configs/grpo_demo.yaml")]) == 3
+    expected = "stopped: the engine is gone; step 1 is saved in runs/x/checkpoint-1\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_prediction_is_readable_in_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    text = describe(
+        Prediction(
+            path="v.mp4",
+            score=3.0,
+            status="ok",
+            mode="sample",
+            reasoning="word " * 20,
+            spread=0.5,
+            interval=(2.5, 3.5),
+        )
+    )
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[1].startswith("reasoning: word") and lines[2].startswith("           word")
+    assert "90 % in 2.50 to 3.50" in " ".join(line.strip() for line in lines)
+
+
+def test_score_prints_one_json_line_a_video_and_a_bar_for_many(model, videos, capsys):
+    arguments = ["score", "--model", str(model), "--mode", "level", "--json", "--num-workers", "1"]
+    names = [str(videos), "gone.mp4"]
+    assert main([*arguments, "--input", *names]) == 1  # one of them failed
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["status"] for row in rows] == ["ok"] * 3 + ["missing"]
+    assert rows[0]["mode"] == "level" and len(rows[0]["distribution"]) == 5
+    assert "4/4" in err
+    assert main([*arguments, "--video", str(videos / "a.mp4"), "--end", "0.5"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["frame_indices"] == [1, 3]  # N = 5: seg 2, int(1), int(1 + 2)
+    assert "1/1" not in err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--model": "/nowhere"}, "/nowhere"),
+        ({"--mode": "fast"}, "'fast'"),
+        ({"--video": "/nowhere/*.mp4"}, "matches no file"),
+        ({"--end": "-1"}, "finite number of seconds"),
+    ],
+)
+def test_user_errors_are_one_message_and_status_2(model, videos, capsys, change, message):
+    options = {"--model": str(model), "--video": str(videos / "a.mp4")} | change
+    assert main(["score", *(text for pair in options.items() for text in pair)]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,197 @@
+"""The report page and the comparison of two runs, from real files of an evaluation."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers.video_factory import write_video
+from thinker.cli.main import main
+from thinker.data.datasets import EvalSet
+from thinker.data.samples import MosScale, VideoSample
+from thinker.eval.compare import compare_runs, format_comparison
+from thinker.eval.metrics.agreement import paired_bootstrap
+from thinker.eval.report.page import known_sets, worst_cases, write_report
+from thinker.eval.report.published import MARK, load_published
+from thinker.eval.summary import ResultRow, load_rows, write_results
+from thinker.score.prediction import Prediction
+
+SCALE = MosScale(min=0, max=100, mapping="linear")
+FINGERPRINT = {"mode": "reason", "model": "d1g35t", "version": "0.1.0"}
+
+
+def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k"):
+    """An evaluation of len(scores) videos with MOS 10, 12, …; None is a missing one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = [
+        VideoSample(
+            id=f"{key}/v{i}.mp4", dataset=key, path=root / f"v{i}.mp4", mos=10.0 + 2 * i,
+            target=1.0, content=f"c{i // 2}",
+        )
+        for i in range(len(scores))
+    ]  # fmt: skip
+    rows = []
+    for sample, score in zip(samples, scores, strict=True):
+        prediction = Prediction(
+            path=sample.path,
+            score=score,
+            status="missing" if score is None else "ok",
+            reasoning=None if score is None else f"<b>{sample.path.name} & co</b>",
+            num_tokens=None if score is None else 20 + score,
+            frame_indices=() if score is None else (2, 7),
+        )
+        rows.append({"id": sample.id, **prediction.to_row()})
+    eval_set = EvalSet(
+        name=name, key=key, meta=root / "m.json", video_root=root, mos_scale=SCALE, domain="in"
+    )
+    write_results(folder, [(eval_set, samples, rows, [])], FINGERPRINT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(20):
+        if i != 4:  # deleted since the evaluation
+            write_video(folder / f"v{i}.mp4", num_frames=10)
+    return folder
+
+
+def noisy(seed, noise):
+    draw = np.random.default_rng(seed)
+    return [float(np.clip(1.4 + 0.08 * i + noise * draw.normal(), 1, 5)) for i in range(20)]
+
+
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory):
+    scores = noisy(0, 0.05)
+    scores[4], scores[9], scores[13] = 5.0, 1.0, None  # two worst cases, one unscored
+    return write_run(tmp_path_factory.mktemp("runs") / "a", root, scores)
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes; complains about tags that do not close."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_is_self_contained_and_well_formed(run):
+    assert main(["report", str(run)]) == 0
+    text = (run / "report.html").read_text()
+    page = Page(text)
+    sources = [attrs[a] for _, attrs in page.seen for a in ("src", "href") if a in attrs]
+    # scatter, error, lengths, frames of two of the three worst cases (one video is gone)
+    assert len(sources) == 5 and all(s.startswith("data:image/png;base64,") for s in sources)
+    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
+    assert {tag for tag, _ in page.seen}.isdisjoint({"script", "link", "iframe"})
+    names = sorted(path.name for path in (run / "report").iterdir())
+    assert names[0] == "answer_lengths.png" and "konvid_1k_scatter.png" in names
+    for path in (run / "report").iterdir():
+        assert Image.open(path).size[0] > 50
+
+
+def test_page_shows_figures_cases_and_configuration(run):
+    text = write_report(run).read_text()
+    assert "19/20" in text and "1 missing" in text
+    assert "no frames: missing" in text  # v4 was deleted
+    assert "&lt;b&gt;v9.mp4 &amp; co&lt;/b&gt;" in text and "<b>v9.mp4 & co" not in text
+    assert "d1g35t" in text and "transformers" in text
+    tokens = [row.num_tokens for row in load_rows(run, "konvid_1k") if row.num_tokens]
+    low, middle, high = np.quantile(tokens, [0.05, 0.5, 0.95])
+    assert f"<td>{low:.0f}</td><td>{middle:.0f}</td><td>{high:.0f}</td>" in text
+
+
+def test_published_figures_stand_apart_and_are_marked(run):
+    text = write_report(run).read_text()
+    assert f"SRCC / PLCC, {MARK}" in text
+    assert re.search(r'<td class="published">0\.881 / 0\.884</td>', text)  # VQAThinker on KoNViD
+    assert "arXiv 2508.06051" in text
+    for name in known_sets().values():
+        assert f"<td>{name}</td>" in text  # all ten sets, measured or not
+
+
+def test_published_data_cover_the_ten_sets():
+    published = load_published()
+    keys = set(known_sets())
+    assert len(keys) == 10
+    systems = {system.name: system.results for system in published.systems}
+    assert set(systems["VQAThinker"]) == keys == set(systems["DOVER"])
+    assert systems["VQAThinker"]["live_yt_hfr"] == (0.528, 0.610)
+    assert all(set(results) <= keys for results in systems.values())
+
+
+def test_a_published_figure_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "published.yaml"
+    entry = {"name": "X", "source": "s", "results": {"cgvds": [8.8, 0.5]}}
+    path.write_text(json.dumps({"note": "", "sources": {"s": "S"}, "systems": [entry]}))
+    with pytest.raises(ValueError, match=r"X on cgvds is \(8\.8, 0\.5\)"):
+        load_published(path)
+
+
+def test_worst_cases_are_those_off_the_fitted_curve():
+    """A common bias is no error: all predictions are 30 above, one is 20 below the line."""
+    rows = [
+        ResultRow(
+            filename=f"{i}", pred_score=30.0 + 2 * i - 20 * (i == 7), gt_score=2.0 * i, status="ok",
+            error="", reasoning="", content="", num_tokens=None, frame_indices=(),
+        )
+        for i in range(20)
+    ]  # fmt: skip
+    assert worst_cases(rows)[0][0].filename == "7"
+
+
+def test_a_run_without_scores_still_has_a_page(root, tmp_path):
+    run = write_run(tmp_path / "none", root, [None] * 3)
+    text = write_report(run).read_text()
+    assert "0 scored videos: nothing to plot" in text
+    assert "undefined<br><small>n = 0, at least 3 needed" in text
+
+
+def test_an_unfinished_folder_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "finished eval" in capsys.readouterr().err
+
+
+# compare
+
+
+def test_comparison_is_the_paired_bootstrap_on_common_videos(run, root, tmp_path, capsys):
+    other = write_run(tmp_path / "b", root, noisy(1, 1.5))
+    (one,) = compare_runs(run, other)
+    a, b = (load_rows(folder, "konvid_1k") for folder in (run, other))
+    both = [i for i in range(20) if i != 13]
+    expected = paired_bootstrap(
+        [a[i].pred_score for i in both],
+        [b[i].pred_score for i in both],
+        [10.0 + 2 * i for i in both],
+        [f"c{i // 2}" for i in both],
+    )
+    assert one.report == expected and (one.num_common, one.num_total) == (19, 20)
+    assert main(["compare", str(run), str(other)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{expected.srcc.value:+.3f}" in shown and "19/20" in shown
+    assert format_comparison(compare_runs(run, run)).count("+0.000 [+0.000, +0.000]") == 2
+
+
+def test_runs_of_other_sets_or_labels_are_refused(run, root, tmp_path):
+    other = write_run(tmp_path / "x", root, noisy(1, 1.5), key="vdpve", name="VDPVE")
+    with pytest.raises(ValueError, match="expected a set that is in both"):
+        compare_runs(run, other)
+    shorter = write_run(tmp_path / "y", root, noisy(1, 1.5)[:15])
+    with pytest.raises(ValueError, match="5 videos are in one run only"):
+        compare_runs(run, shorter)

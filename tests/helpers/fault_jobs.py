@@ -1,0 +1,312 @@
+"""What the forked children of the fault tests do; see zygote.py."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import traceback
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import TrainerCallback, modeling_utils
+
+from tests.helpers import trainer_runs
+from tests.helpers.policy_factory import small_policy
+from thinker.data.demo.generate import SyntheticConfig, generate_demo_set
+from thinker.train import pipeline
+from thinker.train import state_file as train_state
+from thinker.train.checkpoint import newest_valid
+from thinker.train.grpo.trainer import ThinkerTrainer, WeightedReward
+from thinker.train.run_log import MetricsFile
+
+GROUP = 2
+
+
+class Lengths:
+    """A reward that varies between any two completions, so that a random policy has a gradient."""
+
+    name = "lengths"
+    needs_perturbed = False
+
+    def __call__(self, completions, sample_id, mos, **columns):
+        return [sum(text.encode()) % 97 / 97 for text in completions]
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillAt:
+    """Counts moments of a run and kills the process at one of them, without a word."""
+
+    def __init__(self, moment: int | None, rank: int = 0):
+        mine = int(os.environ.get("RANK", "0")) == rank
+        self.moment = moment if mine else None
+        self.seen = 0
+
+    def __call__(self) -> None:
+        self.seen += 1
+        if self.seen == self.moment:
+            die()
+
+    def around(self, trainer: ThinkerTrainer, *methods: str) -> None:
+        """A moment before and one after each call of the methods."""
+        for name in methods:
+            setattr(trainer, name, partial(self._around, getattr(trainer, name)))
+
+    def _around(self, method, *args, **kwargs):
+        self()
+        result = method(*args, **kwargs)
+        self()
+        return result
+
+
+def build(folder: str, *, rewards=None, rollout=None, **grpo):
+    """A trainer of 4 videos, its journals in `folder/run`; `folder/start` must hold a policy."""
+    values = {
+        "per_device_train_batch_size": GROUP,  # one group: G rollouts are more than one micro-batch
+        "gradient_accumulation_steps": 2,
+        "steps_per_generation": 4,
+        "num_iterations": 2,
+        "max_steps": 7,
+        "shuffle_dataset": True,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "logging_steps": 1,
+        "learning_rate": 3e-3,
+        **grpo,
+    }
+    reward_list = rewards or [WeightedReward(reward=Lengths()), *trainer_runs.rewards("ranking")]
+    trainer = trainer_runs.make_trainer(
+        Path(folder), reward_list=reward_list, rollout=rollout, save_start=False, **values
+    )
+    trainer.add_callback(MetricsFile(Path(trainer.args.output_dir)))
+    return trainer
+
+
+def save_start(folder: str, backbone: str = "internvl3") -> None:
+    small_policy(backbone, amplify=1.0).save(Path(folder) / "start")
+
+
+def save_weights(trainer: ThinkerTrainer, path: Path) -> None:
+    if trainer.accelerator.is_main_process:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        tensors = {k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}
+        save_file(tensors, path)
+
+
+def train(folder: str, kill_at: int | None = None, rank: int = 0, **grpo) -> None:
+    """Train, resuming if there is a checkpoint; `weights.safetensors` at the end."""
+    trainer = build(folder, **grpo)
+    kill = KillAt(kill_at, rank)
+    kill.around(
+        trainer, "_generate_single_turn", "_write_rollouts", "_compute_loss", "_get_grad_norm",
+        "_save_checkpoint",
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=True)
+    save_weights(trainer, Path(folder) / "weights.safetensors")
+    if int(os.environ.get("RANK", "0")) == 0:
+        (Path(folder) / "moments").write_text(str(kill.seen))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+class FileBoundaries:
+    """Kills the process at the n-th file operation; without n, counts them.
+
+    Operations: every open, rename, remove, mkdir and rmdir that Python announces to its audit
+    hooks, every fsync, and, as the safetensors library opens its files itself, before a file of
+    its, after half of it, and after it.
+    """
+
+    def __init__(self, folder: str, kill_at: int):
+        self.folder, self.kill_at, self.seen = folder, kill_at, 0
+        self.names: list[str] = []
+        sys.addaudithook(self._audit)
+        os.fsync = self._wrap(os.fsync, "fsync")
+        for module in (modeling_utils, train_state):
+            name = "safe_save_file" if hasattr(module, "safe_save_file") else "save_file"
+            setattr(module, name, self._torn(getattr(module, name)))
+
+    def _audit(self, event, arguments):
+        if event == "open":
+            if isinstance(arguments[0], str) and arguments[0].startswith(self.folder):
+                self._step(event)
+        elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+            self._step(event)
+
+    def _step(self, name: str) -> None:
+        self.seen += 1
+        self.names.append(name)
+        if self.seen == self.kill_at:
+            die()
+
+    def _wrap(self, function, name):
+        def wrapped(*args):
+            self._step(name)
+            return function(*args)
+
+        return wrapped
+
+    def _torn(self, save):
+        def wrapped(tensors, filename, *args, **kwargs):
+            self._step("safetensors: before")
+            save(tensors, filename, *args, **kwargs)
+            if self.seen + 1 == self.kill_at:
+                os.truncate(filename, os.path.getsize(filename) // 2)
+            self._step("safetensors: half")
+            self._step("safetensors: written")
+
+        return wrapped
+
+
+def in_fork(function, *arguments) -> int:
+    """Exit code of a function run in a fork; negative for a signal."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = function(*arguments) or 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def kill_every_save(folder: str) -> None:
+    """Save the second checkpoint again and again, killed at its first, second, … file operation.
+
+    Writes `kills.json`: for each kill, the newest valid checkpoint after it, what is passed over,
+    and the newest after a second save in the same folder, which must work whatever the kill left.
+    """
+    trainer = build(folder, save_total_limit=1, max_steps=3)
+    trainer.add_callback(StopAt(1))
+    trainer.train()
+    trainer.state.global_step = 2
+    base = trainer.args.output_dir
+
+    def save(target: str, kill_at: int | None) -> None:
+        trainer.args.output_dir = target
+        boundaries = FileBoundaries(target, kill_at or 0)
+        trainer._save_checkpoint(trainer.model, None)
+        (Path(folder) / "operations.json").write_text(json.dumps(boundaries.names))
+
+    kills = []
+    for kill_at in range(1, 1000):
+        target = f"{folder}/kill{kill_at}"
+        shutil.copytree(base, target)
+        code = in_fork(save, target, kill_at)
+        found, reasons = newest_valid(Path(target))
+        again = in_fork(save, target, None)
+        after = [path.name for path in sorted(Path(target).glob("*checkpoint-*"))]
+        row = {"code": code, "newest": found and found.name, "passed_over": reasons}
+        kills.append(row | {"again": again, "after": after})
+        shutil.rmtree(target)
+        if code == 0:
+            break
+    (Path(folder) / "kills.json").write_text(json.dumps(kills))
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+def make_infinite(folder: str, step: int, rank: int) -> None:
+    """Two processes; the loss of one is infinite at a step while all gradients are finite."""
+    trainer = build(folder, steps_per_generation=2, max_steps=4, save_steps=1, save_total_limit=9)
+    plain = trainer._compute_loss
+
+    def compute_loss(model, inputs):
+        loss = plain(model, inputs)
+        here = trainer.state.global_step == step and trainer.accelerator.process_index == rank
+        return loss + float("inf") if here else loss
+
+    trainer._compute_loss = compute_loss
+    trainer.train()
+    digest = hashlib.sha256()
+    for parameter in trainer.core.parameters():
+        digest.update(parameter.detach().numpy().tobytes())
+    own = trainer.accelerator.process_index
+    (Path(folder) / f"rank{own}").write_text(digest.hexdigest())
+    torch.distributed.destroy_process_group()
+
+
+def lack_memory(folder: str, capacity: int, rank: int) -> None:
+    """Two processes with two groups each; on one, more than `capacity` groups do not fit."""
+    settings = {"gradient_accumulation_steps": 1, "steps_per_generation": 1, "num_iterations": 1}
+    # plain SGD: AdamW makes a step of full size out of a rounding error's sign
+    settings |= {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0}
+    trainer = build(
+        folder, per_device_train_batch_size=2 * GROUP, max_steps=2, save_strategy="no", **settings
+    )
+    if trainer.accelerator.process_index == rank:
+        small_memory(trainer, capacity)
+    trainer.train()
+    save_weights(trainer, Path(folder) / "weights.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+def small_memory(trainer: ThinkerTrainer, capacity: int) -> list[int]:
+    """INJECTED fault: a forward of more than `capacity` groups raises as CUDA's allocator does.
+
+    Returns the list that collects the number of groups of every forward.
+    """
+    plain, sizes = trainer.group_forward._plain, []
+
+    def forward(*args, **kwargs):
+        if kwargs.get("fused_lm_head"):
+            sizes.append(len(kwargs["input_ids"]))
+            if sizes[-1] > capacity:
+                raise torch.OutOfMemoryError("INJECTED: no room for so many groups")
+        return plain(*args, **kwargs)
+
+    trainer.group_forward._plain = forward
+    return sizes
+
+
+STAGES = ("start_policy", "warm_start", "folder_once", "json_once", "train_grpo", "held_out")
+
+
+def demo_set(folder: str) -> None:
+    """A few generated videos."""
+    config = SyntheticConfig(num_train_contents=4, num_eval_contents=6, clips_per_content=2)
+    generate_demo_set(Path(folder), config, num_workers=1)
+
+
+def pipeline_run(demo: str, output: str, kill_at: int | None = None, overrides=()) -> int:
+    """`run_training` of the smoke configuration; kills itself before or after a stage's work.
+
+    Appends the names of the stages it went into to `stages.txt`.
+    """
+    from tests.helpers.pipeline_runs import run_config
+
+    kill = KillAt(kill_at)
+
+    def watched(name, method, *args, **kwargs):
+        with open(Path(output).parent / "stages.txt", "a") as file:
+            file.write(name + "\n")
+        kill()
+        result = method(*args, **kwargs)
+        kill()
+        return result
+
+    for name in STAGES:
+        setattr(pipeline, name, partial(watched, name, getattr(pipeline, name)))
+    values = (
+        "grpo.max_steps=3", "grpo.save_strategy=steps", "grpo.save_steps=1",
+        "grpo.entropy_coef=0.1", "grpo.report_to=[]", "warm_start.trainer.max_steps=2",
+    )  # fmt: skip
+    try:
+        pipeline.run_training(run_config(Path(demo), output, *values, *overrides))
+        return 0
+    except ValueError as error:
+        print("error:", error)
+        return 2

@@ -1,0 +1,35 @@
+"""The comparisons of test_scoring.py under torchrun, all in one launch."""
+
+import faulthandler
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.helpers.exact_precision import use_exact_precision
+from tests.helpers.policy_factory import BACKBONES
+from tests.helpers.scoring_runs import LOSS_TYPES, Case, compare, save_start, with_frozen
+
+
+def main(folder: Path) -> None:
+    faulthandler.dump_traceback_later(800, exit=True)  # a process that waits says where
+    use_exact_precision(setattr)
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    done = 0
+    for backbone in BACKBONES:
+        own = folder / backbone
+        if rank == 0:
+            save_start(backbone, own)
+        torch.distributed.barrier()
+        for loss_type in LOSS_TYPES:
+            for beta in (0.0, 0.04):
+                case = Case(backbone=backbone, loss_type=loss_type, beta=beta, accumulation=1)
+                compare(with_frozen(case), own, 1e-10)
+                done += 1
+    (folder / f"done{rank}").write_text(str(done), encoding="utf-8")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

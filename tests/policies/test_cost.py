@@ -1,0 +1,169 @@
+"""`thinker estimate`: counts against published totals, FLOPs against PyTorch's own counter."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.helpers.policy_factory import BACKBONES, random_clip, small_policy
+from thinker.cli.main import main
+from thinker.config.run import LoraSettings
+from thinker.policies.card import count_parameters
+from thinker.policies.cost import (
+    StepSize,
+    VideoTokens,
+    cache_bytes,
+    language_flops,
+    lora_parameters,
+    memory_bytes,
+    meta_policy,
+    motion_flops,
+    public_configs,
+    step_flops,
+    video_tokens,
+    vision_flops,
+)
+
+
+@pytest.mark.parametrize("name", ["InternVL3-1B", "InternVL3-2B", "InternVL3-8B"])
+def test_internvl3_totals_equal_the_published_ones(name):
+    """938.19 M, 2.09 B and 7.94 B, as their pages print them."""
+    total = plain_total(meta_policy(name, 12))
+    published = public_configs()[name]["published"]
+    digits = {"InternVL3-1B": 1e4}.get(name, 1e7)  # of the last printed digit
+    assert round(total / digits) == round(published / digits)
+
+
+@pytest.mark.parametrize("name", ["Qwen2.5-VL-3B", "Qwen2.5-VL-7B"])
+def test_qwen_totals_equal_the_published_ones_exactly(name):
+    assert plain_total(meta_policy(name, 12)) == public_configs()[name]["published"]
+
+
+def plain_total(model) -> int:
+    """Without the motion branch, which the public backbones do not have."""
+    return sum(p.numel() for n, p in model.named_parameters() if not n.startswith("model.motion."))
+
+
+def test_parts_of_internvl3_8b():
+    """By hand: InternViT-300M; mlp1 = LayerNorm 2·4096 + (4096 + 1)·3584 + (3584 + 1)·3584; a head
+    of 151674 · 3584; SlowFast's fast pathway 514,152; motion projector (256 + 1)·3584 + (3584 +
+    1)·3584, 2000 positions of 512 and 2·512 to standardise."""
+    counts = count_parameters(meta_policy("InternVL3-8B", 12))
+    assert counts["vision_tower"] == 304_012_288
+    assert counts["vision_projector"] == 27_540_480
+    assert counts["lm_head"] == 543_599_616
+    assert counts["slowfast"] == 514_152
+    assert counts["motion_projector"] == 513 * 3584 + 3585 * 3584 + 2000 * 512 + 2 * 512
+    assert counts["total"] == sum(n for part, n in counts.items() if part != "total")
+
+
+def test_tokens():
+    """InternVL: 12 frames of (448 / 28)² = 256, or (560 / 28)² = 400; 4 motion tokens each. Qwen:
+    1080p within 360 · 420 pixels is 280 x 504, so 10 · 18 merged patches, for 6 pairs."""
+    assert video_tokens(meta_policy("InternVL3-1B", 12)).visual == 12 * 256
+    assert video_tokens(meta_policy("InternVL3-1B", 12, 560)).visual == 12 * 400
+    tokens = video_tokens(meta_policy("Qwen2.5-VL-3B", 12))
+    assert (tokens.slots, tokens.patches, tokens.visual) == (6, 720, 6 * 180)
+    assert tokens.motion == 48
+    assert tokens.prompt == 6 * 180 + 48 + tokens.text
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_flops_equal_pytorchs_count(backbone):
+    """Vision, motion and language model of a tiny policy, run for real under FlopCounterMode, which
+    counts attention over all pairs."""
+    policy = small_policy(backbone)
+    model, inputs = policy.model.eval(), policy.inputs
+    model.set_attn_implementation("eager")  # the counter does not know the CPU's fused attention
+    clip = random_clip(policy, 0)
+    media = inputs.media_inputs([clip])
+    slots = media.pop("num_slots")
+    motion_frames = media.pop("motion_frames")
+    visual = sum(inputs.slot_tokens(clip))
+    tokens = VideoTokens(
+        slots=slots, patches=4 * visual // slots, visual=visual, motion=0, text=0
+    )  # fmt: skip
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            model.model.encode_slots(**media)
+        assert counter.get_total_flops() == vision_flops(model, tokens)
+        with FlopCounterMode(display=False) as counter:
+            model.model.encode_motion(model.model.motion_features(motion_frames), slots)
+        got = motion_flops(model.to("meta"))
+        assert counter.get_total_flops() == got
+        model = small_policy(backbone).model.eval()
+        model.set_attn_implementation("eager")
+        ids = torch.randint(10, 200, (1, 17))
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=ids)
+        # The counter also sees the table of rotary angles: 17 positions by half a head's width of
+        # 16, for M-RoPE on three axes.
+        rotary = 2 * 17 * 8 * (3 if backbone == "qwen2_5_vl" else 1)
+        expected = language_flops(model, 17, 17 * 17, 17)
+        assert counter.get_total_flops() == expected + rotary
+
+
+def test_stages_of_a_step():
+    """Worked in tokens: P + G·C once for the rollout, once a scoring forward; a backward is two."""
+    model, size = meta_policy("InternVL3-1B", 6), StepSize(num_keyframes=6, num_generations=4)
+    flops = list(step_flops(model, size).values())
+    encode, rollout, perturbed, reference, forward, backward, again = flops
+    tokens = video_tokens(model)
+    assert encode == vision_flops(model, tokens) + motion_flops(model)
+    p, g, c = tokens.prompt, 4, 400
+    pairs = sum(range(1, p + 1)) + g * sum(p + j for j in range(1, c + 1))
+    assert rollout == language_flops(model, p + g * c, pairs, g * c)
+    assert perturbed == reference == forward == again == encode + rollout
+    assert backward == 2 * forward
+    twice = step_flops(model, StepSize(num_keyframes=6, num_generations=4, num_videos=2))
+    assert list(twice.values()) == [2 * value for value in flops]
+
+
+def test_memory():
+    """Full: 16 bytes a trained parameter (SlowFast is frozen), 2 a reference weight. LoRA: by hand
+    for one layer of InternVL3-1B, r (in + out) of seven layers."""
+    model, size = meta_policy("InternVL3-1B", 6), StepSize(num_keyframes=6)
+    counts, table = count_parameters(model), memory_bytes(model, size)
+    full, with_reference, lora, lora_reference = table.values()
+    trained = counts["total"] - counts["slowfast"]
+    states = full["weights"] + full["gradients"] + full["optimizer"]
+    assert states == 16 * trained + 2 * counts["slowfast"]
+    assert with_reference["reference"] == 2 * counts["total"] and full["reference"] == 0
+    assert lora == lora_reference  # its reference is itself with the adapters off
+    d, kv, mlp = 896, 128, 4864
+    layer = 64 * ((d + d) + 2 * (d + kv) + (d + d) + 3 * (d + mlp))
+    projectors = counts["vision_projector"] + counts["motion_projector"]
+    assert lora_parameters(model, LoraSettings()) == 24 * layer + projectors
+    # 24 layers of both, 896 and 1024 wide, and 8 · 896 + 3 · 4864 values while one is recomputed,
+    # with keys and values of 8 rows
+    tokens, rows = video_tokens(model), video_tokens(model).prompt + 8 * 400
+    language = 2 * rows * (24 * d + 8 * d + 3 * mlp) + 2 * 2 * 8 * (tokens.prompt + 400) * d
+    assert lora["cache or activations"] == language
+    assert full["cache or activations"] == language + 2 * 6 * 1024 * 24 * 1024
+    assert tokens.patches == 1024
+    # Keys and values of 24 layers, 2 heads of 64, bfloat16; one copy of the prompt a completion.
+    assert cache_bytes(model, size) == 2 * 2 * 24 * kv * 8 * (tokens.prompt + 400)
+    assert sum(lora.values()) < sum(full.values()) < sum(with_reference.values())
+
+
+def test_command(capsys):
+    command = ["estimate", "--model", "InternVL3-8B", "--frames", "12", "--generations", "8"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    for part in ("vision_tower", "prompt", "training backward", "full, with reference", "LoRA"):
+        assert part in text
+    assert main(["estimate", "--model", "InternVL3-80B"]) == 2
+    assert "no public configuration 'InternVL3-80B'; known: InternVL3-1B" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "px", "message"),
+    [
+        ("InternVL3-1B", 450, "px is 450, expected a positive multiple of 28"),
+        ("Qwen2.5-VL-3B", 448, "keeps the aspect ratio"),
+    ],
+)
+def test_bad_sizes(name, px, message):
+    with pytest.raises(ValueError, match=message):
+        meta_policy(name, 12, px)
+    with pytest.raises(ValueError, match="num_generations is 0, expected at least 1"):
+        StepSize(num_generations=0)

@@ -1,0 +1,226 @@
+"""Loading and saving policies: plain checkpoints keep every weight, round trips are bit-equal, bad
+checkpoints are named."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    BertConfig,
+    PreTrainedModel,
+)
+
+from tests.helpers.plain_factory import CLIP, MOTION, plain_checkpoint
+from tests.helpers.policy_factory import BACKBONES, random_clip, small_policy
+from thinker.policies import Policy, load_policy
+from thinker.policies.card import count_parameters
+from thinker.policies.inputs import ClipConfig
+from thinker.policies.motion.encoder import MotionConfig
+from thinker.rollout.base import encode_prompts
+
+
+def loaded(backbone: str, folder: Path, **changes) -> Policy:
+    return load_policy(folder, motion=MOTION, clip=CLIP[backbone], **changes)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_plain_checkpoint_keeps_every_weight(backbone, tied, tmp_path):
+    plain = plain_checkpoint(backbone, tmp_path, tied=tied, max_shard_size="60KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    policy = loaded(backbone, tmp_path)
+    ours, theirs = policy.model.state_dict(), plain.state_dict()
+    new = {name for name in ours if name.startswith("model.motion.")}
+    assert set(ours) - new == set(theirs)
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+    assert set(policy.new_parts) == new
+    assert {name.split(".")[2] for name in new} == {
+        "slowfast", "projector", "position_embedding", "standardise",
+    }  # fmt: skip
+    # New means initialised, not left over from memory.
+    assert all(torch.isfinite(ours[name]).all() for name in new if "num_batches" not in name)
+    variances = [ours[name] for name in new if name.endswith("running_var")]
+    assert variances and all((variance == 1).all() for variance in variances)
+    embedding = policy.model.get_input_embeddings().weight
+    assert (policy.model.lm_head.weight is embedding) == tied
+    assert policy.model.generation_config.temperature == 0.7
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_plain_checkpoint_without_motion_computes_what_transformers_does(backbone, tmp_path):
+    """Same logits for the same video: transformers' own class is fed by its own arguments."""
+    plain = plain_checkpoint(backbone, tmp_path).eval()
+    policy = load_policy(tmp_path, motion=MotionConfig(mode="none"), clip=CLIP[backbone])
+    policy.model.eval()
+    assert policy.new_parts == ()
+    clip = random_clip(policy, 0)
+    ids = torch.tensor([policy.inputs.prompt_ids(clip)])
+    media = policy.inputs.media_inputs([clip])
+    ours_media = dict(media)
+    media.pop("num_slots")
+    mask = torch.ones_like(ids)
+    if backbone == "qwen2_5_vl":  # stock classes need to be told which tokens are images
+        media["mm_token_type_ids"] = (ids == policy.model.config.image_token_id).int()
+    positions = policy.model.model.prompt_positions(ids, mask, ours_media)
+    with torch.no_grad():
+        expected = plain(input_ids=ids, attention_mask=mask, **media).logits
+        got = policy.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions.ids, media_inputs=ours_media
+        ).logits
+    for placeholder in policy.model.placeholder_ids():  # ruled out by our head, on purpose
+        got[..., placeholder] = expected[..., placeholder]
+    assert (got - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_round_trip_is_bit_equal(backbone, tied, tmp_path):
+    plain_checkpoint(backbone, tmp_path / "plain", tied=tied)
+    policy = loaded(backbone, tmp_path / "plain")
+    policy.save(tmp_path / "saved")
+    policy.model.save_pretrained(tmp_path / "sharded", max_shard_size="60KB")
+    assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
+    expected = policy.model.state_dict()
+    for folder in ("saved", "sharded"):
+        again = AutoModelForImageTextToText.from_pretrained(tmp_path / folder)
+        assert type(again) is type(policy.model)
+        got = again.state_dict()
+        assert set(got) == set(expected)
+        assert all(torch.equal(got[name], expected[name]) for name in got), folder
+        assert (again.lm_head.weight is again.get_input_embeddings().weight) == tied
+        assert again.generation_config.temperature == 0.7
+    processor = AutoProcessor.from_pretrained(tmp_path / "saved")
+    assert type(processor) is type(policy.processor)
+    assert processor.tokenizer.get_vocab() == policy.tokenizer.get_vocab()
+    reloaded = load_policy(tmp_path / "saved")
+    assert reloaded.new_parts == ()
+    assert reloaded.inputs.clip_spec == policy.inputs.clip_spec
+    clips = [random_clip(policy, 0)]
+    before, after = (encode_prompts(p, clips)[0] for p in (policy, reloaded))
+    assert before.token_ids == after.token_ids
+    assert torch.equal(before.embeds, after.embeds)
+
+
+def test_model_card_is_filled(tmp_path):
+    policy = small_policy("internvl3")
+    policy.save(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name:")
+    assert "{" not in card
+    for text in (
+        "policy on internvl",
+        "2 keyframes over the whole video, stretched to 40 x 40 px",
+        "8 dense frames of 32 x 32 px",
+        "2 tokens a keyframe",
+        f"| total | {sum(p.numel() for p in policy.model.parameters()):,} |",
+        "thinker score --model",
+    ):
+        assert text in card, text
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_parameters_are_counted_once(backbone, tmp_path):
+    plain_checkpoint(backbone, tmp_path, tied=True)
+    model = loaded(backbone, tmp_path).model
+    counts = count_parameters(model)
+    assert counts["lm_head"] == 0
+    assert counts.pop("total") == sum(counts.values())
+
+
+def test_push_to_hub_is_the_stock_method():
+    policy = small_policy("internvl3")
+    assert type(policy.model).push_to_hub is PreTrainedModel.push_to_hub
+
+
+def test_frames_of_another_size_than_the_tower_was_trained_for(tmp_path):
+    """60 px with patches of 10 px: 6 x 6 patches, 3 x 3 tokens."""
+    plain_checkpoint("internvl3", tmp_path)
+    clip_config = ClipConfig(num_keyframes=2, keyframe_px=60)
+    policy = load_policy(tmp_path, motion=MOTION, clip=clip_config)
+    clip = random_clip(policy, 0, height=60, width=60)
+    encoded = encode_prompts(policy, [clip])[0]
+    assert policy.inputs.slot_tokens(clip) == (9, 9)
+    assert len(encoded.embeds) == 2 * (9 + 2)
+
+
+# Bad checkpoints
+
+
+def edit_config(folder: Path, change) -> None:
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def test_another_architecture(tmp_path):
+    BertConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no policy for model_type 'bert'; a checkpoint must be"):
+        load_policy(tmp_path)
+
+
+def test_no_checkpoint_at_all(tmp_path):
+    with pytest.raises(ValueError, match="no configuration of a model in"):
+        load_policy(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_truncated_shard(backbone, tmp_path):
+    plain_checkpoint(backbone, tmp_path, max_shard_size="60KB")
+    path = sorted(tmp_path.glob("*.safetensors"))[-1]
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=f"{path.name} is no complete safetensors file"):
+        loaded(backbone, tmp_path)
+
+
+def test_pickle(tmp_path):
+    plain = plain_checkpoint("internvl3", tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(plain.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pytorch_model.bin'\] may run code when read"):
+        loaded("internvl3", tmp_path)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_wrong_hidden_size(backbone, tmp_path):
+    plain_checkpoint(backbone, tmp_path)
+
+    def widen(values):
+        values["text_config"]["hidden_size"] = 64
+
+    edit_config(tmp_path, widen)
+    with pytest.raises(ValueError, match=r"another shape.*lm_head.weight.*, 32\].*, 64\]"):
+        loaded(backbone, tmp_path)
+
+
+def test_wrong_motion_width(tmp_path):
+    policy = small_policy("internvl3")
+    policy.save(tmp_path)
+    edit_config(tmp_path, lambda values: values["motion_config"].update(hidden_size=48))
+    with pytest.raises(ValueError, match="hidden_size is 48, expected the language model's width"):
+        load_policy(tmp_path)
+
+
+def test_missing_and_unknown_weights(tmp_path):
+    plain_checkpoint("internvl3", tmp_path)
+    edit_config(tmp_path, lambda values: values["vision_config"].update(num_hidden_layers=3))
+    with pytest.raises(ValueError, match=r"missing .*vision_tower.encoder.layer.2"):
+        loaded("internvl3", tmp_path)
+    edit_config(tmp_path, lambda values: values["vision_config"].update(num_hidden_layers=1))
+    with pytest.raises(ValueError, match=r"unexpected .*vision_tower.encoder.layer.1"):
+        loaded("internvl3", tmp_path)
+
+
+def test_settings_of_a_saved_policy_are_its_own(tmp_path):
+    small_policy("internvl3").save(tmp_path)
+    with pytest.raises(ValueError, match="only when starting from a plain checkpoint"):
+        load_policy(tmp_path, clip=CLIP["internvl3"])
+
+
+def test_unknown_prompt_layout():
+    with pytest.raises(ValueError, match=r"clip.layout is 'tight', expected one of lines, inline"):
+        ClipConfig(layout="tight")

@@ -1,0 +1,281 @@
+"""Shared-prompt scoring equals the plain form, one row a completion: logps and every gradient."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from tests.helpers.exact_precision import use_exact_precision
+from tests.helpers.policy_factory import BACKBONES, random_clip, small_policy
+from thinker.policies.shared_prompt import (
+    SharedPromptMask,
+    enable_shared_prompt,
+    pack_groups,
+    shared_prompt_attention,
+)
+from thinker.rollout.base import left_pad
+
+GROUP, LENGTH = 3, 5
+
+
+def batch(policy, num_groups=2):
+    """Two groups with prompts of different length and ragged completions."""
+    clips = [random_clip(policy, seed) for seed in range(num_groups)]
+    questions = ["Why?", "What is the main distortion presented in this video?"]
+    rows = [
+        torch.tensor(policy.inputs.prompt_ids(clip, question))
+        for clip, question in zip(clips, questions, strict=True)
+    ]
+    prompt_ids = left_pad(rows, policy.tokenizer.pad_token_id)
+    prompt_mask = left_pad([torch.ones_like(row) for row in rows])
+    draw = torch.Generator().manual_seed(7)
+    completions = torch.randint(20, 200, (num_groups * GROUP, LENGTH), generator=draw)
+    lengths = torch.tensor([5, 2, 4, 3, 5, 1])
+    mask = (torch.arange(LENGTH) < lengths.unsqueeze(1)).long()
+    return clips, prompt_ids, prompt_mask, completions, mask
+
+
+def plain_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
+    """The oracle: every completion is a row of its own with its own encoding, default attention."""
+    backbone = policy.model.model
+    repeat = lambda x: x.repeat_interleave(GROUP, dim=0)  # noqa: E731
+    media = policy.inputs.media_inputs([clip for clip in clips for _ in range(GROUP)])
+    positions = backbone.prompt_positions(repeat(prompt_ids), repeat(prompt_mask), media)
+    tail = positions.next.unsqueeze(1) + torch.arange(LENGTH)
+    if positions.ids.dim() == 3:
+        tail = tail.expand(3, -1, -1)
+    output = policy.model(
+        input_ids=torch.cat([repeat(prompt_ids), completions], dim=1),
+        attention_mask=torch.cat([repeat(prompt_mask), mask], dim=1),
+        position_ids=torch.cat([positions.ids, tail], dim=-1),
+        media_inputs=media,
+    )
+    logps = output.logits[:, -LENGTH - 1 : -1].log_softmax(-1)
+    return logps.gather(-1, completions.unsqueeze(-1)).squeeze(-1)
+
+
+def shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask, **instead):
+    """instead: arguments of the forward that replace the right ones."""
+    media = policy.inputs.media_inputs(clips)
+    positions = policy.model.model.prompt_positions(prompt_ids, prompt_mask, media)
+    packed = pack_groups(prompt_ids, prompt_mask, completions, mask, positions.ids, positions.next)
+    arguments = {
+        "attention_mask": {"full_attention": packed.mask},
+        "position_ids": packed.position_ids,
+    }
+    output = policy.model(
+        input_ids=packed.input_ids,
+        media_inputs=media,
+        hidden_from=packed.num_prompt,
+        **arguments | instead,
+    )
+    assert output.logits.shape[1] == GROUP * LENGTH  # the head never sees the prompt
+    logps = output.logits.log_softmax(-1)
+    labels = packed.labels.clamp(min=0).unsqueeze(-1)
+    return logps.gather(-1, labels).squeeze(-1).view(-1, LENGTH)
+
+
+def gradients(policy, logps, mask):
+    weights = torch.linspace(-1, 1, mask.numel(), dtype=logps.dtype).view_as(mask)
+    policy.model.zero_grad()
+    (logps * weights * mask).sum().backward()
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in policy.model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+@pytest.fixture
+def exact_norms(monkeypatch):
+    use_exact_precision(monkeypatch.setattr)
+
+
+@pytest.mark.usefixtures("exact_norms")
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_logps_and_gradients_equal_the_plain_form(backbone, dtype, tolerance):
+    policy = small_policy(backbone)
+    policy.model.to(dtype).eval()
+    inputs = batch(policy)
+    mask = inputs[-1]
+    plain = plain_logps(policy, *inputs)
+    plain_gradients = gradients(policy, plain, mask)
+    enable_shared_prompt(policy.model)
+    shared = shared_logps(policy, *inputs)
+    shared_gradients = gradients(policy, shared, mask)
+    scale = plain.abs().max()
+    assert ((plain - shared) * mask).abs().max() < tolerance * scale
+    assert plain_gradients.keys() == shared_gradients.keys()
+    reached = {name.split(".")[1] for name in plain_gradients}
+    assert {"language_model", "motion"} <= reached
+    assert any("vis" in name for name in plain_gradients)
+    for name, gradient in plain_gradients.items():
+        difference = (gradient - shared_gradients[name]).abs().max()
+        assert difference <= tolerance * gradient.abs().max().clamp(min=1.0), name
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_wrong_position_or_mask_shows(backbone):
+    """The equality above means something: small mistakes move the logps a lot."""
+    policy = small_policy(backbone)
+    policy.model.double().eval()
+    enable_shared_prompt(policy.model)
+    clips, prompt_ids, prompt_mask, completions, mask = batch(policy)
+    right = shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask)
+    no_padding = torch.ones_like(prompt_mask)
+    no_padding[prompt_ids == policy.tokenizer.pad_token_id] = 1
+    media_rows = shared_logps(policy, clips[::-1], prompt_ids, prompt_mask, completions, mask)
+    assert ((right - media_rows) * mask).abs().max() > 0.1
+    if backbone == "internvl3":  # Qwen's position rule needs the true mask
+        unmasked = shared_logps(policy, clips, prompt_ids, no_padding, completions, mask)
+        assert ((right - unmasked) * mask)[:GROUP].abs().max() > 0.01
+
+
+def test_language_model_without_the_function_fails_loudly():
+    policy = small_policy("internvl3")
+    with pytest.raises((AttributeError, TypeError)):
+        shared_logps(policy, *batch(policy))
+
+
+def test_dropout_is_refused():
+    policy = small_policy("internvl3")
+    enable_shared_prompt(policy.model)
+    for layer in policy.model.model.language_model.layers:
+        layer.self_attn.attention_dropout = 0.1
+    policy.model.train()
+    with pytest.raises(ValueError, match="attention dropout is"):
+        shared_logps(policy, *batch(policy))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "instead",
+    [
+        {"attention_mask": None},  # restarting positions look like packed sequences to transformers
+        {"attention_mask": "ones"},
+        {"position_ids": None},
+    ],
+    ids=["no_mask", "mask_of_ones", "no_positions"],
+)
+def test_silent_traps_show(backbone, instead):
+    """Left out or of the wrong form, these arguments raise nothing and move the logps: the
+    equality tests above would fail."""
+    policy = small_policy(backbone)
+    policy.model.eval()
+    enable_shared_prompt(policy.model)
+    inputs = batch(policy)
+    mask = inputs[-1]
+    right = shared_logps(policy, *inputs)
+    if instead.get("attention_mask") == "ones":
+        length = inputs[1].shape[1] - 1 + GROUP * LENGTH
+        instead = {"attention_mask": torch.ones(2, length, dtype=torch.long)}
+    wrong = shared_logps(policy, *inputs, **instead)
+    assert ((right - wrong) * mask).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_switching_back_before_the_backward_pass_fails_loudly(backbone):
+    """Reentrant checkpointing looks the attention function up again when it recomputes."""
+    policy = small_policy(backbone)
+    enable_shared_prompt(policy.model)
+    policy.model.gradient_checkpointing_enable({"use_reentrant": True})
+    policy.model.enable_input_require_grads()
+    policy.model.train()
+    logps = shared_logps(policy, *batch(policy))
+    policy.model.model.language_model.set_attn_implementation("sdpa")
+    with pytest.raises((AttributeError, TypeError)):
+        logps.sum().backward()
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_bfloat16_is_as_close_to_the_truth_as_the_plain_form(backbone):
+    policy = small_policy(backbone, amplify=1.5)
+    policy.model.eval()
+    inputs = batch(policy)
+    mask = inputs[-1]
+    truth = plain_logps(policy, *inputs)
+    policy.model.to(torch.bfloat16)
+    plain = plain_logps(policy, *inputs).float()
+    enable_shared_prompt(policy.model)
+    shared = shared_logps(policy, *inputs).float()
+    error, allowed = (((x - truth) * mask).abs().max() for x in (shared, plain))
+    assert 0 < error <= 2 * allowed
+
+
+def test_pack_groups_worked_example():
+    """Prompt [7 8 9], completions [1 2 0] (last padded) and [3 4 5]:
+
+    row  7 8 | 9 1 2 | 9 3 4     positions  0 1 | 2 3 4 | 2 3 4     labels  1 2 - 3 4 5
+    """
+    packed = pack_groups(
+        torch.tensor([[7, 8, 9]]),
+        torch.tensor([[1, 1, 1]]),
+        torch.tensor([[1, 2, 0], [3, 4, 5]]),
+        torch.tensor([[1, 1, 0], [1, 1, 1]]),
+        torch.tensor([[0, 1, 2]]),
+        torch.tensor([3]),
+    )
+    assert packed.input_ids.tolist() == [[7, 8, 9, 1, 2, 9, 3, 4]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 4, 2, 3, 4]]
+    assert packed.labels.tolist() == [[1, 2, -100, 3, 4, 5]]
+    assert isinstance(packed.mask, SharedPromptMask)
+    assert packed.num_prompt == 2
+
+
+def attend(num_prompt, group, through=None):
+    """Output of the attention function for one group of `group` completions of 8 tokens, and the
+    bytes that stay allocated when it is done."""
+    length, heads, width = 8, 4, 16
+    draw = torch.Generator().manual_seed(0)
+    shape = (1, heads, num_prompt + group * length, width)
+    inputs = [torch.randn(shape, generator=draw).requires_grad_() for _ in range(3)]
+    mask = SharedPromptMask(
+        prompt_BP=torch.ones(1, num_prompt, dtype=torch.bool),
+        num_completions=group,
+        completion_length=length,
+    )
+    _ = mask.of_prompt, mask.of_completions  # one for all layers, so not counted here
+    layer = torch.nn.Module()
+
+    def call(*inputs):
+        return shared_prompt_attention(layer, *inputs, mask)[0]
+
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        output = through(call, *inputs) if through else call(*inputs)
+    kept = sum(event.self_cpu_memory_usage for event in profile.key_averages())
+    return output, kept
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_completion_keeps_no_copy_of_the_prompt(mixed):
+    """Memory for the backward pass grows in G by the completions' share only."""
+
+    def bytes_of_two_completions(num_prompt):
+        return attend(num_prompt, 4)[1] - attend(num_prompt, 2)[1]
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        assert bytes_of_two_completions(64) == bytes_of_two_completions(16) > 0
+
+
+def test_mixed_precision_is_that_of_plain_attention():
+    """One completion is a row of its own; the same products of the same bfloat16 numbers."""
+    with torch.autocast("cpu", torch.bfloat16):
+        output, _ = attend(16, 1)
+        draw = torch.Generator().manual_seed(0)
+        q, k, v = (torch.randn(1, 4, 24, 16, generator=draw) for _ in range(3))
+        plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    assert output.dtype == plain.dtype == torch.bfloat16
+    torch.testing.assert_close(output.transpose(1, 2), plain, rtol=0, atol=2**-7)
+
+
+def test_checkpointing_keeps_nothing_of_the_attention():
+    """The hooks that spare the prompt's copies do not come between."""
+    through = partial(
+        torch.utils.checkpoint.checkpoint, use_reentrant=False, preserve_rng_state=False
+    )
+    output, kept = attend(16, 4, through)
+    assert kept == output.nbytes
+    assert attend(16, 4)[1] > 2 * kept

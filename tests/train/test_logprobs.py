@@ -1,0 +1,97 @@
+"""Shared-prompt scoring inside the trainer equals plain scoring, TRL's own forward: loss, every
+gradient, and the parameters after three optimizer steps."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.helpers.exact_precision import use_exact_precision
+from tests.helpers.places import REPO
+from tests.helpers.policy_factory import BACKBONES
+from tests.helpers.scoring_runs import LOSS_TYPES, Case, compare, save_start, with_frozen
+from tests.helpers.trainer_runs import make_trainer
+from thinker.config.run import RunConfig
+from thinker.train.grpo.plain_logprobs import VideoRows
+
+HELPERS = REPO / "tests" / "helpers"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_float64_training_equals_the_plain_path(tmp_path, monkeypatch, backbone, loss_type):
+    use_exact_precision(monkeypatch.setattr)
+    save_start(backbone, tmp_path)
+    for beta in (0.0, 0.04):
+        compare(
+            with_frozen(Case(backbone=backbone, loss_type=loss_type, beta=beta)), tmp_path, 1e-10
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss_type", LOSS_TYPES)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_float32_training_equals_the_plain_path(tmp_path, backbone, loss_type):
+    """The fused LM head as it is; SGD (see `recorded_trainer`)."""
+    save_start(backbone, tmp_path)
+    for beta in (0.0, 0.04):
+        case = Case(backbone=backbone, dtype=torch.float32, loss_type=loss_type, beta=beta)
+        compare(with_frozen(case), tmp_path, 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variant",
+    [{"lora": True}, {"checkpointing": "reentrant"}, {"checkpointing": "non_reentrant"}],
+    ids=["lora", "reentrant", "non_reentrant"],
+)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_lora_and_checkpointing_equal_the_plain_path(tmp_path, monkeypatch, backbone, variant):
+    use_exact_precision(monkeypatch.setattr)
+    save_start(backbone, tmp_path)
+    compare(Case(backbone=backbone, beta=0.04, steps=2, **variant), tmp_path, 1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_processes_equal_the_plain_path(tmp_path):
+    """torchrun with gloo: both backbones, all loss types, both betas; each process compares its own
+    losses, the gradients after the reduction, and its parameters."""
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc_per_node=2",
+            "--master_addr=127.0.0.1", "--master_port=29671",
+            str(HELPERS / "scoring_worker.py"), str(tmp_path),
+        ],
+        capture_output=True, text=True, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    done = [(tmp_path / f"done{rank}").read_text(encoding="utf-8") for rank in range(2)]
+    assert done == [str(len(BACKBONES) * len(LOSS_TYPES) * 2)] * 2
+
+
+def test_an_unknown_scoring_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="scoring is 'fast', expected shared or plain"):
+        RunConfig(scoring="fast")
+
+
+def test_plain_scoring_is_trls_forward_with_one_row_a_completion(tmp_path, monkeypatch):
+    """Every row of every chunk arrives with its own video, and the attention is not ours."""
+    from tests.helpers.trainer_runs import scripted
+
+    trainer = make_trainer(tmp_path, rollout=scripted(), scoring="plain")
+    seen = []
+    forward = VideoRows.__call__
+
+    def counted(self, input_ids, attention_mask, **kwargs):
+        seen.append((len(input_ids), kwargs["fused_lm_head"], sorted(kwargs)))
+        return forward(self, input_ids, attention_mask, **kwargs)
+
+    monkeypatch.setattr(VideoRows, "__call__", counted)
+    trainer.train()
+    assert seen == [(8, True, ["fused_lm_head", "labels"])]
+    assert trainer.core.model.language_model.config._attn_implementation == "sdpa"

@@ -1,0 +1,120 @@
+"""The whole path, as a user runs it, in miniature: generated videos to a trained policy on disk."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import pytest
+
+from tests.helpers.pipeline_runs import run_config
+from tests.helpers.places import REPO
+from thinker.data.demo.generate import SyntheticConfig, generate_demo_set
+from thinker.policies import load_policy
+from thinker.score.scorer import QualityScorer
+from thinker.train.pipeline import run_training
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    config = SyntheticConfig(num_train_contents=12, num_eval_contents=6, clips_per_content=2)
+    return generate_demo_set(folder, config, num_workers=1).root.parent
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_auto_runs_the_whole_path_with_vllm(demo, tmp_path, caplog):
+    """Heads of 32, the narrowest that vLLM takes on a CPU."""
+    width = "model.motion={width: 64, vision_width: 32, slow_width: 8}"
+    with caplog.at_level("INFO", logger="thinker"):
+        run_training(run_config(demo, tmp_path, "rollout.backend=auto", width))
+    assert "rollouts by vLLM, colocate" in caplog.text
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    probes = [json.loads(line).get("rollout/probe_logp_difference") for line in lines]
+    assert len([p for p in probes if p is not None]) == 2  # one a step
+    assert max(p for p in probes if p is not None) < 1e-4
+
+
+@pytest.mark.parametrize("backbone", ["internvl3", "qwen2_5_vl"])
+def test_both_backbones_run_the_whole_path(demo, tmp_path, backbone):
+    summary = run_training(run_config(demo, tmp_path, f"model.backbone={backbone}"))
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {
+        "metrics.jsonl", "rollouts.jsonl", "summary.json", "curves.png", "final",
+    } <= written  # fmt: skip
+    assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert summary["num_train"] == 24 and summary["num_eval"] == 12
+    assert summary["steps"] == 2
+    for key in ("srcc_before", "srcc_after", "plcc_before", "plcc_after", "seconds", "seed"):
+        assert key in summary
+    lines = (tmp_path / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
+    rollouts = [json.loads(line) for line in lines]
+    assert len(rollouts) == 2 * 8
+    assert set(rollouts[0]["rewards"]) == {"regression", "ranking", "format", "temporal"}
+    assert load_policy(tmp_path / "final").new_parts == ()
+    video = next((demo / "videos").rglob("*.mp4"))
+    prediction = QualityScorer.from_pretrained(tmp_path / "final", max_new_tokens=8).score(video)
+    assert prediction.status in ("ok", "invalid_answer")
+
+
+def test_a_video_that_cannot_be_read_is_left_out_and_said(demo, tmp_path, caplog):
+    lines = (demo / "train.jsonl").read_text().splitlines()
+    record = json.loads(lines[0])
+    (demo / "videos" / "train_0000" / "99.mp4").write_bytes(b"no video at all")
+    record |= {"id": 999, "image": ["train_0000/99.mp4"]}
+    bad = demo / "with_broken.jsonl"
+    bad.write_text("\n".join([*lines, json.dumps(record)]) + "\n")
+    overrides = (
+        f"data.overrides={{train.0.jsonl: '{bad}'}}",
+        "warm_start=null",
+        "grpo.max_steps=1",
+    )
+    with pytest.raises(ValueError, match=r"99\.mp4"):
+        run_training(run_config(demo, tmp_path / "strict", *overrides))
+    lenient = (*overrides, "data.max_failed_share=0.2")
+    summary = run_training(run_config(demo, tmp_path / "lenient", *lenient))
+    assert summary["num_train"] == 24
+    assert any("99.mp4" in record.getMessage() for record in caplog.records)
+
+
+def test_lora_run_saves_a_merged_policy(demo, tmp_path):
+    # a random policy earns no reward; the entropy bonus gives it a gradient
+    overrides = ("model.lora={r: 4}", "warm_start=null", "grpo.beta=0.1", "grpo.entropy_coef=0.1")
+    run_training(run_config(demo, tmp_path, *overrides))
+    start, final = (load_policy(tmp_path / name).model.state_dict() for name in ("start", "final"))
+    assert start.keys() == final.keys()
+    changed = {name for name in start if not (start[name] == final[name]).all()}
+    assert any("q_proj" in name for name in changed)
+    assert any("motion.projector" in name for name in changed)
+    assert any("multi_modal_projector" in name for name in changed)
+    assert not any("embed_tokens" in name or "slowfast" in name for name in changed)
+
+
+def test_single_infer_and_batch_infer_as_commands(demo, tmp_path):
+    """A saved policy scores one file with reasoning, and a set to CSV, from the command line."""
+    from tests.helpers.policy_factory import small_policy
+
+    small_policy("internvl3").save(tmp_path / "model")
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    video = next((demo / "videos").rglob("*.mp4"))
+
+    def run(script, *arguments):
+        command = [sys.executable, REPO / script, "--model", tmp_path / "model", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    single = run("single_infer.py", "--video", video, tmp_path / "absent.mp4")
+    assert "reasoning:" in single.stdout and "score:" in single.stdout
+    assert "missing" in single.stdout and single.returncode == 1
+    batch = run(
+        "batch_infer.py", "--meta", demo / "eval.json", "--video-root", demo / "videos",
+        "--mos-scale", "1:5:identity", "--output-dir", tmp_path / "csv", "--num-workers", "1",
+    )  # fmt: skip
+    assert batch.returncode == 0, batch.stderr
+    assert "SRCC" in batch.stdout
+    with open(tmp_path / "csv" / "eval.csv", encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[:4] == ["filename", "pred_score", "gt_score", "status"]
+    assert len(rows) == 12
+    assert {row[3] for row in rows} <= {"ok", "invalid_answer"}

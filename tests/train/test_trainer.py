@@ -1,0 +1,257 @@
+"""The GRPO trainer on tiny real policies: what is trained, what is not, and what the rewards
+see."""
+
+import dataclasses
+import inspect
+import json
+import math
+
+import pytest
+import torch
+from trl import GRPOTrainer
+
+from rewards import build_reward
+from tests.helpers.policy_factory import BACKBONES, small_policy
+from tests.helpers.trainer_runs import (
+    GROUP,
+    NUM_VIDEOS,
+    Scripted,
+    answer,
+    make_trainer,
+    read_jsonl,
+    rewards,
+    scripted,
+    snapshot,
+)
+from thinker.policies import load_policy
+from thinker.rollout.base import RolloutError
+from thinker.train.checkpoint import newest_valid
+from thinker.train.grpo.trainer import ThinkerTrainer, WeightedReward
+
+
+def changed_parts(core, before):
+    after = core.state_dict()
+    changed = set()
+    for part, module in core.parts().items():
+        addresses = {p.data_ptr() for p in module.parameters()}
+        names = [n for n, p in core.named_parameters() if p.data_ptr() in addresses]
+        if any(not torch.equal(before[n], after[n]) for n in names):
+            changed.add(part)
+    return changed
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_gradient_reaches_every_part_and_frozen_slowfast_does_not_move(tmp_path, backbone):
+    trainer = make_trainer(tmp_path, backbone, rollout=scripted(), freeze=["slowfast"], max_steps=2)
+    before = snapshot(trainer.core)
+    trainer.train()
+    assert changed_parts(trainer.core, before) == {
+        "vision_tower", "vision_projector", "language_model", "motion_projector",
+    }  # fmt: skip
+    after = trainer.core.state_dict()
+    frozen = [name for name in before if "slowfast" in name]
+    assert any("running_mean" in name for name in frozen)
+    assert all(torch.equal(before[name], after[name]) for name in frozen)  # BatchNorm included
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_first_step_kl_is_exactly_zero_and_later_ones_are_not(tmp_path, backbone, lora):
+    trainer = make_trainer(
+        tmp_path, backbone, lora=lora, beta=0.04, max_steps=3, rollout=scripted()
+    )
+    trainer.train()
+    kl = [log["kl"] for log in trainer.state.log_history if "kl" in log]
+    assert kl[0] == 0.0
+    assert kl[-1] > 0.0
+
+
+def test_perturbed_rollouts_never_reach_the_loss(tmp_path):
+    """Two runs differ in nothing but the texts of the perturbed copies, of which a reward of weight
+    0 is told: the trained weights are bit-equal."""
+    weights = []
+    for name, value in (("a", 1.5), ("b", 4.5)):
+        temporal = WeightedReward(reward=build_reward("temporal"), weight=0.0)
+        rollout = scripted(perturbed=lambda i, j, value=value: answer(value))
+        trainer = make_trainer(
+            tmp_path / name, reward_list=[*rewards("regression"), temporal], rollout=rollout
+        )
+        trainer.train()
+        assert trainer.rollout.num_requests == 2 * NUM_VIDEOS
+        weights.append(snapshot(trainer.core))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_perturbed_texts_reach_the_temporal_reward(tmp_path):
+    """True rollouts hit the target, perturbed ones miss it by 2: every rollout earns the bonus."""
+    right = lambda i, j: answer(1.0 + i)  # noqa: E731
+    wrong = lambda i, j: answer(3.0 + i if i < 2 else i - 1.0)  # noqa: E731
+    trainer = make_trainer(
+        tmp_path, reward_list=rewards("temporal"), rollout=scripted(own=right, perturbed=wrong)
+    )
+    trainer.train()
+    rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
+    assert [row["rewards"]["temporal"] for row in rows] == pytest.approx([0.3] * 8)
+    assert [row["advantage"] for row in rows] == [0.0] * 8  # equal rewards in every group
+
+
+def test_rollout_lines_hold_what_was_judged(tmp_path):
+    trainer = make_trainer(
+        tmp_path,
+        reward_list=rewards("regression", "format"),
+        rollout=scripted(own=lambda i, j: answer(2.5) if j else "no idea"),
+    )
+    trainer.train()
+    rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
+    assert len(rows) == NUM_VIDEOS * GROUP
+    ids = [row["prompt_id"] for row in rows]
+    assert sorted(set(ids)) == [f"demo/{i}" for i in range(NUM_VIDEOS)]
+    invalid, valid = rows[0], rows[1]
+    assert invalid["score"] is None and invalid["invalid"] == "no_answer"
+    assert invalid["rewards"] == {"regression": None, "format": 0.0}
+    assert valid["score"] == 2.5 and valid["invalid"] is None
+    # bell: exp(-(2.5 - y)² / (2 · 0.25)) for target y
+    expected = math.exp(-((2.5 - valid["target"]) ** 2) / 0.5)
+    assert valid["rewards"] == pytest.approx({"regression": expected, "format": 1.0})
+    # format alone separates the two: the valid one is better
+    assert valid["advantage"] > 0 > invalid["advantage"]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_hf_rollouts_train_and_all_four_rewards_are_logged(tmp_path, backbone):
+    trainer = make_trainer(tmp_path, backbone, max_steps=2)
+    trainer.train()
+    log = trainer.state.log_history[0]
+    for name in ("regression", "ranking", "format", "temporal"):
+        assert f"rewards/{name}/mean" in log
+    assert 0.0 <= log["answers/valid_share"] <= 1.0
+
+
+def test_rewards_that_are_not_finite_are_masked_and_counted(tmp_path):
+    class Wild:
+        name = "wild"
+        needs_perturbed = False
+
+        def __call__(self, completions, sample_id, mos, **columns):
+            return [math.inf, math.nan, 1.0, 0.0, None, 1.0, 0.5, 0.5]
+
+    trainer = make_trainer(
+        tmp_path, reward_list=[WeightedReward(reward=Wild())], rollout=scripted()
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["rewards/wild/non_finite"] == 2.0
+    rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
+    assert [row["rewards"]["wild"] for row in rows] == [None, None, 1.0, 0.0, None, 1.0, 0.5, 0.5]
+    # group [1, 0]: mean .5, unbiased std .7071: ±.5 / (.7071 + 1e-4)
+    assert rows[2]["advantage"] == pytest.approx(0.5 / (math.sqrt(0.5) + 1e-4), rel=1e-5)
+    assert all(torch.isfinite(p).all() for p in trainer.core.parameters())
+
+
+def test_a_reward_that_raises_is_named(tmp_path):
+    class Broken:
+        name = "broken"
+        needs_perturbed = False
+
+        def __call__(self, completions, sample_id, mos, **columns):
+            raise KeyError("oops")
+
+    trainer = make_trainer(
+        tmp_path, reward_list=[WeightedReward(reward=Broken())], rollout=scripted()
+    )
+    with pytest.raises(RuntimeError, match=r"reward 'broken' failed at step 0 on samples .*demo/0"):
+        trainer.train()
+
+
+def test_micro_batches_hold_whole_groups_and_give_the_same_update(tmp_path):
+    """8 rows at once, or 2 micro-batches of 4 rows: the same parameters after a step."""
+    weights = []
+    for name, rows, accumulation in (("one", 8, 1), ("two", 4, 2)):
+        trainer = make_trainer(
+            tmp_path / name,
+            rollout=scripted(),
+            per_device_train_batch_size=rows,
+            gradient_accumulation_steps=accumulation,
+            loss_type="grpo",
+            max_grad_norm=0.0,
+            optim="sgd",
+        )
+        trainer.train()
+        weights.append(snapshot(trainer.core))
+    start = load_policy(tmp_path / "one" / "start").model.state_dict()
+    moved = max((weights[0][n] - start[n]).abs().max() for n in start)
+    difference = max((weights[0][n] - weights[1][n]).abs().max() for n in start)
+    assert moved > 1e-5
+    assert difference < 1e-3 * moved
+
+
+def test_a_reference_without_the_attention_function_fails_loudly(tmp_path):
+    """It would be handed a mask it cannot read, and must not ignore it."""
+    trainer = make_trainer(tmp_path, rollout=scripted(), beta=0.04)
+    trainer.ref_model.model.language_model.set_attn_implementation("sdpa")
+    with pytest.raises((AttributeError, TypeError)):
+        trainer.train()
+
+
+def test_groups_must_not_straddle_micro_batches(tmp_path):
+    with pytest.raises(ValueError, match="multiple of num_generations"):
+        make_trainer(tmp_path, per_device_train_batch_size=3, generation_batch_size=6)
+
+
+def test_each_video_is_read_once_a_batch(tmp_path):
+    """TRL repeats a row G times; the clip behind it is read once."""
+    trainer = make_trainer(tmp_path, rollout=scripted())
+    reads = []
+    reader = trainer.train_dataset.format["format_kwargs"]["transform"]
+    counted = dataclasses.replace(
+        reader, read_clip=lambda path: reads.append(path) or reader.read_clip(path)
+    )
+    trainer.train_dataset = trainer.train_dataset.with_transform(counted)
+    trainer.train()
+    assert sorted(path.stem for path in reads) == [str(i) for i in range(NUM_VIDEOS)]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "_tokenize_prompts", "_generate_single_turn", "_calculate_rewards", "_prepare_inputs",
+        "_compute_loss", "evaluate", "_generate_and_score_completions", "get_batch_samples",
+        "training_step",
+    ],
+)  # fmt: skip
+def test_overridden_methods_have_trls_signature(method):
+    """TRL's private methods move between minor releases; a change must show here first."""
+    ours = inspect.signature(getattr(ThinkerTrainer, method)).parameters
+    theirs = inspect.signature(getattr(GRPOTrainer, method)).parameters
+    assert list(ours) == list(theirs)
+
+
+def test_scoring_override_takes_trls_arguments():
+    ours = inspect.signature(ThinkerTrainer._get_per_token_logps_and_entropies).parameters
+    theirs = inspect.signature(GRPOTrainer._get_per_token_logps_and_entropies).parameters
+    assert list(theirs)[:8] == list(ours)[:8]
+    assert list(ours.values())[8].kind is inspect.Parameter.VAR_KEYWORD
+
+
+class LostAtSecondStep(Scripted):
+    """Injected: the engine is lost for good after one step."""
+
+    def generate(self, requests, num_generations, sampling, seed):
+        if hasattr(self, "num_requests"):
+            raise RolloutError("the engine is gone")
+        return super().generate(requests, num_generations, sampling, seed)
+
+
+def test_a_run_without_rollouts_saves_its_last_step(tmp_path):
+    policy = small_policy("internvl3")
+    lost = LostAtSecondStep(policy.tokenizer, lambda i, j: answer(1.0 + i + 0.3 * j), None)
+    trainer = make_trainer(tmp_path, reward_list=rewards("regression"), rollout=lost, max_steps=3)
+    assert trainer.save_last_step().startswith("no step was done yet")
+    with pytest.raises(RolloutError, match="the engine is gone"):
+        trainer.train()
+    folder = tmp_path / "run" / "checkpoint-1"
+    assert trainer.save_last_step() == f"step 1 is saved in {folder}"
+    assert json.loads((folder / "trainer_state.json").read_text())["global_step"] == 1
+    assert newest_valid(folder.parent) == (folder, [])
+    saved = load_policy(folder).model.state_dict()
+    for name, tensor in trainer.core.state_dict().items():
+        assert torch.equal(saved[name], tensor), name

@@ -1,0 +1,66 @@
+"""The training data set: rows whose `clip` is read when they are fetched, by decoding or from the
+frame cache."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+
+from thinker import prompts
+from thinker.data.samples import VideoSample
+from thinker.video import Clip, ClipSpec, FrameCache, read_clip
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """Reads clips of one spec, through a frame cache where there is one; safe to pickle into
+    workers."""
+
+    spec: ClipSpec
+    cache: FrameCache | None = None
+
+    def __call__(self, path: Path) -> Clip:
+        """Raises `VideoError` as `read_clip`."""
+        return self.fetch(path)[0]
+
+    def fetch(self, path: Path) -> tuple[Clip, bool]:
+        """The clip, and whether the file had to be decoded: no undamaged clip of it was cached."""
+        if self.cache is None:
+            return read_clip(path, self.spec), True
+        return self.cache.fetch(path, self.spec)
+
+
+def video_dataset(samples: Sequence[VideoSample], read_clip: Callable[[Path], Clip]) -> Dataset:
+    """Rows of TRL's form whose `clip` is read when the row is fetched, once a video and batch."""
+    dataset = Dataset.from_dict(
+        {
+            "prompt": [prompts.SCORING] * len(samples),
+            "sample_id": [sample.id for sample in samples],
+            "path": [str(sample.path) for sample in samples],
+            "target": [sample.target for sample in samples],
+        }
+    )
+    return dataset.with_transform(_ClipColumn(read_clip))
+
+
+@dataclass(frozen=True)
+class _ClipColumn:
+    """Batch transform of `datasets`: adds `clip`, reading each distinct path once, and `decoded`,
+    whether that took decoding (known of a `thinker.data.rows.ClipReader`)."""
+
+    read_clip: Callable[[Path], Clip]
+
+    def __call__(self, batch: dict[str, list]) -> dict[str, list]:
+        clips: dict[str, Clip] = {}
+        decoded: dict[str, bool] = {}
+        for path in dict.fromkeys(batch["path"]):
+            if isinstance(self.read_clip, ClipReader):
+                clips[path], decoded[path] = self.read_clip.fetch(Path(path))
+            else:
+                clips[path], decoded[path] = self.read_clip(Path(path)), False
+        return {
+            **batch,
+            "clip": [clips[path] for path in batch["path"]],
+            "decoded": [decoded[path] for path in batch["path"]],
+        }

@@ -1,0 +1,88 @@
+"""What decides a run's results, as plain values: two runs that differ here may not share a folder.
+
+Speed settings (batch size, workers) are left out, but for mode "sample", whose draws depend on the
+composition of a batch.
+"""
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from thinker import prompts
+from thinker.data.datasets import EvalSet
+from thinker.policies import Policy
+from thinker.score.scorer import QualityScorer
+from thinker.video import READER_VERSION
+
+PACKAGES = ("vqa-thinker", "torch", "transformers", "av", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions to record beside results; another one is no other configuration."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
+    """Model and settings of a scorer."""
+    level = scorer.mode == "level"
+    question = prompts.LEVEL_QUESTION + prompts.LEVEL_PREFIX if level else prompts.SCORING
+    values: dict[str, Any] = {
+        "model": model_digest(scorer.model_name, scorer.policy),
+        "version": scorer.version,
+        "mode": scorer.mode,
+        "prompt": _sha(question.encode()),
+        "dtype": str(scorer.policy.model.dtype),
+        "clip_spec": asdict(scorer.clip_spec),
+        "reader_version": READER_VERSION,
+    }
+    if not level:
+        values |= {"backend": scorer.rollout.name, "max_new_tokens": scorer.max_new_tokens}
+    if scorer.mode == "sample":
+        values |= {
+            "num_samples": scorer.num_samples,
+            "seed": scorer.seed,
+            "batch_size": scorer.batch_size,
+        }
+    return values
+
+
+def sets_fingerprint(sets: Sequence[EvalSet]) -> dict[str, Any]:
+    """Labels, scale and place of each set."""
+    return {
+        eval_set.key: {
+            "meta": _sha(eval_set.meta.read_bytes()),
+            "video_root": str(eval_set.video_root.resolve()),
+            "mos_scale": asdict(eval_set.mos_scale),
+            "content_pattern": eval_set.content_pattern,
+        }
+        for eval_set in sets
+    }
+
+
+def model_digest(folder: str, policy: Policy | None) -> str:
+    """Of the files of a saved policy, all bytes; of the weights in memory where there is no folder.
+
+    About a second per GB: two checkpoints of one training run differ in nothing but their weights.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    if folder and Path(folder).is_dir():
+        for path in sorted(Path(folder).iterdir()):
+            if path.suffix in (".safetensors", ".json", ".jinja", ".txt"):
+                digest.update(path.name.encode())
+                with open(path, "rb") as file:
+                    digest.update(hashlib.file_digest(file, "blake2b").digest())
+        return digest.hexdigest()
+    if policy is None:
+        raise ValueError(f"{folder} is not a folder; give the one that holds the saved policy")
+    for name, tensor in sorted(policy.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]

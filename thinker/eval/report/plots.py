@@ -1,0 +1,83 @@
+"""Pictures of an evaluation, as PNG bytes: predictions against MOS, error by MOS, lengths."""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from PIL import Image
+
+from thinker.eval.metrics.agreement import fit_logistic
+
+NUM_BINS = 10
+MIN_IN_BIN = 3  # a mean of fewer is noise
+BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#9aa3ad"
+DPI = 110
+
+
+def scatter(predicted: Sequence[float], mos: Sequence[float], title: str) -> bytes:
+    """Every video, and the 4-parameter logistic from prediction to MOS."""
+    figure, axis = plt.subplots(figsize=(4.6, 4.2))
+    alpha = float(np.clip(60 / max(len(mos), 1) ** 0.5 / 10, 0.12, 0.8))
+    axis.scatter(predicted, mos, s=12, alpha=alpha, color=BLUE, edgecolors="none")
+    mapping = fit_logistic(predicted, mos)
+    if not isinstance(mapping, str):
+        line = np.linspace(min(predicted), max(predicted), 200)
+        axis.plot(line, mapping(line), color=ORANGE, label="fitted logistic")
+        axis.legend(loc="upper left", frameon=False)
+    axis.set(title=title, xlabel="predicted", ylabel="MOS")
+    return _png(figure)
+
+
+def error_by_mos(predicted: Sequence[float], mos: Sequence[float], title: str) -> bytes:
+    """Mean error and mean absolute error, predicted - MOS, in ten equal bins of MOS."""
+    figure, axis = plt.subplots(figsize=(4.6, 4.2))
+    x, error = np.asarray(mos, dtype=float), np.subtract(predicted, mos)
+    edges = np.linspace(x.min(), x.max(), NUM_BINS + 1)
+    place = np.clip(np.digitize(x, edges) - 1, 0, NUM_BINS - 1)
+    bins = [i for i in range(NUM_BINS) if (place == i).sum() >= MIN_IN_BIN]
+    centres = [(edges[i] + edges[i + 1]) / 2 for i in bins]
+    axis.axhline(0, color=GREY, linewidth=0.8)
+    axis.plot(centres, [error[place == i].mean() for i in bins], "o-", color=BLUE, label="mean")
+    axis.plot(
+        centres, [np.abs(error[place == i]).mean() for i in bins], "s--", color=ORANGE,
+        label="mean absolute",
+    )  # fmt: skip
+    axis.legend(frameon=False)
+    axis.set(title=title, xlabel="MOS", ylabel="predicted - MOS")
+    return _png(figure)
+
+
+def lengths(num_tokens: dict[str, Sequence[float]]) -> bytes:
+    """Histogram of answer lengths in tokens, one outline a set."""
+    figure, axis = plt.subplots(figsize=(9.4, 3.2))
+    longest = max(max(values) for values in num_tokens.values())
+    for name, values in num_tokens.items():
+        axis.hist(values, bins=40, range=(0, longest * 1.02), histtype="step", label=name)
+    axis.legend(frameon=False, fontsize=8)
+    axis.set(xlabel="tokens of an answer", ylabel="videos")
+    return _png(figure)
+
+
+def strip(frames_KCHW: np.ndarray) -> bytes:
+    """Keyframes side by side."""
+    picture = np.concatenate(list(frames_KCHW.transpose(0, 2, 3, 1)), axis=1)
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
+    return out.getvalue()
+
+
+def _png(figure: Figure) -> bytes:
+    for axis in figure.axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    out = io.BytesIO()
+    # Without the date and version that matplotlib adds, the same data give the same bytes.
+    figure.savefig(out, format="png", dpi=DPI, metadata={"Software": None})
+    plt.close(figure)
+    return out.getvalue()

@@ -1,0 +1,190 @@
+"""Archives: `thinker score --engine ray`, on Ray Data; one machine or a cluster, the same call.
+
+Flow: files that are not in the output yet → chunks → Ray Data hands chunks to actors (each with its
+own model and decoding processes) → every actor writes its chunk's rows as one Parquet part, aside
+and then renamed → counts come back. Ray schedules, holds back work that no actor is free for,
+restarts actors that die and gives their chunk to another one.
+
+The output is a folder of parts, which readers of Parquet take as one table. A part's name is a hash
+of the paths in it: a chunk done twice (a retry) overwrites itself. A restart reads which paths are
+there and does the rest, so no row is lost and none is there twice.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from thinker.eval.fingerprint import model_digest
+from thinker.score.prediction import OK
+from thinker.utils.journal import claim_folder
+from thinker.utils.lock import folder_lock
+
+CHUNK = 64
+"""Videos of one part: enough for a batch, little enough to lose with an actor."""
+MAX_TASK_RETRIES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaySettings:
+    """num_actors: models at work at once. num_gpus: of each (0 on a machine without)."""
+
+    num_actors: int = 1
+    num_gpus: float = 0.0
+    num_workers: int = 2
+    timeout_seconds: float = 300.0
+
+
+class ScoreActor:
+    """Loads the policy once; then chunks of paths in, one part a chunk out."""
+
+    def __init__(self, output: str, model: str, scorer: dict[str, Any], settings: RaySettings):
+        from thinker.score.scorer import QualityScorer
+
+        self.output, self.settings = Path(output), settings
+        self.scorer = QualityScorer.from_pretrained(model, **scorer)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        counts = Counter[str]()
+        for text in batch["paths"]:
+            counts += self.score_chunk([Path(path) for path in json.loads(text)])
+        return {"status": list(counts), "count": list(counts.values())}
+
+    def score_chunk(self, paths: list[Path]) -> Counter[str]:
+        """Score the chunk, write its part, count its statuses."""
+        from thinker.video import VideoError, read_clip
+        from thinker.video.read_ahead import read_ahead
+
+        read = partial(read_clip, spec=self.scorer.clip_spec)
+        items = read_ahead(
+            paths,
+            read,
+            num_workers=self.settings.num_workers,
+            timeout_seconds=self.settings.timeout_seconds,
+            ahead=self.scorer.batch_size,
+        )
+        scorer = self.scorer
+        clips = (scorer.failed(item) if isinstance(item, VideoError) else item for item in items)
+        rows = [prediction.to_row() for prediction in scorer.score_stream(clips)]
+        write_part(self.output, rows)
+        return Counter(str(row["status"]) for row in rows)
+
+
+def score_archive(
+    paths: Sequence[Path],
+    output: Path,
+    model: Path,
+    scorer: dict[str, Any],
+    settings: RaySettings,
+) -> dict[str, int]:
+    """Score every path that `output` has no row for; returns how often each status is among them.
+
+    Raises ValueError where Ray is not installed, another run writes there, or the rows there are of
+    another model or configuration.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise ValueError("--engine ray needs Ray: pip install 'vqa-thinker[ray]'") from None
+    # The driver knows the model by its files; it never loads it.
+    identity = {"model": model_digest(str(model), None), "settings": scorer}
+    absolute = [path.absolute() for path in paths]
+    with folder_lock(output / "_run"):
+        claim_folder(output / "_run", identity)
+        done = done_paths(output)
+        todo = [str(path) for path in absolute if str(path) not in done]
+        if todo:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it calls home
+            ray.init(ignore_reinit_error=True, log_to_driver=False)
+            _run(ray, todo, output.absolute(), model, scorer, settings)
+        done = done_paths(output)
+    counts = Counter(done[str(path)] for path in absolute if str(path) in done)
+    missing = len(absolute) - counts.total()
+    if missing > 0:
+        raise RuntimeError(f"{missing} of {len(absolute)} videos have no row; run it again")
+    return dict(counts)
+
+
+def _run(ray, todo, output, model, scorer, settings: RaySettings) -> None:
+    chunks = [
+        {"paths": json.dumps(todo[start : start + CHUNK])} for start in range(0, len(todo), CHUNK)
+    ]
+    # One block a chunk: what Ray schedules, holds back and retries.
+    dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks))
+    scored = dataset.map_batches(
+        ScoreActor,
+        fn_constructor_args=(str(output), str(model), scorer, settings),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=settings.num_actors),
+        num_gpus=settings.num_gpus,
+        max_restarts=-1,
+        max_task_retries=MAX_TASK_RETRIES,
+    )
+    for _ in scored.iter_rows():
+        pass
+
+
+# parts
+
+
+def write_part(output: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """One Parquet file named by the paths in it, whole or not there at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    digest = hashlib.sha256("\n".join(str(row["path"]) for row in rows).encode()).hexdigest()[:24]
+    path = output / f"part-{digest}.parquet"
+    aside = output / f"_{digest}.{os.getpid()}.tmp"
+    pq.write_table(pa.Table.from_pylist([_flat(row) for row in rows], schema=_schema()), aside)
+    os.replace(aside, path)
+    return path
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    interval = row["interval"] or (None, None)
+    return {
+        **{name: row[name] for name in _schema().names if name in row},
+        "interval_low": interval[0],
+        "interval_high": interval[1],
+        "scores": [score for score, _ in row["distribution"]],
+        "probabilities": [share for _, share in row["distribution"]],
+    }
+
+
+def _schema():
+    """Given, not guessed: a part without a single score must not turn a column into nulls."""
+    import pyarrow as pa
+
+    text, number = pa.string(), pa.float64()
+    columns = {"path": text, "score": number, "status": text, "mode": text, "reasoning": text}
+    columns |= {"completion": text, "error": text, "spread": number, "num_tokens": number}
+    columns |= {"interval_low": number, "interval_high": number, "seconds": number}
+    columns |= {"scores": pa.list_(number), "probabilities": pa.list_(number)}
+    columns |= {"frame_indices": pa.list_(pa.int64()), "model": text, "version": text}
+    return pa.schema(list(columns.items()))
+
+
+def done_paths(output: Path) -> dict[str, str]:
+    """path → status of every row there. Raises ValueError for a path that is there twice."""
+    import pyarrow.parquet as pq
+
+    done: dict[str, str] = {}
+    for part in sorted(output.glob("part-*.parquet")):
+        table = pq.read_table(part, columns=["path", "status"]).to_pydict()
+        for path, status in zip(table["path"], table["status"], strict=True):
+            if path in done:
+                raise ValueError(f"{part}: {path} has a row in another part, too")
+            done[path] = status
+    return done
+
+
+def format_counts(counts: dict[str, int]) -> str:
+    """Example: `3 videos: 2 ok, 1 missing`."""
+    ordered = sorted(counts.items(), key=lambda pair: (pair[0] != OK, pair[0]))
+    shown = ", ".join(f"{count} {status}" for status, count in ordered)
+    return f"{sum(counts.values())} videos: {shown}"

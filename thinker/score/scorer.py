@@ -1,0 +1,346 @@
+"""Scoring: a video in, a score with its reasoning out; a video that fails is a row too.
+
+`QualityScorer` is what `single_infer.py`, `batch_infer.py`, the `thinker` command and the trainer's
+held-out evaluation use: one clip reader, one prompt, one encoder, one parser.
+
+Three modes with one interface. `reason`: the greedy completion, `<think>` and `<answer>`. `sample`:
+K rollouts, their mean and interval. `level`: one forward, softmax over level words, no text.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from statistics import stdev
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from rewards import Answer, parse_answer
+from thinker import prompts
+from thinker.config.run import BACKENDS
+from thinker.policies import Policy, load_policy
+from thinker.rollout.base import Completion, Rollout, Sampling, encode_prompts
+from thinker.rollout.build import scoring_rollout
+from thinker.score.levels import LEVEL_SCORES, level_probabilities
+from thinker.score.prediction import (
+    INVALID_ANSWER,
+    OK,
+    OUT_OF_MEMORY,
+    Prediction,
+    empirical,
+    failed,
+    mean,
+    quantile_interval,
+    standard_deviation,
+)
+from thinker.train.grpo.oom import out_of_memory
+from thinker.video import Clip, ClipSpec, VideoError, read_clip
+from thinker.video.frames import clip_from_frames
+
+logger = logging.getLogger(__name__)
+
+MODES = ("reason", "sample", "level")
+BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
+"""Videos at once where nothing else is asked for; halved whenever they do not fit. A CPU gains
+little from more (tiny policies apart), and the first result would come later."""
+
+Frames = torch.Tensor | np.ndarray
+Video = str | Path | Frames
+
+
+class QualityScorer:
+    """Scores videos with a policy.
+
+    rollout: the back end that generates; where none is given, `backend` names the one that the
+    first generation starts (mode "level" starts none). mode: one of `MODES`. num_samples: K of mode
+    "sample", drawn at temperature 1 from `seed`. batch_size: most videos at once, chosen by device
+    where it is None; it halves, with a warning, when memory runs out, and stays there. model_name:
+    kept in every prediction.
+
+    Example: `QualityScorer.from_pretrained("runs/demo/final").score("video.mp4").score`.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        rollout: Rollout | None = None,
+        *,
+        backend: str = "hf",
+        mode: str = "reason",
+        num_samples: int = 8,
+        max_new_tokens: int = 1024,
+        batch_size: int | None = None,
+        seed: int = 0,
+        model_name: str = "",
+    ):
+        if batch_size is None:
+            batch_size = CPU_BATCH_SIZE if policy.model.device.type == "cpu" else BATCH_SIZE
+        if num_samples < 2 or batch_size < 1:
+            raise ValueError(
+                f"num_samples is {num_samples} and batch_size {batch_size}, "
+                "expected at least 2 and at least 1"
+            )
+        self.policy = policy
+        self._given_rollout, self.backend = rollout, _checked_backend(backend)
+        self.mode = _checked_mode(mode)
+        self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
+        self.batch_size, self.seed = batch_size, seed
+        self.model_name, self.version = model_name, version("vqa-thinker")
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, device: str | None = None, **settings
+    ) -> "QualityScorer":
+        """Load a saved policy; on a GPU in bfloat16, else in float32 on the CPU.
+
+        device: "cuda:1", "cpu"; chosen where it is None. settings: keyword arguments of the
+        constructor, such as `backend`. Raises ValueError for a folder without a readable model.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        try:
+            policy = load_policy(folder, dtype=dtype)
+        except (ValueError, OSError, KeyError, SafetensorError) as error:  # not all name the folder
+            raise ValueError(f"no policy can be loaded from {folder}: {error}") from error
+        policy.model.to(device).eval()
+        return cls(policy, model_name=str(folder), **settings)
+
+    @cached_property
+    def rollout(self) -> Rollout:
+        """What generates."""
+        return self._given_rollout or scoring_rollout(
+            self.policy, self.backend, max_new_tokens=self.max_new_tokens
+        )
+
+    @property
+    def clip_spec(self) -> ClipSpec:
+        return self.policy.inputs.clip_spec
+
+    def score(
+        self,
+        video: Video | Sequence[str | Path],
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        mode: str | None = None,
+    ) -> Prediction | list[Prediction]:
+        """Score one video or image, given as a path or as frames, or its part from `start` to `end`
+        (seconds); a list of paths gives a list of predictions.
+
+        Frames are uint8 RGB, a tensor (T, 3, H, W) or an array (T, H, W, 3), and count as 25 fps.
+        """
+        if isinstance(video, str | Path | torch.Tensor | np.ndarray):
+            return self._score_all([video], start, end, mode)[0]
+        return self._score_all(video, start, end, mode)
+
+    def _score_all(self, videos, start, end, mode) -> list[Prediction]:
+        items = (self.read(video, start=start, end=end) for video in videos)
+        return list(self.score_stream(items, mode=mode))
+
+    def read(
+        self, video: Video, *, start: float | None = None, end: float | None = None
+    ) -> Clip | Prediction:
+        """The clip of a file or of frames, or the row of what cannot be read."""
+        try:
+            if isinstance(video, str | Path):
+                return read_clip(video, self.clip_spec, start=start, end=end)
+            return clip_from_frames(video, self.clip_spec, start=start, end=end)
+        except VideoError as error:
+            return self.failed(error)
+
+    def failed(self, error: VideoError) -> Prediction:
+        """The row of a video that could not be read."""
+        return self._signed(failed(error.path, error), self.mode)
+
+    def _signed(self, prediction: Prediction, mode: str, seconds: float = 0.0) -> Prediction:
+        return replace(
+            prediction, mode=mode, seconds=seconds, model=self.model_name, version=self.version
+        )
+
+    def score_stream(
+        self,
+        items: Iterable[Clip | Prediction],
+        *,
+        mode: str | None = None,
+    ) -> Iterator[Prediction]:
+        """Score clips in batches, in order; a `Prediction` (a failed video) passes through."""
+        batch: list[Clip | Prediction] = []
+        for item in items:
+            batch.append(item)
+            if len(batch) >= self.batch_size:  # which may have been halved meanwhile
+                yield from self._score_mixed(batch, mode)
+                batch = []
+        yield from self._score_mixed(batch, mode)
+
+    def _score_mixed(self, batch: list[Clip | Prediction], mode: str | None) -> list[Prediction]:
+        clips = [item for item in batch if isinstance(item, Clip)]
+        scored = iter(self.score_clips(clips, mode))
+        return [
+            replace(item, mode=mode or self.mode) if isinstance(item, Prediction) else next(scored)
+            for item in batch
+        ]
+
+    def score_clips(self, clips: Sequence[Clip], mode: str | None = None) -> list[Prediction]:
+        """Score decoded clips, in order."""
+        done = dict(self.score_as_done(clips, mode))
+        return [done[place] for place in range(len(clips))]
+
+    def score_as_done(
+        self, clips: Sequence[Clip], mode: str | None = None
+    ) -> Iterator[tuple[int, Prediction]]:
+        """(place, prediction) of every clip, `batch_size` at once; it halves when memory runs out.
+
+        Clips of one prompt length share a batch: padding is computed for nothing.
+        """
+        mode = _checked_mode(mode or self.mode)
+        waiting = sorted(range(len(clips)), key=lambda place: sum(self._slots(clips[place])))
+        while waiting:
+            batch = waiting[: self.batch_size]
+            predictions = self._fitting([clips[place] for place in batch], mode)
+            yield from zip(batch, predictions, strict=False)
+            waiting = waiting[len(predictions) :]
+
+    def _slots(self, clip: Clip) -> tuple[int, ...]:
+        return self.policy.inputs.slot_tokens(clip)
+
+    def _fitting(self, clips: list[Clip], mode: str) -> list[Prediction]:
+        """Predictions of as many of the first clips as fit into memory; at least one."""
+        judges = {"reason": self._reason, "sample": self._sample, "level": self._level}
+        while True:
+            try:
+                began = time.perf_counter()
+                predictions = judges[mode](clips)
+                seconds = (time.perf_counter() - began) / len(clips)
+                return [self._signed(prediction, mode, seconds) for prediction in predictions]
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                message = str(error).partition("\n")[0]
+            # Outside of `except`: its traceback holds the tensors that have to go.
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if len(clips) == 1:
+                path = clips[0].path
+                row = Prediction(path=path, score=None, status=OUT_OF_MEMORY, error=message)
+                return [self._signed(row, mode)]
+            self.batch_size = len(clips) // 2
+            logger.warning(
+                "out of memory with %d videos at once; going on with %d",
+                len(clips),
+                self.batch_size,
+            )
+            clips = clips[: self.batch_size]
+
+    def _reason(self, clips: list[Clip]) -> list[Prediction]:
+        groups = self._generate(
+            clips, 1, Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
+        )
+        return [judged(clip, *group[0]) for clip, group in zip(clips, groups, strict=True)]
+
+    def _sample(self, clips: list[Clip]) -> list[Prediction]:
+        sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
+        groups = self._generate(clips, self.num_samples, sampling)
+        return [
+            _of_draws([judged(clip, *draw) for draw in group])
+            for clip, group in zip(clips, groups, strict=True)
+        ]
+
+    def _level(self, clips: list[Clip]) -> list[Prediction]:
+        requests = encode_prompts(self.policy, clips, prompts.LEVEL_QUESTION)
+        predictions = []
+        for clip, shares in zip(clips, level_probabilities(self.policy, requests), strict=True):
+            distribution = tuple(zip(LEVEL_SCORES, shares.tolist(), strict=True))
+            predictions.append(
+                Prediction(
+                    path=clip.path,
+                    score=mean(distribution),
+                    status=OK,
+                    distribution=distribution,
+                    spread=standard_deviation(distribution),
+                    interval=quantile_interval(distribution),
+                    frame_indices=clip.keyframe_indices,
+                )
+            )
+        return predictions
+
+    def _generate(
+        self, clips: list[Clip], num_generations: int, sampling: Sampling
+    ) -> list[list[tuple[str, int]]]:
+        """(text, number of tokens) of each completion of each clip."""
+        requests = encode_prompts(self.policy, clips)
+        groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
+        return [self._texts(group) for group in groups]
+
+    def _texts(self, group: list[Completion]) -> list[tuple[str, int]]:
+        ids = [completion.token_ids for completion in group]
+        texts = self.policy.processor.batch_decode(ids, skip_special_tokens=True)
+        return [(text, len(row)) for text, row in zip(texts, ids, strict=True)]
+
+
+def _checked_backend(backend: str) -> str:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    return backend
+
+
+def _checked_mode(mode: str) -> str:
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
+    return mode
+
+
+def judged(clip: Clip, text: str, num_tokens: int) -> Prediction:
+    """The prediction that one completion makes."""
+    prediction = Prediction(
+        path=clip.path,
+        score=None,
+        status=INVALID_ANSWER,
+        reasoning=_reasoning(text),
+        completion=text,
+        num_tokens=num_tokens,
+        frame_indices=clip.keyframe_indices,
+    )
+    answer = parse_answer(text)
+    if isinstance(answer, Answer):
+        return replace(prediction, score=answer.value, status=OK)
+    return replace(prediction, error=f"{answer.reason}: {answer.detail}")
+
+
+def _of_draws(draws: list[Prediction]) -> Prediction:
+    """The prediction of K rollouts of one video: mean, spread and interval of the valid ones.
+
+    The text is that of the rollout nearest the mean. Where fewer than half are valid there is no
+    score: the rest would be a selection.
+    """
+    scores = [draw.score for draw in draws if draw.score is not None]
+    num_tokens = sum(draw.num_tokens or 0 for draw in draws) / len(draws)
+    if 2 * len(scores) < len(draws) or len(scores) < 2:
+        first = next(draw for draw in draws if draw.score is None)
+        error = f"{len(scores)} of {len(draws)} rollouts are valid; {first.error}"
+        return replace(first, error=error, num_tokens=num_tokens)
+    distribution = empirical(scores)
+    centre = mean(distribution)
+    nearest = min(
+        (draw for draw in draws if draw.score is not None),
+        key=lambda draw: abs((draw.score or 0.0) - centre),
+    )
+    return replace(
+        nearest,
+        score=centre,
+        distribution=distribution,
+        spread=stdev(scores),
+        interval=quantile_interval(distribution),
+        num_tokens=num_tokens,
+    )
+
+
+def _reasoning(text: str) -> str:
+    """The content of <think>, or all that stands before <answer>."""
+    before = text.partition("<answer>")[0]
+    inner = before.partition("<think>")[2] or before
+    return inner.partition("</think>")[0].strip()

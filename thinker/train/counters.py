@@ -1,0 +1,198 @@
+"""Exact counts of what a GRPO step does: videos, frames, tokens, FLOPs and seconds by stage.
+
+The backbone reports every frame that passes the vision tower or SlowFast, the trainer every token
+that passes the language model; both under the stage that the trainer has opened. Read once an
+optimizer step (`Counters.take`), as a flat dict of names for `metrics.jsonl`:
+
+- `seconds/<stage>`: wall clock spent in a stage, inner stages excluded;
+- `frames/no_grad`, `frames/grad`: keyframes through the vision tower (a frame pair is 2);
+- `motion_frames/no_grad`, `motion_frames/grad`: frames through SlowFast;
+- `tokens/<stage>/prompt`, `tokens/<stage>/completion`: real tokens, padding left out; a prompt that
+  G completions share counts once;
+- `flops/<stage>`: by the formulas of `thinker.policies.cost`, padding included, backward included;
+- `videos/seen`, `videos/decoded`: distinct videos of the batch, and those no cache held.
+
+Recomputation under gradient checkpointing adds FLOPs, not frames or tokens.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from thinker.policies.cost import VideoTokens, language_flops, vision_flops
+from thinker.policies.motion.encoder import MotionConfig, MotionEncoder
+
+STAGES = ("data", "encode", "rollout", "old", "reference", "rewards", "train")
+"""data: waiting for the loader; encode: videos without gradient, for rollouts; old, reference,
+train: scoring of the completions, by the policy before the update, the reference, and the policy
+with gradient (forward and backward)."""
+GRAD = {False: "no_grad", True: "grad"}
+
+
+def counter_names() -> list[str]:
+    """All names, in one order on every process."""
+    names = [f"seconds/{stage}" for stage in STAGES] + [f"flops/{stage}" for stage in STAGES]
+    for stage in ("rollout", "old", "reference", "train"):
+        names += [f"tokens/{stage}/prompt", f"tokens/{stage}/completion"]
+    for kind in ("frames", "motion_frames"):
+        names += [f"{kind}/{grad}" for grad in GRAD.values()]
+    return [*names, "videos/seen", "videos/decoded"]
+
+
+class Counters:
+    """Counts of one process since the last `take`.
+
+    Example: `with counters.stage("train"): counters.add("frames/grad", 6)`, then
+    `counters.take()["frames/grad"] == 6.0`, and 0.0 at the next `take`.
+    """
+
+    def __init__(self) -> None:
+        self._values = dict.fromkeys(counter_names(), 0.0)
+        self._open: list[str] = []  # stages, innermost last
+        self._since = 0.0
+
+    def add(self, name: str, amount: float) -> None:
+        """Add to one of `counter_names()`; another name is a KeyError."""
+        self._values[name] += amount
+
+    def add_flops(self, amount: float) -> None:
+        """Add to the FLOPs of the innermost open stage."""
+        if self._open:
+            self.add(f"flops/{self._open[-1]}", amount)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Spend the time and FLOPs inside on stage `name`; stages nest, each second counts once."""
+        self._settle()
+        self._open.append(name)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._open.pop()
+
+    def _settle(self) -> None:
+        """Give the time since the last change of stage to the stage that was open."""
+        now = time.perf_counter()
+        if self._open:
+            self.add(f"seconds/{self._open[-1]}", now - self._since)
+        self._since = now
+
+    def take(self) -> dict[str, float]:
+        """All counts since the last call, and start again from zero."""
+        self._settle()
+        taken = self._values
+        self._values = dict.fromkeys(taken, 0.0)
+        return taken
+
+    # What the parts of a policy report
+
+    def count_frames(self, backbone, num_slots: int, num_patches: int) -> None:
+        """`num_slots` slots of `num_patches` patches each pass the vision tower of `backbone`."""
+        grad = torch.is_grad_enabled() and _is_trained(backbone.vision_part)
+        pair = getattr(backbone.config.vision_config, "temporal_patch_size", 1)
+        self.add(f"frames/{GRAD[grad]}", num_slots * pair)
+        visual = num_slots * (num_patches // backbone.patches_per_token)
+        tokens = VideoTokens(slots=num_slots, patches=num_patches, visual=visual, motion=0, text=0)
+        self.add_flops(vision_flops(_Model(backbone), tokens) * (3 if grad else 1))
+
+    def count_motion(self, backbone, frames_shape: tuple[int, ...]) -> None:
+        """Frames of shape (B, M, 3, H, W) pass SlowFast."""
+        grad = torch.is_grad_enabled() and _is_trained(backbone.motion.slowfast)
+        self.add(f"motion_frames/{GRAD[grad]}", frames_shape[0] * frames_shape[1])
+        one = motion_flops(backbone.motion.config, tuple(frames_shape[1:]))
+        self.add_flops(frames_shape[0] * one * (3 if grad else 1))
+
+    def count_rollouts(self, model, prompt_lengths: list[int], lengths: list[list[int]]) -> None:
+        """Prompts forwarded once each, and their completions token by token."""
+        self.add("tokens/rollout/prompt", sum(prompt_lengths))
+        self.add("tokens/rollout/completion", sum(map(sum, lengths)))
+        for prompt, group in zip(prompt_lengths, lengths, strict=True):
+            pairs = causal_pairs(prompt) + sum(n * prompt + causal_pairs(n) for n in group)
+            self.add_flops(language_flops(model, prompt + sum(group), pairs, sum(group)))
+
+    def count_scoring(self, model, stage: str, tokens: "ScoredTokens") -> None:
+        """A scoring pass of the language model, backward included where gradients are on."""
+        self.add(f"tokens/{stage}/prompt", tokens.prompt)
+        self.add(f"tokens/{stage}/completion", tokens.completion)
+        passes = 1
+        if torch.is_grad_enabled():
+            language = model.model.language_model
+            # a weight that is frozen (LoRA's base) has no gradient, but hands on that of its input
+            own = (p for name, p in language.named_parameters() if "lora_" not in name)
+            passes += 2 if any(parameter.requires_grad for parameter in own) else 1
+            passes += bool(getattr(language, "gradient_checkpointing", False) and language.training)
+        flops = language_flops(model, tokens.positions, tokens.pairs, tokens.head)
+        self.add_flops(flops * passes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredTokens:
+    """Of one scoring pass. prompt, completion: real tokens; positions, pairs (of query and key) and
+    head (rows that reach the LM head): with padding."""
+
+    prompt: int
+    completion: int
+    positions: int
+    pairs: int
+    head: int
+
+    @classmethod
+    def shared(cls, prompt_mask, completion_mask, group: int) -> "ScoredTokens":
+        """Of packed rows: masks (B, P) of the prompts and (B·G, C) of the completions."""
+        (groups, prompt), (rows, length) = prompt_mask.shape, completion_mask.shape
+        own = rows * (length * (prompt - 1) + causal_pairs(length))
+        return cls(
+            prompt=int(prompt_mask.sum()),
+            completion=int(completion_mask.sum()),
+            positions=groups * (prompt - 1) + rows * length,
+            pairs=groups * causal_pairs(prompt - 1) + own,
+            head=rows * length,
+        )
+
+    @classmethod
+    def plain(cls, attention_mask, num_completion: int) -> "ScoredTokens":
+        """Of one row a completion: mask (R, P + C); TRL's head sees every position but the last."""
+        rows, length = attention_mask.shape
+        return cls(
+            prompt=int(attention_mask[:, :-num_completion].sum()),
+            completion=int(attention_mask[:, -num_completion:].sum()),
+            positions=rows * length,
+            pairs=rows * causal_pairs(length),
+            head=rows * (length - 1),
+        )
+
+
+def causal_pairs(length: int) -> int:
+    """(query, key) pairs of causal attention. Example: `causal_pairs(3) == 6`."""
+    return length * (length + 1) // 2
+
+
+@lru_cache(maxsize=64)
+def motion_flops(config: MotionConfig, frames_shape: tuple[int, ...]) -> int:
+    """Of SlowFast and its projector for the frames (M, 3, H, W) of one video; counted by running
+    them on the meta device."""
+    with torch.device("meta"):
+        motion = MotionEncoder(config)
+    frames = torch.empty(1, *frames_shape, dtype=torch.uint8, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        motion(frames)
+    return counter.get_total_flops()
+
+
+def _is_trained(part: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in part.parameters())
+
+
+class _Model:
+    """A backbone as the formulas of `thinker.policies.cost` take it."""
+
+    def __init__(self, backbone: Any) -> None:
+        self.model, self.config = backbone, backbone.config

@@ -1,0 +1,192 @@
+"""Encode once: what is known of the videos of a generation batch, and who may use it.
+
+A video passes the vision tower and SlowFast once without gradient per weight version; rollouts and
+old logps use the embeddings. A frozen part is run once a batch for everyone: what it gives its
+projector also serves the training forward, later iterations on the same batch, and the reference,
+if that has the same weights. A perturbed copy takes the slots (frames, or Qwen2.5-VL's frame pairs)
+that its source has from there; the rest of it is encoded, every dropped frame as one; SlowFast runs
+again, because a window of other frames is another motion.
+
+Features are kept by the identity of the clip, from `begin` to the next `begin`.
+"""
+
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from thinker.policies.inputs import PolicyInputs
+from thinker.rollout.base import to_device
+from thinker.video import Clip
+from thinker.video.perturb import FrameMap, perturb_clip, perturbation_maps
+
+TOWER, SLOWFAST = "vision_tower", "slowfast"
+
+
+class EncodedVideos:
+    """Features of the videos at hand, each computed once.
+
+    core: the policy that is trained, without wrappers. reference: another model whose logps are
+    asked for, or None. autocast: context of the policy's forward.
+    """
+
+    def __init__(
+        self,
+        inputs: PolicyInputs,
+        core,
+        reference,
+        autocast: Callable[[], AbstractContextManager],
+    ):
+        self.inputs, self.core, self.autocast = inputs, core, autocast
+        self.frozen = {name for name in (TOWER, SLOWFAST) if is_frozen(core, name)}
+        self.shared_with_reference = {
+            name for name in self.frozen if reference is None or same_part(core, reference, name)
+        }
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the last batch; call it when a new one comes."""
+        self._clips: dict[int, Clip] = {}  # keeps them alive, so that no id is used twice
+        self._copies: dict[int, tuple[Clip, FrameMap]] = {}
+        self._motion: dict[int, torch.Tensor] = {}
+        self._slots: dict[Hashable, torch.Tensor] = {}
+        self._embeds: dict[int, torch.Tensor] = {}
+        self._version: int | None = None
+
+    def perturbed(self, clip: Clip, kind: str, seed: int) -> Clip:
+        """`perturb_clip`, remembering which frames of the source the copy shows."""
+        keyframe_map, _ = perturbation_maps(
+            kind, seed, len(clip.keyframes_KCHW), len(clip.motion_MCHW)
+        )
+        copy = perturb_clip(clip, kind, seed)
+        self._clips[id(clip)], self._clips[id(copy)] = clip, copy
+        self._copies[id(copy)] = (clip, keyframe_map)
+        return copy
+
+    def release(self) -> None:
+        """Forget what the next update of the weights makes stale, to free its memory."""
+        self._use_version(None)
+
+    @torch.no_grad()
+    def embeds(self, clips: list[Clip], version: int) -> list[torch.Tensor]:
+        """The policy's placeholder embeddings of each clip, (S, D), under weight version
+        `version`; clips of one shape."""
+        self._use_version(version)
+        todo = [clip for clip in unique_clips(clips) if id(clip) not in self._embeds]
+        if todo:
+            with self.autocast():
+                encoded = self._encode(todo)
+            for clip, embeds in zip(todo, encoded, strict=True):
+                self._embeds[id(self._known(clip))] = embeds
+        return [self._embeds[id(clip)] for clip in clips]
+
+    def media(self, clips: list[Clip], *, reference: bool) -> dict[str, Any]:
+        """`media_inputs` of a forward that encodes what is not known: pixels of parts that are
+        trained, features of frozen ones."""
+        shared = self.shared_with_reference if reference else self.frozen
+        media = self._layout(clips)
+        if TOWER in shared:
+            media["slot_features"] = [x for keys in self._fill_slots(clips) for x in keys]
+        else:
+            media |= self.inputs.pixels(clips)
+        if self.inputs.motion_config.mode != "none":
+            if SLOWFAST in shared:
+                media["motion_features"] = self._motion_features(clips)
+            else:
+                media["motion_frames"] = self.inputs.motion_frames(clips)
+        return to_device(media, self.core.device)
+
+    def layout(self, clips: list[Clip]) -> dict[str, Any]:
+        """What positions follow from: number of slots and their grids."""
+        return to_device(self._layout(clips), self.core.device)
+
+    def _layout(self, clips):
+        return {**self.inputs.grids(clips), "num_slots": len(self.inputs.slot_tokens(clips[0]))}
+
+    def _known(self, clip: Clip) -> Clip:
+        return self._clips.setdefault(id(clip), clip)
+
+    def _use_version(self, version: int | None) -> None:
+        """Forget what trained weights gave under another version."""
+        if version != self._version:
+            self._embeds, self._version = {}, version
+            if TOWER not in self.frozen:
+                self._slots = {}
+            if SLOWFAST not in self.frozen:
+                self._motion = {}
+
+    def _encode(self, clips: list[Clip]) -> list[torch.Tensor]:
+        backbone, layout = self.core.model, self.layout(clips)
+        num_slots = layout.pop("num_slots")
+        slots = [slot for video in self._fill_slots(clips) for slot in video]
+        if TOWER in self.frozen:
+            slots = backbone.project_slots(slots, **layout)
+        motion = None
+        if backbone.motion is not None:
+            motion = backbone.encode_motion(self._motion_features(clips), num_slots)
+        return backbone.assemble_media(slots, motion, num_slots)
+
+    @torch.no_grad()
+    def _motion_features(self, clips: list[Clip]) -> torch.Tensor:
+        todo = [clip for clip in unique_clips(clips) if id(clip) not in self._motion]
+        if todo:
+            frames = self.inputs.motion_frames(todo).to(self.core.device)
+            with self.autocast():
+                features = self.core.model.motion_features(frames)
+            for clip, one in zip(todo, features, strict=True):
+                self._motion[id(self._known(clip))] = one
+        return torch.stack([self._motion[id(clip)] for clip in clips])
+
+    @torch.no_grad()
+    def _fill_slots(self, clips: list[Clip]) -> list[list[torch.Tensor]]:
+        """Slots of each clip: tower features where the tower is frozen, else visual tokens."""
+        keys = {id(clip): self._slot_keys(clip) for clip in clips}
+        missing: dict[Hashable, torch.Tensor] = {}  # key → its frames
+        for clip in unique_clips(clips):
+            frames = self._slot_frames(clip)
+            for key, pictures in zip(keys[id(clip)], frames, strict=True):
+                if key not in self._slots:
+                    missing.setdefault(key, pictures)
+        if missing:
+            pixels = to_device(self.inputs.frame_pixels([*missing.values()]), self.core.device)
+            backbone = self.core.model
+            run = backbone.tower_features if TOWER in self.frozen else backbone.encode_slots
+            with self.autocast():
+                self._slots |= zip(missing, run(**pixels), strict=True)
+        return [[self._slots[key] for key in keys[id(clip)]] for clip in clips]
+
+    def _slot_frames(self, clip: Clip) -> list[torch.Tensor]:
+        return list(clip.keyframes_KCHW.split(self.inputs.pair))
+
+    def _slot_keys(self, clip: Clip) -> list[Hashable]:
+        """What each slot shows: (source clip, frames of it); a slot of dropped frames alone is the
+        same in every video of that size."""
+        self._known(clip)
+        source, shown = self._copies.get(id(clip), (clip, list(range(len(clip.keyframes_KCHW)))))
+        pair, size = self.inputs.pair, tuple(clip.keyframes_KCHW.shape[1:])
+        keys: list[Hashable] = []
+        for start in range(0, len(shown), pair):
+            frames = tuple(shown[start : start + pair])
+            blank = all(frame is None for frame in frames)
+            keys.append((size, len(frames)) if blank else (id(source), frames))
+        return keys
+
+
+def unique_clips(clips: list[Clip]) -> list[Clip]:
+    """The distinct objects, in order."""
+    return list({id(clip): clip for clip in clips}.values())
+
+
+def is_frozen(core, part: str) -> bool:
+    """Whether the policy has `part` and trains none of its weights."""
+    module = core.parts().get(part)
+    return module is not None and not any(p.requires_grad for p in module.parameters())
+
+
+def same_part(one, other, part: str) -> bool:
+    """Whether two policies hold bit-equal weights and statistics in `part`."""
+    first, second = (model.parts()[part].state_dict() for model in (one, other))
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name].to(first[name])) for name in first
+    )

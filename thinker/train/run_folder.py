@@ -1,0 +1,81 @@
+"""A run's folder: whose it is, and which of its stages are complete.
+
+`run.json` holds the configuration that the folder belongs to. A stage's result (a folder or a JSON
+file) appears by one rename when it is complete, so its presence says that the stage need not be
+repeated. Only the main process writes; the others wait.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from thinker.config.run import RunConfig
+from thinker.train.checkpoint import atomic_folder, checkpoints, write_atomic
+from thinker.train.run_log import ROLLOUTS
+from thinker.utils.journal import require_same
+
+IDENTITY = "run.json"
+IGNORED = ("output_dir", "data.cache", "data.num_workers")
+"""Keys that say where and how fast, not what: a run may be continued with others."""
+
+
+def open_run(folder: Path, config: RunConfig) -> None:
+    """Claim a folder for a configuration; ValueError where another run's results lie in it."""
+    state = PartialState()
+    identity = _flat(dataclasses.asdict(config)) | {"num_processes": state.num_processes}
+    identity = {key: value for key, value in identity.items() if key not in IGNORED}
+    path = folder / IDENTITY
+    if is_complete(path):
+        require_same(folder, json.loads(path.read_text(encoding="utf-8")), identity)
+    elif checkpoints(folder) or (folder / ROLLOUTS).exists():
+        raise ValueError(
+            f"{folder} holds results of a run, but no {IDENTITY} that says of which; "
+            "choose another output_dir, or delete it"
+        )
+    elif state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(identity, indent=1) + "\n")
+    state.wait_for_everyone()
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; an empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a stage's result is there; every process gets the same answer."""
+    there = path.exists()
+    PartialState().wait_for_everyone()  # before anyone goes on to write it
+    return there
+
+
+def folder_once(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder that is not there yet."""
+    state = PartialState()
+    if state.is_main_process:
+        with atomic_folder(folder) as aside:
+            write(aside)
+    state.wait_for_everyone()
+
+
+def json_once(path: Path, compute: Callable[[], Any]) -> Any:
+    """The JSON at `path`; computed by every process and written by the main one if absent."""
+    state = PartialState()
+    if is_complete(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+    value = compute()
+    if state.is_main_process:
+        write_atomic(path, json.dumps(value, indent=1) + "\n")
+    state.wait_for_everyone()
+    return value

@@ -1,0 +1,42 @@
+"""Reading videos: the one place to import from.
+
+Flow: path → `read_clip` → `Clip`, kept in a `FrameCache`; `check_videos` does it for a data set.
+
+- `video_file.py`, `mp4.py`: errors, limits, checks on bytes and headers, pictures
+- `clip.py`: `ClipSpec`, `Clip`, which frames and which sizes
+- `decode.py`: index and exact decoding of a file (PyAV)
+- `reader.py`: `read_clip`
+- `frame_cache.py`: `FrameCache`
+- `video_check.py`: `check_videos`; `read_ahead.py`: the same for scoring; both in the guarded
+  processes of `guarded.py`
+"""
+
+from thinker.video.cache import FrameCache
+from thinker.video.check import TooManyBadVideosError, check_videos
+from thinker.video.clip import Clip, ClipSpec, keyframe_indices, motion_indices, smart_resize
+from thinker.video.file import (
+    IMAGE_SUFFIXES,
+    MAX_ASPECT_RATIO,
+    REASONS,
+    VideoError,
+)
+from thinker.video.mp4 import MAX_FRAME_PIXELS
+from thinker.video.read import READER_VERSION, read_clip
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_ASPECT_RATIO",
+    "MAX_FRAME_PIXELS",
+    "READER_VERSION",
+    "REASONS",
+    "Clip",
+    "ClipSpec",
+    "FrameCache",
+    "TooManyBadVideosError",
+    "VideoError",
+    "check_videos",
+    "keyframe_indices",
+    "motion_indices",
+    "read_clip",
+    "smart_resize",
+]

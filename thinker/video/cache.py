@@ -1,0 +1,140 @@
+"""Clips on disk: decoded once, read back by every later epoch and process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from thinker.video.clip import Clip, ClipSpec
+from thinker.video.file import VideoError, require_regular
+from thinker.video.read import READER_VERSION, read_clip
+from thinker.video.tensors import clip_from_tensors, clip_to_tensors
+
+
+class FrameCache:
+    """Clips on disk, lossless (raw uint8), one safetensors file each: `<folder>/<key>.safetensors`.
+
+    The key is a hash of the file's *content*, the spec, the range and `READER_VERSION`: a moved or
+    copied video hits, an edited one misses. Content is hashed once per (path, size, modification
+    time) and process; BLAKE2b over all bytes, since two encodes of one source may share size,
+    header and tail. Files appear atomically (written aside, then renamed) and carry a checksum, so
+    readers of a shared folder never see half a clip, and a damaged file is read again from the
+    video. Safe to pickle into workers.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._content_hashes: dict[tuple[str, int, int], str] = {}
+
+    def get_or_read(
+        self,
+        path: Path | str,
+        spec: ClipSpec,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Clip:
+        """The cached clip, else `read_clip` (whose errors pass through) stored for the next
+        time."""
+        return self.fetch(path, spec, start=start, end=end)[0]
+
+    def fetch(
+        self,
+        path: Path | str,
+        spec: ClipSpec,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> tuple[Clip, bool]:
+        """As `get_or_read`, and whether the video had to be decoded."""
+        file = self._file(Path(path), spec, start, end)
+        clip = _load_clip(file, Path(path))
+        if clip is not None:
+            return clip, False
+        clip = read_clip(path, spec, start=start, end=end)
+        _save_clip(file, clip)
+        return clip, True
+
+    def contains(
+        self,
+        path: Path | str,
+        spec: ClipSpec,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> bool:
+        """True where a whole, undamaged clip is cached."""
+        return _load_clip(self._file(Path(path), spec, start, end), Path(path)) is not None
+
+    def _file(self, path: Path, spec: ClipSpec, start: float | None, end: float | None) -> Path:
+        key = [
+            READER_VERSION,
+            self._content_hash(path),
+            path.suffix.lower(),
+            asdict(spec),
+            start,
+            end,
+        ]
+        digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=20)
+        return self.folder / f"{digest.hexdigest()}.safetensors"
+
+    def _content_hash(self, path: Path) -> str:
+        require_regular(path)
+        try:
+            stat = path.stat()
+            key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns)
+            if key not in self._content_hashes:
+                with open(path, "rb") as file:
+                    self._content_hashes[key] = hashlib.file_digest(file, "blake2b").hexdigest()
+            return self._content_hashes[key]
+        except FileNotFoundError:
+            raise VideoError(path, "missing") from None
+        except OSError as error:
+            raise VideoError(path, "unreadable", str(error)) from None
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """uint8 (20,) over all tensors."""
+    digest = hashlib.blake2b(digest_size=20)
+    for name in sorted(tensors):
+        digest.update(tensors[name].contiguous().numpy().data)
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
+
+
+def _save_clip(file: Path, clip: Clip) -> None:
+    from safetensors.torch import save
+
+    tensors = clip_to_tensors(clip)
+    content = save(tensors | {"checksum": _checksum(tensors)})
+    # Same folder, so that the rename stays in one file system; a name of its own for each writer.
+    aside = file.with_name(f".{file.stem}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(aside, "xb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(aside, file)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _load_clip(file: Path, path: Path) -> Clip | None:
+    """The clip, or None where there is no file or a damaged one (which the next write replaces)."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(file.read_bytes())
+        checksum = tensors.pop("checksum", torch.empty(0))
+        if not torch.equal(checksum, _checksum(tensors)):
+            return None
+        return clip_from_tensors(tensors, path)
+    except (FileNotFoundError, SafetensorError, ValueError, TypeError):
+        return None

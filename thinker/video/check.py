@@ -1,0 +1,87 @@
+"""Every video of a data set, read once in worker processes before training starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+from thinker.utils.worker_pool import Failure, Limits, guarded_map
+from thinker.video.cache import FrameCache
+from thinker.video.clip import ClipSpec
+from thinker.video.file import VideoError
+from thinker.video.read import read_clip
+
+
+class TooManyBadVideosError(ValueError):
+    """More videos failed than allowed; `failures` maps each path to its `VideoError`."""
+
+    def __init__(
+        self, failures: dict[Path, VideoError], num_videos: int, allowed_share: float
+    ) -> None:
+        self.failures = failures
+        super().__init__(
+            f"{len(failures)} of {num_videos} videos cannot be read, "
+            f"allowed is a share of {allowed_share}:\n"
+            + "\n".join(str(error) for error in failures.values())
+        )
+
+
+def check_videos(
+    paths: Iterable[Path | str],
+    spec: ClipSpec,
+    cache: FrameCache | None,
+    *,
+    max_failed_share: float,
+    num_workers: int | None = None,
+    limits: Limits | None = None,
+) -> dict[Path, VideoError]:
+    """Reads every video once in guarded processes, which fills the cache (if there is one), and
+    returns the failing ones.
+
+    The caller leaves these out and says so. Raises `TooManyBadVideosError`, listing all, where
+    their share exceeds `max_failed_share` (0..1). A video that crashes its process (reason
+    "crashed"), or passes a limit twice ("timeout", "memory"), costs only itself.
+
+    The training processes of a run call this together: each reads a part, all know all failures.
+    num_workers: of each of them; None: all cores, shared by the processes of this machine.
+    """
+    # Here: a decoding process imports this module and has no use for them.
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    if not 0 <= max_failed_share <= 1:
+        raise ValueError(f"max_failed_share must lie in 0..1, got {max_failed_share}")
+    if num_workers is None:
+        num_workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if num_workers < 1:
+        raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+    unique = list(dict.fromkeys(Path(path) for path in paths))
+    task = partial(_read_once, None if cache is None else cache.folder, spec)
+    state = PartialState()
+    own = unique[state.process_index :: state.num_processes]
+    answers = guarded_map(task, own, num_workers=num_workers, limits=limits)
+    found = {}
+    for path, answer in zip(own, answers, strict=True):
+        if isinstance(answer, Failure):
+            found[path] = VideoError(path, answer.reason, answer.detail)
+        elif answer:
+            found[path] = VideoError(path, *json.loads(answer))
+    failures = {path: error for part in gather_object([found]) for path, error in part.items()}
+    if len(failures) > max_failed_share * len(unique):
+        raise TooManyBadVideosError(failures, len(unique), max_failed_share)
+    return failures
+
+
+def _read_once(folder: Path | None, spec: ClipSpec, path: Path) -> bytes:
+    """In the worker: nothing, or reason and detail of what is wrong with the video."""
+    try:
+        if folder is None:
+            read_clip(path, spec)
+        else:
+            FrameCache(folder).get_or_read(path, spec)
+    except VideoError as error:
+        return json.dumps([error.reason, error.detail]).encode()
+    return b""

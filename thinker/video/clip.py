@@ -1,0 +1,179 @@
+"""What to read of a video (`ClipSpec`), what comes of it (`Clip`), which frames and which sizes.
+
+The sampling rule of the keyframes is VQAThinker's (arXiv 2508.06051, "Frames" of the published
+code). Dense motion frames follow VQA² (the motion branch must see neighbouring frames).
+
+Suffixes: K keyframes, M motion frames, C = 3 channels (RGB), H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from thinker.video.file import MAX_ASPECT_RATIO, VideoError
+
+RESAMPLERS = ("torch", "pil")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """What to read of a video; part of the frame-cache key."""
+
+    num_keyframes: int  # K
+    resize: str  # "square": stretched (InternVL); "smart": aspect kept (Qwen2.5-VL)
+    keyframe_px: int  # side of the square; ignored by "smart"
+    min_pixels: int  # area of a keyframe; ignored by "square", like the next two
+    max_pixels: int
+    factor: int  # both sides are multiples of it
+    num_motion_frames: int  # M dense frames, a multiple of K; 0 = no motion clip
+    motion_px: int  # dense frames are stretched to motion_px x motion_px
+    # Whose antialiased bicubic filter, bit for bit: "torch" is that of transformers' processors,
+    # "pil" that of the published programs, seven times slower. They differ by one level of 255.
+    resampler: str = "torch"
+
+    def __post_init__(self) -> None:
+        if self.resize not in ("square", "smart"):
+            raise ValueError(f"resize must be 'square' or 'smart', got {self.resize!r}")
+        if self.resampler not in RESAMPLERS:
+            raise ValueError(
+                f"resampler must be one of {', '.join(RESAMPLERS)}, got {self.resampler!r}"
+            )
+        positive = (
+            ["num_keyframes", "keyframe_px"] if self.resize == "square" else ["num_keyframes"]
+        )
+        if self.resize == "smart":
+            positive += ["min_pixels", "max_pixels", "factor"]
+            if self.min_pixels > self.max_pixels:
+                raise ValueError(
+                    f"min_pixels {self.min_pixels} exceeds max_pixels {self.max_pixels}"
+                )
+        if self.num_motion_frames:
+            positive += ["num_motion_frames", "motion_px"]
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_motion_frames % self.num_keyframes:
+            raise ValueError(
+                f"num_motion_frames must be a multiple of num_keyframes ({self.num_keyframes}), "
+                f"got {self.num_motion_frames}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Clip:
+    """The frames of one video, ready for the policy's normalisation. Times count from the first
+    frame of the video."""
+
+    path: Path
+    keyframes_KCHW: torch.Tensor  # uint8 RGB, all of one size
+    motion_MCHW: torch.Tensor  # uint8 RGB; (0, 3, px, px) without motion clip
+    keyframe_seconds: torch.Tensor  # float64 presentation times (K,)
+    motion_seconds: torch.Tensor  # float64 (M,)
+    keyframe_indices: tuple[
+        int, ...
+    ]  # frame numbers in the whole video, also where only a range was read
+    motion_indices: tuple[int, ...]
+    num_frames: int  # of the whole video; 1 for a picture
+    fps: float  # mean rate of the whole video; 0.0 where there is none (a picture)
+    height: int  # of the video as displayed (after rotation), before resizing
+    width: int
+
+    def __post_init__(self) -> None:
+        for name, frames, seconds, indices in (
+            ("keyframes", self.keyframes_KCHW, self.keyframe_seconds, self.keyframe_indices),
+            ("motion", self.motion_MCHW, self.motion_seconds, self.motion_indices),
+        ):
+            if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3:
+                raise ValueError(
+                    f"{name}: expected uint8 (N, 3, H, W), got {frames.dtype} {tuple(frames.shape)}"
+                )
+            if seconds.dtype != torch.float64 or seconds.shape != frames.shape[:1]:
+                raise ValueError(
+                    f"{name}: expected {len(frames)} float64 times, "
+                    f"got {seconds.dtype} {tuple(seconds.shape)}"
+                )
+            if len(indices) != len(frames):
+                raise ValueError(f"{name}: {len(frames)} frames, but {len(indices)} indices")
+        if not len(self.keyframes_KCHW):
+            raise ValueError("a clip needs at least one keyframe")
+
+
+def keyframe_indices(num_frames: int, num_keyframes: int) -> list[int]:
+    """Frame numbers of the K keyframes: `int(seg/2 + round(seg·i))`, `seg = (N-1)/K` (VQAThinker).
+
+    `round` is Python's: halves go to the even neighbour, as in the reference. The largest index is
+    below
+    `N-1 - seg/2 + 1/2`, so never above N-1. Short videos repeat frames.
+    Example: `keyframe_indices(100, 6)` → `[8, 24, 41, 58, 74, 90]`.
+    """
+    if num_frames < 1 or num_keyframes < 1:
+        raise ValueError(
+            f"need at least 1 frame and 1 keyframe, got {num_frames} and {num_keyframes}"
+        )
+    seg = (num_frames - 1) / num_keyframes
+    return [int(seg / 2 + round(seg * i)) for i in range(num_keyframes)]
+
+
+def motion_indices(num_frames: int, spec: ClipSpec) -> list[int]:
+    """Frame numbers of the M motion frames: K windows of L = M/K consecutive frames, window i
+    around keyframe i.
+
+    The keyframe is element L//2 of its window. Windows are shifted inwards at both ends of the
+    video; a video shorter than L gives all its frames, then its last one repeated.
+    Example: K = 2, M = 8, 100 frames (keyframes 24, 74) → `[22, 23, 24, 25, 72, 73, 74, 75]`.
+    """
+    if not spec.num_motion_frames:
+        return []
+    length = spec.num_motion_frames // spec.num_keyframes
+    indices = []
+    for centre in keyframe_indices(num_frames, spec.num_keyframes):
+        first = max(0, min(centre - length // 2, num_frames - length))
+        indices += [min(first + offset, num_frames - 1) for offset in range(length)]
+    return indices
+
+
+def smart_resize(
+    height: int, width: int, *, factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """(height, width) with sides that are multiples of `factor`, area in min..max_pixels, aspect
+    nearly kept.
+
+    Qwen2.5-VL's rule, equal to transformers' `qwen2_vl.smart_resize` (a test compares them);
+    written out because that module imports torchvision. Raises ValueError where one side is over
+    200 times the other.
+    Example: `smart_resize(1080, 1920, factor=28, min_pixels=3136, max_pixels=200704)` → `(336,
+    588)`.
+    """
+    if max(height, width) / min(height, width) > MAX_ASPECT_RATIO:
+        raise ValueError(
+            f"one side may be at most {MAX_ASPECT_RATIO} times the other, got {width} x {height}"
+        )
+    new_height, new_width = round(height / factor) * factor, round(width / factor) * factor
+    if new_height * new_width > max_pixels:
+        shrink = math.sqrt((height * width) / max_pixels)
+        new_height = max(factor, math.floor(height / shrink / factor) * factor)
+        new_width = max(factor, math.floor(width / shrink / factor) * factor)
+    elif new_height * new_width < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        new_height = math.ceil(height * grow / factor) * factor
+        new_width = math.ceil(width * grow / factor) * factor
+    return new_height, new_width
+
+
+def keyframe_size(path: Path, spec: ClipSpec, height: int, width: int) -> tuple[int, int]:
+    if spec.resize == "square":
+        return spec.keyframe_px, spec.keyframe_px
+    try:
+        return smart_resize(
+            height,
+            width,
+            factor=spec.factor,
+            min_pixels=spec.min_pixels,
+            max_pixels=spec.max_pixels,
+        )
+    except ValueError as error:
+        raise VideoError(path, "aspect_ratio", str(error)) from None

@@ -1,0 +1,335 @@
+"""The frames of one video file by number: exactly those asked for, or a `VideoError`.
+
+Flow: index of all frames (packets only, nothing decoded) → decode just what is needed, from the
+nearest seek point → upright RGB pictures. The only module that knows the decoder.
+
+Why PyAV and not decord2: decord2 3.4.0 finds a frame by *counting* after a seek. Where a seek point
+has leading pictures (open GOP: x265's default, many H.264 broadcasts, MPEG-4 with B frames) it
+silently returns a picture 2 to 10 frames away; on bit errors it may silently repeat a neighbour; it
+fails on closed-GOP HEVC and on some widths (96). PyAV hands out every frame with its presentation
+time, so a frame here is either the one asked for or a `VideoError`, at less CPU time. What no
+decoder can tell: bits damaged into another valid stream (HEVC notices little).
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from thinker.video.file import VideoError
+from thinker.video.mp4 import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS, MAX_FRAMES, MAX_STREAMS
+
+if TYPE_CHECKING:
+    import av.container
+    import av.video
+
+# FFmpeg guesses the format from content. Only real video containers are let in: a text file would
+# otherwise be rendered as a video (tty), and a playlist (hls, concat) could open other files or the
+# network.
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,yuv4mpegpipe,gif"
+
+_MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's one name for them
+
+# Decoders that heed the setting with the very packet they get, and tell a missing reference: AV1's
+# works on several packets at once; HEVC's fills a missing reference in silently, so a reference
+# that damage makes look like none would go unnoticed (found by fuzzing).
+_SKIPS_AT_ONCE = frozenset({"h264"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameIndex:
+    pts: (
+        list[int] | None
+    )  # of each frame in display order, stream time base; None: frames are known by count only
+    starts: list[int]  # pts of the seek points, ascending
+    seconds: list[float]  # presentation times, the first frame at 0
+    fps: float
+
+
+Opened = tuple["av.container.InputContainer", "av.VideoStream"]
+
+
+def _open_by_header(path: Path) -> Opened:
+    """As `_open`, without decoding anything where the header says all.
+
+    FFmpeg decodes the first frames of a file to learn what its header leaves open. The tables of an
+    MP4 leave nothing open for H.264: they hold size and rate, and the order of presentation says
+    how many frames the decoder has to hold back (FFmpeg's demuxer reads it off them).
+    """
+    container, stream = _open(path, skip_frame="all")
+    if (
+        container.format.name == _MP4
+        and stream.codec_context.name == "h264"
+        and stream.frames  # 0: a fragmented file, whose tables are spread over it
+    ):
+        return container, stream
+    container.close()
+    return _open(path)
+
+
+def _open(path: Path, **probing: str) -> Opened:
+    """Container and video stream; one thread, and damage raises instead of being concealed.
+
+    probing: settings of the decoders that look into the first frames.
+    """
+    import av
+
+    options = {
+        "format_whitelist": _CONTAINERS,
+        "protocol_whitelist": "file",
+        "enable_drefs": "0",  # tracks of an mp4 that lie in other files; off by default, too
+        "max_streams": str(MAX_STREAMS),
+        "max_pixels": str(MAX_FRAME_PIXELS),  # of the decoders that look into the first frames
+        **probing,
+    }
+    try:
+        # "file:" so that a name with a colon is no protocol.
+        container = av.open(f"file:{path}", options=options, metadata_errors="ignore")
+    except (av.error.FFmpegError, UnicodeError) as error:
+        raise _failed(path, "not_a_video", error) from None
+    seconds = (container.duration or 0) / av.time_base
+    if seconds > MAX_DURATION_SECONDS:
+        container.close()
+        raise VideoError(path, "too_long", f"the header says {seconds:.0f} s")
+    cover = av.stream.Disposition.attached_pic  # the album picture of an audio file
+    streams = [s for s in container.streams.video if not s.disposition & cover]
+    problem = ("no_frames", "no video stream")
+    if streams:
+        context = streams[0].codec_context
+        if context is None:  # the stubs deny it, but an unknown codec has none
+            problem = ("unsupported", "no decoder for the codec")  # type: ignore[unreachable]
+        elif context.width * context.height > MAX_FRAME_PIXELS:
+            problem = ("too_large", f"{context.width} x {context.height}")
+        else:
+            context.thread_count = 1  # many worker processes decode at once
+            # A damaged slice or a missing reference is an error, not a picture patched up from a
+            # neighbour.
+            context.options = {
+                "err_detect": "crccheck+explode",
+                "max_pixels": str(MAX_FRAME_PIXELS),
+            }
+            return container, streams[0]
+    container.close()
+    raise VideoError(path, *problem)
+
+
+def _failed(path: Path, reason: str, error: Exception, what: str = "") -> VideoError:
+    """The `VideoError` of a decoder's error; a packet that no memory holds is one, too."""
+    if isinstance(error, MemoryError):
+        reason = "memory"
+    return VideoError(path, reason, f"{what}{error}")
+
+
+class VideoFile:
+    """A video file, opened once: the index of its frames, then the frames asked for.
+
+    A context manager. Opening may cost as much as decoding several frames (`_open_by_header`), so
+    what read the index goes on to decode. Raises `VideoError`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._container, self._stream = _open_by_header(path)
+        try:
+            self.index = _index(path, self._container, self._stream)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def __enter__(self) -> VideoFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._container.close()
+
+    def frames(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields (number, upright RGB (H, W, 3)) of exactly the frames `wanted` (ascending)."""
+        pts = self.index.pts
+        if pts is None:
+            yield from self._decode_from_start({number: number for number in wanted})
+            return
+        missing = {pts[number]: number for number in wanted}
+        try:
+            for number, picture in self._seek_and_decode(pts[0], missing):
+                del missing[pts[number]]
+                yield number, picture
+                del picture  # or two full-size ones would be in memory at the next
+        except VideoError:
+            # A seek can look like damage: references from before an H.264 open GOP, intra refresh,
+            # coarse indices. From the start of the file only damage fails, and raises.
+            yield from self._decode_from_start(missing)
+
+    def _decode_from_start(self, numbers: dict[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames of {pts or count: frame number}, by a decoder of its own."""
+        self._container.close()  # two decoders' reference frames need twice the memory
+        container, stream = _open(self.path)
+        with container:
+            by_pts = self.index.pts is not None
+            yield from _decode_run(self.path, container, stream, numbers, by_pts=by_pts)
+
+    def _seek_and_decode(
+        self, first_pts: int, numbers: dict[int, int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The frames of {pts: frame number}, one seek for all that share a seek point."""
+        import av
+
+        starts = self.index.starts
+        runs: dict[int, dict[int, int]] = {}  # seek point → {pts: frame number}
+        for pts, number in numbers.items():
+            # The last seek point at or before the frame in *display* order: leading pictures, which
+            # follow the next seek point in the file, need the one before.
+            place = bisect_right(starts, pts)
+            seek_pts = starts[place - 1] if place else first_pts
+            runs.setdefault(seek_pts, {})[pts] = number
+        for seek_pts, run in runs.items():
+            try:
+                self._container.seek(seek_pts, stream=self._stream)
+            except av.error.FFmpegError as error:  # an index that leads nowhere
+                raise _failed(self.path, "decode_error", error) from None
+            yield from _decode_run(self.path, self._container, self._stream, run, by_pts=True)
+
+
+def _index(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream
+) -> FrameIndex:
+    """Times of all frames, from the packets alone (counted where packets carry no usable times)."""
+    import av
+
+    try:
+        found = (
+            (packet.pts, packet.is_keyframe, packet.is_discard)
+            for packet in container.demux(stream)
+            if packet.size
+        )
+        packets = list(islice(found, MAX_FRAMES + 1))
+    except av.error.FFmpegError as error:
+        raise _failed(path, "decode_error", error, "reading packets: ") from None
+    if not packets:
+        raise VideoError(path, "no_frames", "a video stream without packets")
+    if len(packets) > MAX_FRAMES:
+        raise VideoError(path, "too_long", f"more than {MAX_FRAMES} frames")
+    # Discarded: cut away by an edit list, so decoded but never shown.
+    shown = sorted(pts for pts, _, is_discard in packets if pts is not None and not is_discard)
+    has_times = len(set(shown)) == sum(not is_discard for _, _, is_discard in packets)
+    rate = float(stream.average_rate or 0)
+    time_base = stream.time_base
+    is_avi = container.format.name == "avi"  # its "pts" is the decoding order
+    if is_avi or not has_times or time_base is None:
+        return _count_frames(path, rate)
+    if not shown:
+        raise VideoError(path, "no_frames", "all frames are cut away by the edit list")
+    seconds = [float((pts - shown[0]) * time_base) for pts in shown]
+    return FrameIndex(
+        pts=shown,
+        starts=sorted(pts for pts, is_start, _ in packets if is_start and pts is not None),
+        seconds=seconds,
+        fps=rate or ((len(shown) - 1) / seconds[-1] if len(shown) > 1 else 0.0),
+    )
+
+
+def _count_frames(path: Path, rate: float) -> FrameIndex:
+    """Index of a file without presentation times: decoded once, its constant rate gives times.
+
+    Where frames are known by their count alone, one that is lost would shift all that follow.
+    """
+    if not rate:
+        raise VideoError(path, "unsupported", "neither presentation times nor a frame rate")
+    container, stream = _open(path)
+    with container:
+        declared = stream.frames  # 0: unknown
+        num_frames = sum(1 for _ in _decode_stream(path, container, stream))
+    if not num_frames:
+        raise VideoError(path, "no_frames", "the decoder gives no frame")
+    if num_frames < declared:
+        detail = f"the header says {declared} frames, {num_frames} come out of the decoder"
+        raise VideoError(path, "decode_error", detail)
+    return FrameIndex(pts=None, starts=[], seconds=[i / rate for i in range(num_frames)], fps=rate)
+
+
+def _decode_run(
+    path: Path,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    numbers: dict[int, int],
+    *,
+    by_pts: bool,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decodes until every key of `numbers` ({pts or count: frame number}) was seen, else raises."""
+    missing = dict(numbers)
+    last = max(missing)
+    wanted = frozenset(numbers) if by_pts else None
+    for count, frame in enumerate(_decode_stream(path, container, stream, wanted)):
+        key = frame.pts if by_pts else count
+        if key is None:
+            continue
+        if key in missing:
+            if frame.is_corrupt:
+                raise VideoError(path, "decode_error", f"frame {missing[key]} is damaged")
+            yield missing.pop(key), _upright_rgb(path, frame)
+        if not missing:
+            return
+        if key > last:
+            break
+    lost = sorted(missing.values())
+    raise VideoError(path, "decode_error", f"frames {lost} do not come out of the decoder")
+
+
+def _decode_stream(
+    path: Path,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    wanted: frozenset[int] | None = None,
+) -> Iterator[av.VideoFrame]:
+    """Frames in display order: all, or those `wanted` (by pts) and what their decoding passes.
+
+    No other frame is built upon one that is not a reference (most B frames): where it is not wanted
+    either, the decoder leaves it out. The frames that come out are the same to the bit.
+    """
+    import av
+
+    context = stream.codec_context
+    try:
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                raise VideoError(path, "decode_error", f"damaged packet at pts {packet.pts}")
+            if wanted is not None and context.name in _SKIPS_AT_ONCE:
+                needed = packet.pts is None or packet.pts in wanted
+                context.skip_frame = "DEFAULT" if needed else "NONREF"
+            yield from packet.decode()
+    except av.error.FFmpegError as error:
+        raise _failed(path, "decode_error", error) from None
+
+
+def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
+    """The frame as displayed, RGB (H, W, 3): colours by the frame's own matrix, turned by its
+    display matrix.
+
+    Unlabelled colours are read as BT.601, like FFmpeg does at any size. Pixels are taken as square.
+    """
+    from av.sidedata.sidedata import SideDataContainer, Type
+
+    if frame.width * frame.height > MAX_FRAME_PIXELS:  # the size may change within a stream
+        raise VideoError(path, "too_large", f"{frame.width} x {frame.height}")
+    picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    # `frame.side_data` would refer to the frame that holds it: a cycle, so every picture would stay
+    # in memory until Python's collector happens to run.
+    all_side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
+    side_data = all_side_data.get(Type.DISPLAYMATRIX)
+    if side_data is None:
+        return picture
+    # x' = a·x + c·y, y' = b·x + d·y (libavutil/display.h), 32-bit fixed point
+    a, b, _, c, d = struct.unpack("=5i", bytes(side_data)[:20])
+    if (a or d) and (b or c):
+        raise VideoError(
+            path, "unsupported", f"rotated by {frame.rotation} degrees, expected a multiple of 90"
+        )
+    if b or c:
+        picture, a, d = picture.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

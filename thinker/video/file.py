@@ -1,0 +1,163 @@
+"""What can be told of a video or picture file without decoding it, and the errors of all readers.
+
+In: a path. Out: nothing, or a `VideoError` with its reason; a picture's pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from thinker.video.mp4 import (
+    MAX_DURATION_SECONDS,
+    MAX_FRAME_PIXELS,
+    MAX_FRAMES,
+    MAX_STREAMS,
+    Problem,
+    mp4_problem,
+)
+
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+MAX_ASPECT_RATIO = 200  # of the "smart" resize; Qwen2.5-VL's own limit
+
+REASONS = {
+    "missing": "there is no such file",
+    "unreadable": "the file cannot be opened for reading",
+    "empty": "the file has no bytes",
+    "not_a_video": "the content is no video (or image) that this reader knows",
+    "truncated": "the file ends before its own header says it does",
+    "no_frames": "there is no video stream with frames",
+    "decode_error": "a requested frame cannot be decoded",
+    "too_large": f"a frame has more than {MAX_FRAME_PIXELS} pixels",
+    "aspect_ratio": f"one side is more than {MAX_ASPECT_RATIO} times the other",
+    "unsupported": "the file is valid, but uses something this reader does not handle",
+    "empty_range": "no frame lies between start and end",
+    "crashed": "the decoding process died",
+    "timeout": "decoding took longer than allowed",
+    "memory": "decoding took more memory than allowed",
+    "too_long": (
+        f"the header says more than {MAX_DURATION_SECONDS // 3600} hours or {MAX_FRAMES} frames"
+    ),
+    "too_many_streams": f"there are more than {MAX_STREAMS} streams",
+}
+
+
+class VideoError(ValueError):
+    """A video that cannot be read as asked. `reason` is a key of `REASONS`; `detail` says what was
+    seen."""
+
+    def __init__(self, path: Path | str, reason: str, detail: str = "") -> None:
+        assert reason in REASONS, reason
+        self.path, self.reason, self.detail = Path(path), reason, detail
+        super().__init__(f"{path}: {reason}: {detail or REASONS[reason]}")
+
+    def __reduce__(
+        self,
+    ) -> tuple[Any, ...]:  # exceptions with several arguments do not unpickle by themselves
+        return type(self), (self.path, self.reason, self.detail)
+
+
+# A video with its index in front may start with any of these (QuickTime has no "ftyp").
+_MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
+
+
+def require_regular(path: Path) -> None:
+    """Raises `VideoError` unless the path is a file with bytes of its own: a pipe would block its
+    reader, a device never ends."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        raise VideoError(path, "missing") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise VideoError(path, "unreadable", str(error)) from None
+    if not stat.S_ISREG(mode):
+        raise VideoError(path, "unreadable", "not a regular file")
+
+
+def check_file(path: Path) -> None:
+    """Raises `VideoError` for what can be told without a decoder: missing, empty or cut-off files,
+    and headers beyond the limits."""
+    require_regular(path)
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
+                raise VideoError(path, "empty")
+            head = file.read(12)
+            problem = None
+            if head[4:8] in _MP4_FIRST_BOXES:
+                problem = mp4_problem(file, size)
+            elif head.startswith(b"\x1a\x45\xdf\xa3"):
+                problem = _matroska_cut(file, size)
+            elif head.startswith(b"RIFF"):
+                problem = _riff_cut(head, size)
+    except FileNotFoundError:
+        raise VideoError(path, "missing") from None
+    except OSError as error:
+        raise VideoError(path, "unreadable", str(error)) from None
+    if problem:
+        raise VideoError(path, *problem)
+
+
+def _matroska_cut(file: BinaryIO, file_size: int) -> Problem | None:
+    """What is cut off, told by the size of the Segment element (RFC 8794, 4 and 8); live streams
+    leave it open."""
+
+    def read_size() -> int | None:  # EBML variable-size integer; all value bits set = unknown
+        first = (file.read(1) or b"\xff")[0]
+        length = 9 - first.bit_length()
+        value = int.from_bytes(bytes([first & (0xFF >> length)]) + file.read(length - 1), "big")
+        return None if value == 2 ** (7 * length) - 1 else value
+
+    file.seek(4)
+    file.seek(read_size() or 0, os.SEEK_CUR)  # past the EBML header
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return None  # no Segment here; the decoder will say what it is
+    size = read_size()
+    if size is not None and file.tell() + size > file_size:
+        return (
+            "truncated",
+            f"the Segment ends at byte {file.tell() + size}, the file at {file_size}",
+        )
+    return None
+
+
+def _riff_cut(head: bytes, file_size: int) -> Problem | None:
+    """What is cut off of an AVI, told by the size of its first chunk."""
+    end = 8 + int.from_bytes(head[4:8], "little")
+    if end <= file_size:
+        return None
+    return "truncated", f"the RIFF chunk ends at byte {end}, the file at {file_size}"
+
+
+def load_image(path: Path) -> np.ndarray:
+    """The picture (H, W, 3), turned upright by its EXIF orientation."""
+    try:
+        # PIL knows forty formats more, one of which (EPS) starts another program.
+        with Image.open(path, formats=_IMAGE_FORMATS) as image:
+            if image.width * image.height > MAX_FRAME_PIXELS:
+                raise VideoError(path, "too_large", f"{image.width} x {image.height}")
+            if image.mode.startswith(
+                ("I", "F")
+            ):  # PIL would clip 16 bit to white instead of scaling it
+                raise VideoError(
+                    path, "unsupported", f"pixel mode {image.mode}, expected 8 bit per channel"
+                )
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise VideoError(path, "not_a_video", str(error)) from None
+    except Image.DecompressionBombError as error:
+        raise VideoError(path, "too_large", str(error)) from None
+    except (
+        OSError,
+        SyntaxError,
+    ) as error:  # PIL reports damaged data as OSError or, for PNG, SyntaxError
+        reason = "truncated" if "truncated" in str(error).lower() else "decode_error"
+        raise VideoError(path, reason, str(error)) from None

@@ -1,0 +1,136 @@
+"""One video file (or picture) in, one `Clip` out: few large keyframes and a dense clip of small
+frames for motion.
+
+Flow: path → file checks → index of all frames → frame numbers → decode just what is needed → turn
+upright, resize, drop the full-size frame → `Clip`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from thinker.video.clip import Clip, ClipSpec, keyframe_indices, keyframe_size, motion_indices
+from thinker.video.decode import FrameIndex, VideoFile
+from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
+
+# Part of every cache key: raise it whenever the same file and spec would give other pixels, times
+# or indices.
+READER_VERSION = 1
+
+
+def read_clip(
+    path: Path | str, spec: ClipSpec, *, start: float | None = None, end: float | None = None
+) -> Clip:
+    """Reads the frames `spec` asks for. `start`/`end` (seconds from the first frame) keep frames
+    start ≤ t < end.
+
+    A picture file counts as a video of one frame. Raises `VideoError` for a file that cannot be
+    read as asked and ValueError for a bad range. One decoding thread; safe in forked and spawned
+    workers (the decoder is loaded on first use, nothing is shared between calls).
+    """
+    path = Path(path)
+    _check_range(start, end)
+    check_file(path)
+    is_image = path.suffix.lower() in IMAGE_SUFFIXES
+    with nullcontext(_Picture(path)) if is_image else VideoFile(path) as source:
+        return _sample(source, spec, start, end)
+
+
+class _Picture:
+    """A picture file, read as a video of one frame."""
+
+    index = FrameIndex(pts=None, starts=[], seconds=[0.0], fps=0.0)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def frames(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+        yield 0, load_image(self.path)
+
+
+def _sample(
+    source: VideoFile | _Picture, spec: ClipSpec, start: float | None, end: float | None
+) -> Clip:
+    path, index = source.path, source.index
+    first, num_in_range = frames_in_range(path, index.seconds, start, end)
+    keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
+    motion = [first + i for i in motion_indices(num_in_range, spec)]
+
+    # One full-size picture is in memory at a time: 40 frames of 4K would be 1 GB.
+    motion_size = (spec.motion_px, spec.motion_px)
+    small_keyframes: dict[int, np.ndarray] = {}
+    small_motion: dict[int, np.ndarray] = {}
+    height = width = 0
+    for number, picture_HWC in source.frames(sorted({*keyframes, *motion})):
+        if not height:
+            height, width = picture_HWC.shape[:2]
+            size = keyframe_size(path, spec, height, width)
+        if number in keyframes:
+            small_keyframes[number] = resize_frame(picture_HWC, size, spec.resampler)
+        if number in motion:
+            small_motion[number] = resize_frame(picture_HWC, motion_size, spec.resampler)
+        del picture_HWC
+
+    no_motion = np.empty((0, 3, spec.motion_px, spec.motion_px), dtype=np.uint8)
+    return Clip(
+        path=path,
+        keyframes_KCHW=torch.from_numpy(np.stack([small_keyframes[i] for i in keyframes])),
+        motion_MCHW=torch.from_numpy(
+            np.stack([small_motion[i] for i in motion]) if motion else no_motion
+        ),
+        keyframe_seconds=torch.tensor([index.seconds[i] for i in keyframes], dtype=torch.float64),
+        motion_seconds=torch.tensor([index.seconds[i] for i in motion], dtype=torch.float64),
+        keyframe_indices=tuple(keyframes),
+        motion_indices=tuple(motion),
+        num_frames=len(index.seconds),
+        fps=index.fps,
+        height=height,
+        width=width,
+    )
+
+
+def resize_frame(picture_HWC: np.ndarray, size: tuple[int, int], resampler: str) -> np.ndarray:
+    """uint8 (3, H, W) of `size`, by a bicubic filter that widens its support when shrinking
+    (antialias): torch's or PIL's, see `ClipSpec.resampler`."""
+    height, width = size
+    if resampler == "pil":
+        image = Image.fromarray(picture_HWC).resize((width, height), Image.Resampling.BICUBIC)
+        return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    # Channels last, which torch has its fast 8-bit kernel for. It warns of read-only memory.
+    writable_HWC = np.require(picture_HWC, requirements="W")
+    frame_1CHW = torch.from_numpy(writable_HWC).permute(2, 0, 1).unsqueeze(0)
+    small_1CHW = torch.nn.functional.interpolate(
+        frame_1CHW, size=size, mode="bicubic", antialias=True
+    )
+    return small_1CHW[0].contiguous().numpy()
+
+
+def _check_range(start: float | None, end: float | None) -> None:
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be a finite number of seconds, 0 or more, got {value}")
+    if end is not None and end <= (start or 0.0):
+        raise ValueError(f"end must lie after start, got start={start}, end={end}")
+
+
+def frames_in_range(
+    path: Path, seconds: Sequence[float], start: float | None, end: float | None
+) -> tuple[int, int]:
+    """(first frame number, number of frames) with start ≤ t < end; `seconds` ascends."""
+    first = bisect_left(seconds, start or 0.0)
+    stop = len(seconds) if end is None else bisect_left(seconds, end)
+    if first >= stop:
+        raise VideoError(
+            path,
+            "empty_range",
+            f"asked for {start}..{end} s, the frames lie at {seconds[0]:.3f}..{seconds[-1]:.3f} s",
+        )
+    return first, stop - first
