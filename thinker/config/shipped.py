@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie: the folder of data set YAMLs and published figures.
+"""Where the files that come with the package lie: data set YAMLs and published figures.
 
 In a checkout it is `data_configs/` beside the package, where people look for it; a wheel carries a
 copy inside the package.
