@@ -39,17 +39,18 @@ from trl.trainer.utils import add_fused_lm_head
 
 from thinker.config.run import RolloutSettings
 from thinker.data.demo.generate import encode
-from thinker.data.rows import ClipReader
 from thinker.policies import Policy
+from thinker.policies.encode import encode_prompts
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.policies.tiny import TinySize, tiny_policy
-from thinker.rollout.base import Rollout, Sampling, encode_prompts
+from thinker.rollout.base import Rollout, Sampling
 from thinker.rollout.hf import HfRollout
 from thinker.rollout.vllm.colocate import ColocatedEngine
 from thinker.rollout.vllm.rollout import VllmRollout
 from thinker.train.grpo.features import EncodedVideos
 from thinker.train.grpo.plain_logprobs import VideoRows
 from thinker.video import Clip, FrameCache, read_clip
+from thinker.video.cache import ClipReader
 
 BETA = 0.04
 WAYS = ("trl", "reference", "shared")

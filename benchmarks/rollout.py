@@ -23,8 +23,9 @@ import torch
 
 from thinker.config.run import RolloutSettings
 from thinker.policies import Policy
+from thinker.policies.encode import EncodedPrompt
 from thinker.policies.tiny import TinySize, tiny_policy
-from thinker.rollout.base import EncodedPrompt, Rollout, Sampling
+from thinker.rollout.base import Rollout, Sampling
 from thinker.rollout.hf import HfRollout
 from thinker.rollout.vllm.colocate import ColocatedEngine
 from thinker.rollout.vllm.engine import check_installed

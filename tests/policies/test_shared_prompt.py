@@ -13,7 +13,7 @@ from thinker.policies.shared_prompt import (
     pack_groups,
     shared_prompt_attention,
 )
-from thinker.rollout.base import left_pad
+from thinker.utils.tensors import left_pad
 
 GROUP, LENGTH = 3, 5
 

@@ -7,7 +7,8 @@ import torch
 
 from tests.helpers.policy_factory import BACKBONES, random_clip
 from tests.helpers.rollout_oracle import clips_of, engine_policy, logprobs_of, plain_logprobs
-from thinker.rollout.base import EncodedPrompt, Sampling, encode_prompts
+from thinker.policies.encode import EncodedPrompt, encode_prompts
+from thinker.rollout.base import Sampling
 from thinker.rollout.hf import HfRollout, hf_rollout
 from thinker.rollout.vllm.rollout import media_items
 

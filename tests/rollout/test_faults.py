@@ -22,7 +22,8 @@ from tests.helpers.rollout_oracle import (
     synced,
 )
 from thinker.config.run import RolloutSettings
-from thinker.rollout.base import RolloutError, RolloutStartError, Sampling, encode_prompts
+from thinker.policies.encode import encode_prompts
+from thinker.rollout.base import RolloutError, RolloutStartError, Sampling
 from thinker.rollout.build import build_rollout
 from thinker.rollout.vllm.colocate import ColocatedEngine
 from thinker.rollout.vllm.engine import EngineResult, check_installed

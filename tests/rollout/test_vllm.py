@@ -22,7 +22,8 @@ from tests.helpers.rollout_oracle import (
     optimise,
     synced,
 )
-from thinker.rollout.base import Sampling, StaleWeightsError, encode_prompts
+from thinker.policies.encode import encode_prompts
+from thinker.rollout.base import Sampling, StaleWeightsError
 from thinker.rollout.hf import hf_rollout
 from thinker.rollout.vllm.colocate import CPU_BATCHED_TOKENS
 from thinker.rollout.vllm.folder import language_weights

@@ -15,7 +15,7 @@ from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_pol
 from tests.helpers.scripted_rollout import Scripted
 from tests.helpers.video_factory import cut_file, frame_pattern, read_frame_id, write_video
 from thinker import prompts
-from thinker.rollout.base import encode_prompts
+from thinker.policies.encode import encode_prompts
 from thinker.rollout.hf import hf_rollout
 from thinker.score.levels import level_ids, level_probabilities
 from thinker.score.prediction import (

@@ -19,11 +19,12 @@ from tests.helpers.trainer_runs import (
     scripted,
 )
 from tests.helpers.video_factory import write_video
-from thinker.data.rows import ClipReader, video_dataset
-from thinker.rollout.base import encode_prompts
+from thinker.data.rows import video_dataset
+from thinker.policies.encode import encode_prompts
 from thinker.train.counters import Counters, ScoredTokens, causal_pairs, counter_names
 from thinker.train.grpo.features import EncodedVideos, same_part
 from thinker.video import FrameCache
+from thinker.video.cache import ClipReader
 from thinker.video.perturb import PERTURBATIONS, perturb_clip
 
 K, M = SIZE.num_keyframes, SIZE.num_motion_frames

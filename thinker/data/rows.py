@@ -9,26 +9,8 @@ from datasets import Dataset
 
 from thinker import prompts
 from thinker.data.samples import VideoSample
-from thinker.video import Clip, ClipSpec, FrameCache, read_clip
-
-
-@dataclass(frozen=True)
-class ClipReader:
-    """Reads clips of one spec, through a frame cache where there is one; safe to pickle into
-    workers."""
-
-    spec: ClipSpec
-    cache: FrameCache | None = None
-
-    def __call__(self, path: Path) -> Clip:
-        """Raises `VideoError` as `read_clip`."""
-        return self.fetch(path)[0]
-
-    def fetch(self, path: Path) -> tuple[Clip, bool]:
-        """The clip, and whether the file had to be decoded: no undamaged clip of it was cached."""
-        if self.cache is None:
-            return read_clip(path, self.spec), True
-        return self.cache.fetch(path, self.spec)
+from thinker.video import Clip
+from thinker.video.cache import ClipReader
 
 
 def video_dataset(samples: Sequence[VideoSample], read_clip: Callable[[Path], Clip]) -> Dataset:

@@ -9,12 +9,11 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from thinker import prompts
 from thinker.data.datasets import EvalSet
-from thinker.policies import Policy
+from thinker.policies.digest import model_digest
 from thinker.score.scorer import QualityScorer
 from thinker.video import READER_VERSION
 
@@ -61,27 +60,6 @@ def sets_fingerprint(sets: Sequence[EvalSet]) -> dict[str, Any]:
         }
         for eval_set in sets
     }
-
-
-def model_digest(folder: str, policy: Policy | None) -> str:
-    """Of the files of a saved policy, all bytes; of the weights in memory where there is no folder.
-
-    About a second per GB: two checkpoints of one training run differ in nothing but their weights.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    if folder and Path(folder).is_dir():
-        for path in sorted(Path(folder).iterdir()):
-            if path.suffix in (".safetensors", ".json", ".jinja", ".txt"):
-                digest.update(path.name.encode())
-                with open(path, "rb") as file:
-                    digest.update(hashlib.file_digest(file, "blake2b").digest())
-        return digest.hexdigest()
-    if policy is None:
-        raise ValueError(f"{folder} is not a folder; give the one that holds the saved policy")
-    for name, tensor in sorted(policy.model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _sha(content: bytes) -> str:

@@ -16,7 +16,7 @@ from thinker.data.datasets import EvalSet
 from thinker.data.samples import BadLine, VideoSample
 from thinker.eval.fingerprint import versions
 from thinker.eval.metrics.agreement import ScoreReport, evaluate_scores, format_table, summarise
-from thinker.train.checkpoint import write_atomic
+from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
 
 COLUMNS = (

@@ -4,14 +4,11 @@ The policy encodes each video once (`encode_prompts`); a back end gets token ids
 that stand at their placeholders, and returns completions. It never sees pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
-
-from thinker.policies import Policy
-from thinker.video import Clip
+from thinker.policies.encode import EncodedPrompt
 
 
 class RolloutError(RuntimeError):
@@ -24,23 +21,6 @@ class StaleWeightsError(RolloutError):
 
 class RolloutStartError(RolloutError):
     """A back end cannot be used here at all; the message says why in one sentence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedPrompt:
-    """One prompt with its video already encoded.
-
-    token_ids: P ids, placeholders expanded; a run of placeholders is one item (a frame, or a motion
-    item). embeds: (S, D), one row a placeholder, in order, no gradient. positions: (P,), or (3, P)
-    for M-RoPE. next_position: that of the first completion token. item_grids: (items, 3), the
-    (t, h, w) that M-RoPE positions follow from; None for plain positions.
-    """
-
-    token_ids: list[int]
-    embeds: torch.Tensor
-    positions: torch.Tensor
-    next_position: int
-    item_grids: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,81 +74,3 @@ class Rollout(Protocol):
     def close(self) -> None:
         """Give back what the back end holds; it cannot be used afterwards."""
         ...
-
-
-Encode = Callable[[list[Clip]], tuple[dict[str, Any], list[torch.Tensor]]]
-
-
-@torch.no_grad()
-def encode_prompts(
-    policy: Policy,
-    clips: list[Clip],
-    question: str | None = None,
-    encode: Encode | None = None,
-) -> list[EncodedPrompt]:
-    """Encode every clip once, without gradient, and build its prompt.
-
-    encode: clips of one shape → (their layout, their embeddings), for a caller that keeps features.
-    """
-    inputs = policy.inputs
-    backbone = policy.model.model
-    device = policy.model.device
-    encoded = []
-    for group in _same_shape(clips):
-        shown = [clips[i] for i in group]
-        if encode is not None:
-            media, embeds = encode(shown)
-        else:
-            media = to_device(inputs.media_inputs(shown), device)
-            embeds = backbone.encode_media(**media)
-        ids = torch.tensor([inputs.prompt_ids(clips[i], question) for i in group], device=device)
-        positions = backbone.prompt_positions(ids, torch.ones_like(ids), media)
-        grids = backbone.media_grids(media)
-        for j, i in enumerate(group):
-            prompt = EncodedPrompt(
-                token_ids=ids[j].tolist(),
-                embeds=embeds[j],
-                positions=positions.ids[..., j, :],
-                next_position=int(positions.next[j]),
-                item_grids=None if grids is None else grids.view(len(group), -1, 3)[j],
-            )
-            encoded.append((i, prompt))
-    return [prompt for _, prompt in sorted(encoded, key=lambda pair: pair[0])]
-
-
-def eos_token_ids(policy: Policy) -> list[int]:
-    """Ids that end a completion: the tokenizer's and those the checkpoint declares."""
-    declared = policy.model.generation_config.eos_token_id
-    declared = declared if isinstance(declared, list) else [declared]
-    return [i for i in dict.fromkeys([policy.tokenizer.eos_token_id, *declared]) if i is not None]
-
-
-def to_device(inputs: dict, device) -> dict:
-    """Move the tensors of a `media_inputs` dict."""
-    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
-
-
-def _same_shape(clips: list[Clip]) -> list[list[int]]:
-    """Indices of clips whose keyframes have one shape: a batch the encoder can take at once."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, clip in enumerate(clips):
-        groups.setdefault(tuple(clip.keyframes_KCHW.shape), []).append(i)
-    return list(groups.values())
-
-
-def left_pad(rows: list[torch.Tensor], value: int | float = 0) -> torch.Tensor:
-    """Stack (…, L_i) tensors along a new row axis before the last, padded on the left."""
-    length = max(row.shape[-1] for row in rows)
-    padded = [
-        torch.nn.functional.pad(row, (length - row.shape[-1], 0), value=value) for row in rows
-    ]
-    return torch.stack(padded, dim=-2)
-
-
-def largest_of_all_processes(value: int, device: torch.device) -> int:
-    """The largest value that any process of a distributed run gave; all must call it."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        shared = torch.tensor([value], device=device)
-        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
-        value = int(shared.item())
-    return value

@@ -4,8 +4,9 @@ import logging
 
 from thinker.config.run import RolloutSettings
 from thinker.policies import Policy
-from thinker.rollout.base import Rollout, RolloutStartError, largest_of_all_processes
+from thinker.rollout.base import Rollout, RolloutStartError
 from thinker.rollout.hf import hf_rollout
+from thinker.utils.tensors import largest_of_all_processes
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,9 @@ import torch
 from transformers import GenerationConfig
 
 from thinker.policies import Policy
-from thinker.rollout.base import Completion, EncodedPrompt, Sampling, eos_token_ids, left_pad
+from thinker.policies.encode import EncodedPrompt, eos_token_ids
+from thinker.rollout.base import Completion, Sampling
+from thinker.utils.tensors import left_pad
 
 ROWS_AT_ONCE = 512
 """Completions generated in one batch; bounds the memory of the key/value cache."""

@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from thinker.eval.fingerprint import model_digest
+from thinker.policies.digest import model_digest
 from thinker.score.prediction import OK
+from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import claim_folder
 from thinker.utils.lock import folder_lock
 
@@ -139,9 +140,9 @@ def write_part(output: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
     digest = hashlib.sha256("\n".join(str(row["path"]) for row in rows).encode()).hexdigest()[:24]
     path = output / f"part-{digest}.parquet"
-    aside = output / f"_{digest}.{os.getpid()}.tmp"
-    pq.write_table(pa.Table.from_pylist([_flat(row) for row in rows], schema=_schema()), aside)
-    os.replace(aside, path)
+    content = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist([_flat(row) for row in rows], schema=_schema()), content)
+    write_atomic(path, content.getvalue().to_pybytes())
     return path
 
 

@@ -11,7 +11,8 @@ import torch
 
 from thinker import prompts
 from thinker.policies import Policy
-from thinker.rollout.base import EncodedPrompt, left_pad
+from thinker.policies.encode import EncodedPrompt
+from thinker.utils.tensors import left_pad
 
 LEVEL_SCORES = (1.0, 2.0, 3.0, 4.0, 5.0)  # of prompts.LEVELS, worst first
 

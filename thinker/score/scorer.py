@@ -24,7 +24,8 @@ from rewards import Answer, parse_answer
 from thinker import prompts
 from thinker.config.run import BACKENDS
 from thinker.policies import Policy, load_policy
-from thinker.rollout.base import Completion, Rollout, Sampling, encode_prompts
+from thinker.policies.encode import encode_prompts
+from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
 from thinker.score.levels import LEVEL_SCORES, level_probabilities
 from thinker.score.prediction import (
@@ -38,9 +39,9 @@ from thinker.score.prediction import (
     quantile_interval,
     standard_deviation,
 )
-from thinker.train.grpo.oom import out_of_memory
+from thinker.utils.tensors import out_of_memory
 from thinker.video import Clip, ClipSpec, VideoError, read_clip
-from thinker.video.frames import clip_from_frames
+from thinker.video.read import clip_from_frames
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,9 @@ import json
 import logging
 import os
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+from thinker.utils.atomic import fsync, remove_tree
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -27,59 +26,6 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used or written; the message says which and why."""
-
-
-# Files that appear whole
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file: its old or its new content is there at any moment."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # two processes may write one file
-    with open(aside, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    _fsync(path.parent)
-
-
-@contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` when the block ends without an exception."""
-    aside = target.with_name(f".{target.name}.tmp")
-    remove_tree(aside)
-    aside.mkdir(parents=True)
-    yield aside
-    publish(aside, target)
-
-
-def publish(aside: Path, target: Path) -> None:
-    """Flush a written folder to disk and rename it; a folder that is in the way is replaced."""
-    for folder, _, files in os.walk(aside):
-        for name in files:
-            _fsync(Path(folder) / name)
-        _fsync(Path(folder))
-    old = target.with_name(f".{target.name}.old")
-    if target.exists():
-        remove_tree(old)
-        os.rename(target, old)
-    os.rename(aside, target)
-    _fsync(target.parent)
-    remove_tree(old)
-
-
-def remove_tree(folder: Path) -> None:
-    """Delete a folder, absent or half deleted ones included."""
-    if folder.exists():
-        shutil.rmtree(folder)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def cut_back(path: Path, num_bytes: int) -> None:
@@ -95,14 +41,14 @@ def cut_back(path: Path, num_bytes: int) -> None:
         )
     if size > num_bytes:
         os.truncate(path, num_bytes)
-        _fsync(path)
+        fsync(path)
 
 
 def journal_size(path: Path) -> int:
     """Bytes of a journal, flushed to disk before they are recorded in a checkpoint."""
     if not path.exists():
         return 0
-    _fsync(path)
+    fsync(path)
     return path.stat().st_size
 
 

@@ -32,7 +32,6 @@ from thinker.data.datasets import (
     load_train_samples,
 )
 from thinker.data.demo.generate import DISTORTIONS
-from thinker.data.rows import ClipReader
 from thinker.data.samples import VideoSample
 from thinker.eval.metrics.agreement import plcc, srcc
 from thinker.policies import Policy, load_policy
@@ -43,14 +42,15 @@ from thinker.rollout.base import Rollout, RolloutError
 from thinker.rollout.build import build_rollout
 from thinker.rollout.hf import hf_rollout
 from thinker.score.scorer import QualityScorer
-from thinker.train.checkpoint import write_atomic
 from thinker.train.grpo.trainer import ThinkerTrainer, WeightedReward
 from thinker.train.plots import plot_curves, read_metrics
 from thinker.train.run_folder import folder_once, is_complete, json_once, open_run
 from thinker.train.run_log import METRICS, MetricsFile
 from thinker.train.sft.trainer import train_supervised, warm_start_lessons
+from thinker.utils.atomic import write_atomic
 from thinker.utils.lock import run_lock
 from thinker.video import ClipSpec, FrameCache, check_videos
+from thinker.video.cache import ClipReader
 
 logger = logging.getLogger(__name__)
 REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")

@@ -34,6 +34,7 @@ from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
 from thinker.train.run_log import JOURNALS
 from thinker.train.state_file import load_tree, random_state, save_tree, set_random_state
+from thinker.utils import atomic
 
 OPTIMIZER = "optimizer.safetensors"
 _UNSUPPORTED = {
@@ -88,7 +89,7 @@ class ResumableTrainer(GRPOTrainer):
 
         def clear():
             if main:
-                files.remove_tree(folder.parent)
+                atomic.remove_tree(folder.parent)
                 folder.parent.mkdir(parents=True)
 
         def write():
@@ -102,9 +103,9 @@ class ResumableTrainer(GRPOTrainer):
             if main:
                 (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle nobody reads
                 files.write_manifest(folder, step, self.accelerator.num_processes)
-                files.publish(folder, self.output_dir / folder.name)
+                atomic.publish(folder, self.output_dir / folder.name)
                 files.rotate(self.output_dir, step, self.args.save_total_limit)
-                files.remove_tree(folder.parent)
+                atomic.remove_tree(folder.parent)
 
         for action in (clear, write, publish):
             self._together(action, folder)
@@ -120,7 +121,7 @@ class ResumableTrainer(GRPOTrainer):
         if not problems:
             return
         if self.accelerator.is_main_process:
-            files.remove_tree(folder.parent)  # gives the space back
+            atomic.remove_tree(folder.parent)  # gives the space back
         kept, _ = files.newest_valid(self.output_dir, pickles=self._is_sharded)
         left = f"{kept.name} is intact" if kept else "there is no earlier one"
         raise CheckpointError(

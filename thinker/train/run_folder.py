@@ -14,8 +14,9 @@ from typing import Any
 from accelerate import PartialState
 
 from thinker.config.run import RunConfig
-from thinker.train.checkpoint import atomic_folder, checkpoints, write_atomic
+from thinker.train.checkpoint import checkpoints
 from thinker.train.run_log import ROLLOUTS
+from thinker.utils.atomic import atomic_folder, write_atomic
 from thinker.utils.journal import require_same
 
 IDENTITY = "run.json"

@@ -19,9 +19,9 @@ import torch
 from transformers import TrainerCallback
 
 from rewards import Reward
-from thinker.train.checkpoint import write_atomic
 from thinker.train.grpo.oom import GroupForward, TrainingFault
 from thinker.train.resume import ResumableTrainer
+from thinker.utils.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
 MEMORY = "memory.json"  # groups at once that a restart must not exceed

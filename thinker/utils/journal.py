@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from thinker.train.checkpoint import write_atomic
+from thinker.utils.atomic import write_atomic
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ The processes are forks of a small server process, never of this one, whose thre
 would copy as they happen to be. A worker ends with the run, however that ends.
 """
 
+import functools
 import multiprocessing
 import os
 import resource
@@ -28,7 +29,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from thinker.train.grpo.oom import out_of_memory
+from thinker.utils.tensors import out_of_memory
 
 Item = TypeVar("Item")
 Task = Callable[[Item], bytes]  # picklable, as are the items
@@ -135,7 +136,7 @@ class _Guards(Generic[Item]):
         self._own = threading.local()
         self._workers: list[_Worker] = []
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["thinker.video"])
+        self._context.set_forkserver_preload([_module_of(task)])
         self._lock = threading.Lock()
         self._is_closed = False
 
@@ -296,3 +297,10 @@ def _limit_memory(num_bytes: int) -> None:
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _module_of(task: Task) -> str:
+    """The module that holds the task's function: imported once, for all workers."""
+    while isinstance(task, functools.partial):
+        task = task.func
+    return task.__module__

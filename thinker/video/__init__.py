@@ -2,13 +2,14 @@
 
 Flow: path → `read_clip` → `Clip`, kept in a `FrameCache`; `check_videos` does it for a data set.
 
-- `video_file.py`, `mp4.py`: errors, limits, checks on bytes and headers, pictures
-- `clip.py`: `ClipSpec`, `Clip`, which frames and which sizes
+- `file.py`, `mp4.py`: errors, limits, checks on bytes and headers, pictures
+- `clip.py`: `ClipSpec`, `Clip`, which frames and which sizes; a clip as tensors
 - `decode.py`: index and exact decoding of a file (PyAV)
-- `reader.py`: `read_clip`
-- `frame_cache.py`: `FrameCache`
-- `video_check.py`: `check_videos`; `read_ahead.py`: the same for scoring; both in the guarded
-  processes of `guarded.py`
+- `read.py`: `read_clip`, and `clip_from_frames` for frames that are in memory
+- `cache.py`: `FrameCache`, `ClipReader`
+- `check.py`: `check_videos`; `read_ahead.py`: the same for scoring; both in worker processes
+  (utils/worker_pool.py)
+- `find.py`: what a user names → files; `perturb.py`: frames in another order
 """
 
 from thinker.video.cache import FrameCache

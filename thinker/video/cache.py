@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import uuid
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from thinker.video.clip import Clip, ClipSpec
+from thinker.utils.atomic import write_atomic
+from thinker.video.clip import Clip, ClipSpec, clip_from_tensors, clip_to_tensors
 from thinker.video.file import VideoError, require_regular
 from thinker.video.read import READER_VERSION, read_clip
-from thinker.video.tensors import clip_from_tensors, clip_to_tensors
 
 
 class FrameCache:
@@ -112,17 +110,7 @@ def _save_clip(file: Path, clip: Clip) -> None:
     from safetensors.torch import save
 
     tensors = clip_to_tensors(clip)
-    content = save(tensors | {"checksum": _checksum(tensors)})
-    # Same folder, so that the rename stays in one file system; a name of its own for each writer.
-    aside = file.with_name(f".{file.stem}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(aside, "xb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_atomic(file, save(tensors | {"checksum": _checksum(tensors)}))
 
 
 def _load_clip(file: Path, path: Path) -> Clip | None:
@@ -138,3 +126,22 @@ def _load_clip(file: Path, path: Path) -> Clip | None:
         return clip_from_tensors(tensors, path)
     except (FileNotFoundError, SafetensorError, ValueError, TypeError):
         return None
+
+
+@dataclass(frozen=True)
+class ClipReader:
+    """Reads clips of one spec, through a frame cache where there is one; safe to pickle into
+    workers."""
+
+    spec: ClipSpec
+    cache: FrameCache | None = None
+
+    def __call__(self, path: Path) -> Clip:
+        """Raises `VideoError` as `read_clip`."""
+        return self.fetch(path)[0]
+
+    def fetch(self, path: Path) -> tuple[Clip, bool]:
+        """The clip, and whether the file had to be decoded: no undamaged clip of it was cached."""
+        if self.cache is None:
+            return read_clip(path, self.spec), True
+        return self.cache.fetch(path, self.spec)

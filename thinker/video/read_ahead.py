@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from thinker.utils.worker_pool import Failure, Limits, guarded_map
-from thinker.video.clip import Clip
+from thinker.video.clip import Clip, clip_from_tensors, clip_to_tensors
 from thinker.video.file import VideoError
-from thinker.video.tensors import clip_from_tensors, clip_to_tensors
 
 Read = Callable[[Path], Clip]  # picklable; raises VideoError
 TIMEOUT_SECONDS = Limits().seconds

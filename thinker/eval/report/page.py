@@ -20,7 +20,7 @@ from thinker.eval.metrics.agreement import fit_logistic
 from thinker.eval.report import plots
 from thinker.eval.report.published import MARK, Published, load_published
 from thinker.eval.summary import ResultRow, load_rows, load_summary
-from thinker.train.checkpoint import write_atomic
+from thinker.utils.atomic import write_atomic
 from thinker.video import ClipSpec, VideoError, read_clip
 
 NUM_WORST = 3

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import torch
 
-from thinker.rollout.base import Completion, EncodedPrompt, RolloutStartError
+from thinker.policies.encode import EncodedPrompt
+from thinker.rollout.base import Completion, RolloutStartError
 
 SUPPORTED_VLLM = "0.31."
 """Engine inputs and weight reload are not stable between minor releases."""

@@ -19,15 +19,13 @@ from thinker import prompts
 from thinker.config.run import RolloutSettings
 from thinker.policies import Policy
 from thinker.policies.backbone import FORBIDDEN_LOGIT_BIAS
+from thinker.policies.encode import EncodedPrompt, eos_token_ids
 from thinker.rollout.base import (
     Completion,
-    EncodedPrompt,
     RolloutError,
     RolloutStartError,
     Sampling,
     StaleWeightsError,
-    eos_token_ids,
-    largest_of_all_processes,
 )
 from thinker.rollout.vllm.engine import (
     Engine,
@@ -38,6 +36,7 @@ from thinker.rollout.vllm.engine import (
 )
 from thinker.rollout.vllm.folder import language_weights, trains_language
 from thinker.utils.seeds import derive_seed
+from thinker.utils.tensors import largest_of_all_processes
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -91,10 +91,3 @@ class GroupForward:
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; torch's CPU allocator has no error type of its own for that."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "DefaultCPUAllocator: can't allocate memory" in str(error)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from thinker.policies.inputs import PolicyInputs
-from thinker.rollout.base import to_device
+from thinker.utils.tensors import to_device
 from thinker.video import Clip
 
 

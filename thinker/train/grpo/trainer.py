@@ -34,8 +34,9 @@ from rewards import Answer, Reward, parse_answer
 from thinker.data.rows import video_dataset
 from thinker.data.samples import VideoSample
 from thinker.policies import Policy
+from thinker.policies.encode import EncodedPrompt, encode_prompts
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
-from thinker.rollout.base import EncodedPrompt, Rollout, Sampling, encode_prompts
+from thinker.rollout.base import Rollout, Sampling
 from thinker.train.counted_steps import CountedSteps
 from thinker.train.counters import Counters, ScoredTokens
 from thinker.train.grpo.features import EncodedVideos

@@ -20,7 +20,7 @@ from thinker import prompts
 from thinker.data.samples import VideoSample
 from thinker.policies import Policy
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
-from thinker.rollout.base import left_pad
+from thinker.utils.tensors import left_pad
 from thinker.video import Clip
 
 

@@ -1,0 +1,67 @@
+"""Files and folders that appear whole: written aside, flushed to disk, then renamed into place.
+
+Whatever moment a process dies at, a name holds either what it held before or all of what it was
+meant to hold. Every result that a restart looks for is written by these functions.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file: its old or its new content is there at any moment."""
+    # Beside the target, so that the rename stays in one file system; a name of its own for each
+    # writer, because several processes or threads may write one file.
+    aside = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(aside, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    fsync(path.parent)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `target` when the block ends without an exception."""
+    aside = target.with_name(f".{target.name}.tmp")
+    remove_tree(aside)
+    aside.mkdir(parents=True)
+    yield aside
+    publish(aside, target)
+
+
+def publish(aside: Path, target: Path) -> None:
+    """Flush a written folder to disk and rename it; a folder that is in the way is replaced."""
+    for folder, _, files in os.walk(aside):
+        for name in files:
+            fsync(Path(folder) / name)
+        fsync(Path(folder))
+    old = target.with_name(f".{target.name}.old")
+    if target.exists():
+        remove_tree(old)
+        os.rename(target, old)
+    os.rename(aside, target)
+    fsync(target.parent)
+    remove_tree(old)
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder, absent or half deleted ones included."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,33 @@
+"""Small pieces of tensor code that several rooms need."""
+
+import torch
+
+
+def to_device(inputs: dict, device) -> dict:
+    """Move the tensors of a `media_inputs` dict."""
+    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+
+def left_pad(rows: list[torch.Tensor], value: int | float = 0) -> torch.Tensor:
+    """Stack (…, L_i) tensors along a new row axis before the last, padded on the left."""
+    length = max(row.shape[-1] for row in rows)
+    padded = [
+        torch.nn.functional.pad(row, (length - row.shape[-1], 0), value=value) for row in rows
+    ]
+    return torch.stack(padded, dim=-2)
+
+
+def largest_of_all_processes(value: int, device: torch.device) -> int:
+    """The largest value that any process of a distributed run gave; all must call it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        shared = torch.tensor([value], device=device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        value = int(shared.item())
+    return value
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch's CPU allocator has no error type of its own for that."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "DefaultCPUAllocator: can't allocate memory" in str(error)
