@@ -47,7 +47,7 @@ from thinker.rollout.base import Rollout, Sampling
 from thinker.rollout.hf import HfRollout
 from thinker.rollout.vllm.colocate import ColocatedEngine
 from thinker.rollout.vllm.rollout import VllmRollout
-from thinker.train.grpo.features import EncodedVideos
+from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.plain_logprobs import VideoRows
 from thinker.video import Clip, FrameCache, read_clip
 from thinker.video.cache import ClipReader
@@ -176,7 +176,7 @@ class Contender:
         self.core, self.reference = (_copied(policy, way) for _ in range(2))
         self.policy = Policy(model=self.core, processor=policy.processor, inputs=policy.inputs)
         self.reference.requires_grad_(False)
-        self.videos = EncodedVideos(self.inputs, self.core, self.reference, nullcontext)
+        self.videos = VideoFeatureCache(self.inputs, self.core, self.reference, nullcontext)
         self.optimizer = torch.optim.SGD(self.core.parameters(), lr=0.0)
 
     def clips(self, batch: Batch, *, decode: bool) -> list[Clip]:

@@ -12,7 +12,7 @@ from thinker.cli.main import main
 from thinker.cli.scoring import describe
 from thinker.rollout.base import RolloutError
 from thinker.score.prediction import Prediction
-from thinker.train.grpo.oom import TrainingFault
+from thinker.train.step_guard import TrainingFault
 from thinker.video.find import find_videos
 
 

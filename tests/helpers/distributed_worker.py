@@ -26,7 +26,7 @@ def main(folder: Path, num_processes: int) -> None:
     policy = load_policy(folder / "start")
     rollout = ScriptedByClip(policy.tokenizer, lambda i, j: answer(1 + 0.9 * i + 0.3 * j), None)
     from rewards import build_reward
-    from thinker.train.grpo.trainer import WeightedReward
+    from thinker.train.grpo.rewards import WeightedReward
 
     trainer = make_trainer(
         folder,

@@ -20,7 +20,8 @@ from thinker.data.demo.generate import SyntheticConfig, generate_demo_set
 from thinker.train import pipeline
 from thinker.train import state_file as train_state
 from thinker.train.checkpoint import newest_valid
-from thinker.train.grpo.trainer import ThinkerTrainer, WeightedReward
+from thinker.train.grpo.rewards import WeightedReward
+from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.train.run_log import MetricsFile
 
 GROUP = 2
@@ -259,7 +260,7 @@ def small_memory(trainer: ThinkerTrainer, capacity: int) -> list[int]:
 
     Returns the list that collects the number of groups of every forward.
     """
-    plain, sizes = trainer.group_forward._plain, []
+    plain, sizes = trainer.core.forward, []
 
     def forward(*args, **kwargs):
         if kwargs.get("fused_lm_head"):
@@ -268,7 +269,7 @@ def small_memory(trainer: ThinkerTrainer, capacity: int) -> list[int]:
                 raise torch.OutOfMemoryError("INJECTED: no room for so many groups")
         return plain(*args, **kwargs)
 
-    trainer.group_forward._plain = forward
+    trainer.core.forward = forward
     return sizes
 
 

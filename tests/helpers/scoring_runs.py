@@ -58,7 +58,7 @@ class KeepGradients(TrainerCallback):
 class RecordedTrainer(ThinkerTrainer):
     def _tokenize_prompts(self, prompts):
         """Prompts of two lengths, for even and odd videos."""
-        clips = [row["clip"] for row in self._rows]
+        clips = [row["clip"] for row in self._context.rows]
         ask = self.policy.inputs.prompt_ids
         return [ask(clip, QUESTIONS[int(clip.path.stem[4:]) % 2]) for clip in clips], None, {}
 
@@ -118,7 +118,7 @@ def recorded_trainer(case: Case, folder: Path, scoring: str) -> RecordedTrainer:
         if case.lora
         else None,
         callbacks=[keep],
-        scoring=scoring,
+        logprobs=scoring,
     )
     keep.trainer, trainer.losses = trainer, []
     Path(trainer.args.output_dir).mkdir(parents=True, exist_ok=True)

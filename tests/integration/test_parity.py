@@ -160,14 +160,14 @@ def trained(folder, samples, completions, output_dir, monkeypatch) -> dict[str, 
         read_clip=partial(read_clip, spec=policy.inputs.clip_spec),
         rollout=lambda model: rollout,
     )
-    media_of, media_calls = trainer.videos.media, []
+    media_of, media_calls = trainer.features.media, []
 
     def recorded_media(clips, *, reference):
         media = media_of(clips, reference=reference)
         media_calls.append((list(clips), {k: v for k, v in media.items() if k != "num_slots"}))
         return media
 
-    monkeypatch.setattr(trainer.videos, "media", recorded_media)
+    monkeypatch.setattr(trainer.features, "media", recorded_media)
     score, logps_calls = trainer._get_per_token_logps_and_entropies, []
 
     def recorded_score(*args, **kwargs):

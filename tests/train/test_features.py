@@ -22,7 +22,7 @@ from tests.helpers.video_factory import write_video
 from thinker.data.rows import video_dataset
 from thinker.policies.encode import encode_prompts
 from thinker.train.counters import Counters, ScoredTokens, causal_pairs, counter_names
-from thinker.train.grpo.features import EncodedVideos, same_part
+from thinker.train.grpo.features import VideoFeatureCache, same_part
 from thinker.video import FrameCache
 from thinker.video.cache import ClipReader
 from thinker.video.perturb import PERTURBATIONS, perturb_clip
@@ -33,7 +33,7 @@ FROZEN = [(), ("vision_tower",), ("slowfast",), ("vision_tower", "slowfast")]
 
 def encoded(policy, reference=None):
     policy.model.model.counters = Counters()
-    return EncodedVideos(policy.inputs, policy.model, reference, contextlib.nullcontext)
+    return VideoFeatureCache(policy.inputs, policy.model, reference, contextlib.nullcontext)
 
 
 def frames(policy, grad="no_grad"):

@@ -83,7 +83,7 @@ def test_plain_scoring_is_trls_forward_with_one_row_a_completion(tmp_path, monke
     """Every row of every chunk arrives with its own video, and the attention is not ours."""
     from tests.helpers.trainer_runs import scripted
 
-    trainer = make_trainer(tmp_path, rollout=scripted(), scoring="plain")
+    trainer = make_trainer(tmp_path, rollout=scripted(), logprobs="plain")
     seen = []
     forward = VideoRows.__call__
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tests.helpers.fault_jobs import build, save_start, small_memory
 from tests.helpers.trainer_runs import scripted, snapshot
 from thinker.policies import load_policy
-from thinker.train.grpo.oom import TrainingFault
+from thinker.train.step_guard import TrainingFault
 
 ONE_BATCH = {
     "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "steps_per_generation": 1,
@@ -65,10 +65,10 @@ def test_one_failure_at_any_forward_changes_nothing(tmp_path):
         folder.mkdir()
         save_start(folder)
         trainer = build(folder, rollout=scripted(), **{**ONE_BATCH, **settings})
-        trainer.group_forward.groups_at_once = 2  # so that there are recomputations to hit
+        trainer.groups_at_once.number = 2  # so that there are recomputations to hit
         fail_once(trainer, number)
         trainer.train()
-        assert trainer.group_forward.groups_at_once == (1 if number <= 8 else 2), number
+        assert trainer.groups_at_once.number == (1 if number <= 8 else 2), number
         assert largest_difference(whole, snapshot(trainer.core)) <= 1e-6
         rows = (folder / "run" / "rollouts.jsonl").read_text().splitlines()
         assert len(rows) == 16  # the batch was generated once, whatever was redone
@@ -76,7 +76,7 @@ def test_one_failure_at_any_forward_changes_nothing(tmp_path):
 
 
 def fail_once(trainer, number):
-    plain, seen = trainer.group_forward._plain, [0]
+    plain, seen = trainer.core.forward, [0]
 
     def forward(*args, **kwargs):
         if kwargs.get("fused_lm_head"):
@@ -85,7 +85,7 @@ def fail_once(trainer, number):
                 raise torch.OutOfMemoryError("INJECTED: once")
         return plain(*args, **kwargs)
 
-    trainer.group_forward._plain = forward
+    trainer.core.forward = forward
 
 
 def test_a_group_that_does_not_fit_alone_ends_the_run(tmp_path):

@@ -10,9 +10,8 @@ from transformers import TrainerCallback
 from tests.helpers.fault_jobs import build, save_start
 from tests.helpers.trainer_runs import read_jsonl, scripted, snapshot
 from thinker.train.checkpoint import checkpoints
-from thinker.train.grpo.oom import TrainingFault
-from thinker.train.grpo.trainer import WeightedReward
-from thinker.train.step_guard import equal_reward_rows
+from thinker.train.grpo.rewards import WeightedReward, equal_reward_rows
+from thinker.train.step_guard import TrainingFault
 
 ONE_BATCH = {
     "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "steps_per_generation": 1,
@@ -179,13 +178,13 @@ def test_a_skipped_first_pass_leaves_no_old_logps_to_the_second(folder):
     """The second update of a batch takes its old logps from the first, unless they are NaN."""
     graded = lambda s, j: s + 0.3 * j  # noqa: E731
     trainer = trainer_of(folder, graded, max_steps=2, num_iterations=2)
-    score = trainer._score_groups
+    score = trainer.logprobs._groups
 
     def broken_at_first(model, stage, *args):
         log_probs, entropy = score(model, stage, *args)
         return (log_probs * math.nan if trainer.state.global_step == 0 else log_probs), entropy
 
-    trainer._score_groups = broken_at_first
+    trainer.logprobs._groups = broken_at_first
     before = snapshot(trainer.core)
     watch = Watch()
     trainer.add_callback(watch)
@@ -202,7 +201,7 @@ def test_a_run_stops_after_so_many_skipped_steps_in_a_row(folder):
         folder, lambda s, j: s + 0.3 * j, max_steps=9, save_strategy="steps", save_steps=1,
         save_total_limit=9,
     )  # fmt: skip
-    trainer._max_skipped = 3
+    trainer.guard.max_skipped_steps = 3
     with_bad_loss(trainer, {1, 3, 4, 5}, math.inf)
     with pytest.raises(TrainingFault, match=r"not finite in 3 steps in a row, last at step 5"):
         trainer.train()

@@ -26,7 +26,8 @@ from tests.helpers.trainer_runs import (
 from thinker.policies import load_policy
 from thinker.rollout.base import RolloutError
 from thinker.train.checkpoint import newest_valid
-from thinker.train.grpo.trainer import ThinkerTrainer, WeightedReward
+from thinker.train.grpo.rewards import WeightedReward
+from thinker.train.grpo.trainer import ThinkerTrainer
 
 
 def changed_parts(core, before):
@@ -77,7 +78,7 @@ def test_perturbed_rollouts_never_reach_the_loss(tmp_path):
             tmp_path / name, reward_list=[*rewards("regression"), temporal], rollout=rollout
         )
         trainer.train()
-        assert trainer.rollout.num_requests == 2 * NUM_VIDEOS
+        assert trainer.rollouts.backend.num_requests == 2 * NUM_VIDEOS
         weights.append(snapshot(trainer.core))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 

@@ -54,8 +54,8 @@ def _train_parser(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from thinker.config.run import load_run_config
     from thinker.rollout.base import RolloutError
-    from thinker.train.grpo.oom import TrainingFault
     from thinker.train.pipeline import run_training
+    from thinker.train.step_guard import TrainingFault
 
     try:
         summary = run_training(load_run_config(args.config, args.overrides))

@@ -13,6 +13,7 @@ Shapes: B unique videos, R rows, N slots (frames, or frame pairs for Qwen2.5-VL)
 M dense frames, S placeholder tokens of a video, L row length, D text width.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -266,3 +267,20 @@ class MotionPolicy(nn.Module):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[misc]
         init_motion_weights(module)
+
+
+def with_chunks(host_forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A `…ForConditionalGeneration.forward` that also takes `in_chunks`.
+
+    `model(in_chunks=call)` returns what `call(forward)` makes of this model's forward, which it may
+    use as often as it likes. DDP and FSDP, which wrap the model, see one call. The signature stays
+    that of the host, which `generate` reads.
+    """
+
+    @functools.wraps(host_forward)
+    def forward(self, *args, in_chunks: Callable[..., Any] | None = None, **kwargs):
+        if in_chunks is not None:
+            return in_chunks(self.forward)  # with TRL's fused head, where it was added
+        return host_forward(self, *args, **kwargs)
+
+    return forward

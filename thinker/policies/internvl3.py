@@ -11,7 +11,7 @@ import torch
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.models.internvl.modeling_internvl import InternVLModel, InternVLPreTrainedModel
 
-from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositions
+from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositions, with_chunks
 
 
 class ThinkerInternVLConfig(InternVLConfig):
@@ -124,6 +124,7 @@ class ThinkerInternVLForConditionalGeneration(MotionPolicy, InternVLForCondition
     config_class = ThinkerInternVLConfig
 
     projector_names = ("multi_modal_projector", "motion.projector")
+    forward = with_chunks(InternVLForConditionalGeneration.forward)
     backbone_class = ThinkerInternVLModel
 
     def __init__(self, config: ThinkerInternVLConfig):

@@ -16,7 +16,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.vision_utils import get_vision_window_index
 
-from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositions
+from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositions, with_chunks
 
 
 class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
@@ -146,6 +146,7 @@ class ThinkerQwen2_5_VLForConditionalGeneration(MotionPolicy, Qwen2_5_VLForCondi
     config_class = ThinkerQwen2_5_VLConfig
 
     projector_names = ("visual.merger", "motion.projector")
+    forward = with_chunks(Qwen2_5_VLForConditionalGeneration.forward)
     backbone_class = ThinkerQwen2_5_VLModel
 
     def __init__(self, config: ThinkerQwen2_5_VLConfig):

@@ -23,6 +23,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -91,6 +92,17 @@ class Counters:
         taken = self._values
         self._values = dict.fromkeys(taken, 0.0)
         return taken
+
+    def take_step(self, accelerator: Accelerator) -> dict[str, float]:
+        """The counts of one optimizer step of all processes: their sums, of seconds the mean. Every
+        process must call it."""
+        taken = self.take()
+        values = torch.tensor([taken[name] for name in counter_names()], dtype=torch.float64)
+        total = accelerator.reduce(values.to(accelerator.device), reduction="sum").tolist()
+        return {
+            name: value / accelerator.num_processes if name.startswith("seconds/") else value
+            for name, value in zip(counter_names(), total, strict=True)
+        }
 
     # What the parts of a policy report
 

@@ -42,7 +42,8 @@ from thinker.rollout.base import Rollout, RolloutError
 from thinker.rollout.build import build_rollout
 from thinker.rollout.hf import hf_rollout
 from thinker.score.scorer import QualityScorer
-from thinker.train.grpo.trainer import ThinkerTrainer, WeightedReward
+from thinker.train.grpo.rewards import WeightedReward
+from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.train.plots import plot_curves, read_metrics
 from thinker.train.run_folder import folder_once, is_complete, json_once, open_run
 from thinker.train.run_log import METRICS, MetricsFile
@@ -312,7 +313,7 @@ def train_grpo(
         perturbations=config.perturbations,
         evaluate_policy=partial(_metrics_of, data=data, config=config),
         peft_config=lora_config(config, policy),
-        scoring=config.scoring,
+        logprobs=config.scoring,
         callbacks=[MetricsFile(Path(config.output_dir))],
         max_skipped_steps=config.max_skipped_steps,
     )
@@ -321,7 +322,7 @@ def train_grpo(
     except RolloutError as error:
         raise RolloutError(f"{error}; {trainer.save_last_step()}") from error
     finally:
-        trainer.rollout.close()
+        trainer.rollouts.backend.close()
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()

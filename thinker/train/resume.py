@@ -1,19 +1,19 @@
-"""A GRPO trainer that continues after `kill -9` as if nothing had happened.
+"""Continuing after `kill -9` as if nothing had happened.
 
 Next to weights, optimizer and schedule a checkpoint holds, for each process: the random streams,
 the rollouts of a batch that is not used up yet (`num_iterations`, `steps_per_generation`), the
 position in it, sums that are not logged yet, and the sizes of the journals, which are cut back to
 them. The order of the data follows from (seed, epoch). Everything is safetensors and JSON.
 
-What differs from transformers and TRL, method by method:
+`Checkpoints` does the work; the trainer's overrides of transformers' and TRL's methods call it:
 - `_save_checkpoint`, `_get_output_dir`: written aside and renamed (checkpoint.py);
 - `_save_optimizer_and_scheduler`, `_save_rng_state` and their loaders: no pickle;
 - `_load_from_checkpoint`: by the policies' own key map, strictly;
-- `_get_train_sampler`: TRL's sampler forgets past epochs' draws on a restart;
+- `_get_train_sampler`: TRL's sampler forgets past epochs' draws on a restart (`EpochOrder`);
 - `_run_epoch`: transformers trains one step too many when it resumes at `max_steps`.
 
-DeepSpeed and FSDP write and read their own sharded (pickled) state; atomicity holds for them too,
-the rest is theirs.
+DeepSpeed and FSDP write and read their own sharded (pickled) state; that it appears as a whole
+holds for them too, the rest is theirs.
 """
 
 from collections import defaultdict
@@ -24,9 +24,8 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
-from transformers import TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 from trl.trainer.utils import RepeatSampler
 
 from thinker.policies import load_policy
@@ -51,6 +50,18 @@ class EpochOrder(RepeatSampler):
 
     epoch = 0
 
+    @classmethod
+    def like(cls, plain: RepeatSampler) -> "EpochOrder":
+        """With the settings of a sampler of TRL's."""
+        return cls(
+            data_source=plain.data_source,
+            mini_repeat_count=plain.mini_repeat_count,
+            batch_size=plain.batch_size,
+            repeat_count=plain.repeat_count,
+            shuffle=plain.shuffle,
+            seed=plain.seed,
+        )
+
     def __iter__(self):
         if self.shuffle:
             self.generator.manual_seed(self.seed)
@@ -59,32 +70,33 @@ class EpochOrder(RepeatSampler):
         return super().__iter__()
 
 
-class ResumableTrainer(GRPOTrainer):
-    """See the module docstring."""
+class Checkpoints:
+    """Writes and reads the checkpoints of one GRPO trainer, whose private state it knows.
 
-    def __init__(self, *, args: GRPOConfig, callbacks: list | None = None, **kwargs):
-        check_supported(args)
-        self._staging: Path | None = None
+    extra, set_extra: what the trainer's other parts want to find again after a restart.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        *,
+        extra: Callable[[], dict[str, Any]],
+        set_extra: Callable[[dict[str, Any]], None],
+    ):
+        self.trainer, self.accelerator = trainer, trainer.accelerator
+        self.folder = Path(trainer.args.output_dir)
+        self.is_sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
+        self._extra, self._set_extra = extra, set_extra
+        self.staging: Path | None = None  # where transformers has to write now
         self._resumed_from: Path | None = None
         self._saved_batches: list[dict[str, torch.Tensor]] | None = None
-        super().__init__(args=args, callbacks=[*(callbacks or []), _Progress(self)], **kwargs)
-
-    @property
-    def output_dir(self) -> Path:
-        return Path(self.args.output_dir)
-
-    @property
-    def _is_sharded(self) -> bool:
-        return self.is_deepspeed_enabled or self.is_fsdp_enabled
 
     # Saving
 
-    def _get_output_dir(self, trial):
-        return str(self._staging or super()._get_output_dir(trial))
-
-    def _save_checkpoint(self, model, trial):
-        step = self.state.global_step
-        folder = self.output_dir / files.STAGING / f"checkpoint-{step}"
+    def save(self, write: Callable[[], None]) -> None:
+        """Let transformers `write` the checkpoint of this step aside, and publish it whole."""
+        step = self.trainer.state.global_step
+        folder = self.folder / files.STAGING / f"checkpoint-{step}"
         main = self.accelerator.is_main_process
 
         def clear():
@@ -92,22 +104,22 @@ class ResumableTrainer(GRPOTrainer):
                 atomic.remove_tree(folder.parent)
                 folder.parent.mkdir(parents=True)
 
-        def write():
-            self._staging = folder.parent
+        def write_aside():
+            self.staging = folder.parent
             try:
-                GRPOTrainer._save_checkpoint(self, model, trial)
+                write()
             finally:
-                self._staging = None
+                self.staging = None
 
         def publish():
             if main:
                 (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle nobody reads
                 files.write_manifest(folder, step, self.accelerator.num_processes)
-                atomic.publish(folder, self.output_dir / folder.name)
-                files.rotate(self.output_dir, step, self.args.save_total_limit)
+                atomic.publish(folder, self.folder / folder.name)
+                files.rotate(self.folder, step, self.trainer.args.save_total_limit)
                 atomic.remove_tree(folder.parent)
 
-        for action in (clear, write, publish):
+        for action in (clear, write_aside, publish):
             self._together(action, folder)
 
     def _together(self, action: Callable[[], None], folder: Path) -> None:
@@ -122,139 +134,142 @@ class ResumableTrainer(GRPOTrainer):
             return
         if self.accelerator.is_main_process:
             atomic.remove_tree(folder.parent)  # gives the space back
-        kept, _ = files.newest_valid(self.output_dir, pickles=self._is_sharded)
+        kept, _ = files.newest_valid(self.folder, pickles=self.is_sharded)
         left = f"{kept.name} is intact" if kept else "there is no earlier one"
         raise CheckpointError(
-            f"{folder.name} could not be written to {self.output_dir}: {problems[0]}; {left}. "
+            f"{folder.name} could not be written to {self.folder}: {problems[0]}; {left}. "
             "Free space or mend the disk, then run the same command again to resume"
         )
 
-    def _save_optimizer_and_scheduler(self, output_dir):
-        if self._is_sharded:
-            super()._save_optimizer_and_scheduler(output_dir)
-        elif self.args.should_save:
+    def save_optimizer(self, folder: str) -> None:
+        """Optimizer and schedule, from the main process."""
+        trainer = self.trainer
+        if trainer.args.should_save:
             state = {
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.lr_scheduler.state_dict(),
+                "optimizer": trainer.optimizer.state_dict(),
+                "scheduler": trainer.lr_scheduler.state_dict(),
             }
-            save_tree(Path(output_dir) / OPTIMIZER, state)
+            save_tree(Path(folder) / OPTIMIZER, state)
 
-    def _save_rng_state(self, output_dir):
+    def save_process(self, folder: str) -> None:
         """Everything of this process that is not weights, optimizer or trainer state."""
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
-        save_tree(Path(output_dir) / self._process_file, self._process_state())
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_tree(Path(folder) / self._process_file, self._process_state())
 
     @property
     def _process_file(self) -> str:
         return f"process_{self.accelerator.process_index:05d}.safetensors"
 
     def _process_state(self) -> dict[str, Any]:
-        every = self.args.steps_per_generation * self.num_iterations
-        unused = self._step % every != 0
+        trainer = self.trainer
+        every = trainer.args.steps_per_generation * trainer.num_iterations
+        unused = trainer._step % every != 0
         return {
             "random": random_state(),
-            "micro_step": self._step,
-            "loss_sum": self._tr_loss,
-            "loss_total": self._total_loss_scalar,
-            "last_logged_step": self._globalstep_last_logged,
-            "metrics": self._metrics,
+            "micro_step": trainer._step,
+            "loss_sum": trainer._tr_loss,
+            "loss_total": trainer._total_loss_scalar,
+            "last_logged_step": trainer._globalstep_last_logged,
+            "metrics": trainer._metrics,
             # clips are left out: the data loader delivers the rows of a batch again
             "batches": [
                 {key: value for key, value in batch.items() if key != "clip"}
-                for batch in self._buffered_inputs
+                for batch in trainer._buffered_inputs
             ]
             if unused
             else None,
-            "journals": {name: files.journal_size(self.output_dir / name) for name in JOURNALS},
-            "extra": self.extra_state(),
+            "journals": {name: files.journal_size(self.folder / name) for name in JOURNALS},
+            "extra": self._extra(),
         }
 
-    def extra_state(self) -> dict[str, Any]:
-        """What a subclass wants to find again after a restart, as `set_extra_state` gets it."""
-        return {}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Put `extra_state` back."""
+    def save_last_step(self, save: Callable[[], None]) -> str:
+        """Save what a run that cannot go on has reached; returns a sentence on where. Rollouts fail
+        before a step begins, in every process, so the state is that of the last whole step."""
+        step = self.trainer.state.global_step
+        folder = self.folder / f"checkpoint-{step}"
+        if step == 0:
+            return "no step was done yet, so there is nothing to save"
+        if not folder.exists():
+            save()
+        return f"step {step} is saved in {folder}"
 
     # Resuming
 
-    def train(self, resume_from_checkpoint=None, **kwargs):
-        """As transformers'; True resumes from the newest valid checkpoint, if there is one."""
+    def choose(self, resume_from_checkpoint: bool | str | None) -> str | None:
+        """The checkpoint to resume from, checked; True takes the newest valid one, if any."""
         if resume_from_checkpoint is True:
-            resume_from_checkpoint = self.newest_checkpoint()
-            if resume_from_checkpoint is None and self.accelerator.is_main_process:
+            chosen = self.newest()
+            if chosen is None and self.accelerator.is_main_process:
                 for name in JOURNALS:  # lines of a run that died before its first checkpoint
-                    files.cut_back(self.output_dir / name, 0)
+                    files.cut_back(self.folder / name, 0)
         elif resume_from_checkpoint:
-            files.check_checkpoint(Path(resume_from_checkpoint), pickles=self._is_sharded)
-        if resume_from_checkpoint:
-            self._resumed_from = Path(resume_from_checkpoint)
-            self._check_processes()
-            self.args.eval_on_start = False  # that was before the first step
-            resume_from_checkpoint = str(resume_from_checkpoint)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+            chosen = Path(resume_from_checkpoint)
+            files.check_checkpoint(chosen, pickles=self.is_sharded)
+        else:
+            chosen = None
+        if chosen is None:
+            return None
+        self._resumed_from = chosen
+        self._check_processes(chosen)
+        return str(chosen)
 
-    def newest_checkpoint(self) -> Path | None:
+    def newest(self) -> Path | None:
         """The newest valid checkpoint, chosen by the main process; others are named in the log."""
         choice: list = [None, []]
         if self.accelerator.is_main_process:
-            choice = list(files.newest_valid(self.output_dir, pickles=self._is_sharded))
+            choice = list(files.newest_valid(self.folder, pickles=self.is_sharded))
         broadcast_object_list(choice)
         for reason in choice[1] if self.accelerator.is_main_process else []:
             files.logger.warning("checkpoint passed over: %s", reason)
         return choice[0]
 
-    def _check_processes(self) -> None:
-        assert self._resumed_from is not None
-        written = len(list(self._resumed_from.glob("process_*.safetensors")))
+    def _check_processes(self, folder: Path) -> None:
+        written = len(list(folder.glob("process_*.safetensors")))
         if written != self.accelerator.num_processes:
             raise CheckpointError(
-                f"{self._resumed_from} was written by {written} processes, this run has "
+                f"{folder} was written by {written} processes, this run has "
                 f"{self.accelerator.num_processes}; resume with as many"
             )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        model = model or self.model
-        if self._is_sharded or hasattr(model, "peft_config"):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        saved = load_policy(resume_from_checkpoint, dtype=next(model.parameters()).dtype)
+    def load_model(self, folder: str, model: Any) -> None:
+        """Weights by the policies' own key map; another set of names is an error."""
+        saved = load_policy(folder, dtype=next(model.parameters()).dtype)
         model.load_state_dict(saved.model.state_dict())
 
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)  # finds no .pt files; entropy controller
-        if checkpoint is not None and not self._is_sharded:
-            state = load_tree(Path(checkpoint) / OPTIMIZER)
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.lr_scheduler.load_state_dict(state["scheduler"])
+    def load_optimizer(self, folder: str) -> None:
+        """Optimizer and schedule."""
+        state = load_tree(Path(folder) / OPTIMIZER)
+        self.trainer.optimizer.load_state_dict(state["optimizer"])
+        self.trainer.lr_scheduler.load_state_dict(state["scheduler"])
 
-    def _load_rng_state(self, checkpoint):
-        if checkpoint is not None:
-            set_random_state(load_tree(Path(checkpoint) / self._process_file)["random"])
+    def load_random_streams(self, folder: str) -> None:
+        """The random streams of this process."""
+        set_random_state(load_tree(Path(folder) / self._process_file)["random"])
 
     def restore_progress(self) -> None:
-        """Called when transformers has reset its sums, before the first step."""
+        """To be called when transformers has reset its sums, before the first step."""
         if self._resumed_from is None:
             return
-        state = load_tree(self._resumed_from / self._process_file)
+        trainer, state = self.trainer, load_tree(self._resumed_from / self._process_file)
         if self.accelerator.is_main_process:
             for name, size in state["journals"].items():
-                files.cut_back(self.output_dir / name, size)
-        self._step = state["micro_step"]
-        self._tr_loss = state["loss_sum"].to(self.args.device)
-        self._total_loss_scalar = state["loss_total"]
-        self._globalstep_last_logged = state["last_logged_step"]
+                files.cut_back(self.folder / name, size)
+        trainer._step = state["micro_step"]
+        trainer._tr_loss = state["loss_sum"].to(trainer.args.device)
+        trainer._total_loss_scalar = state["loss_total"]
+        trainer._globalstep_last_logged = state["last_logged_step"]
         for mode, values in state["metrics"].items():
-            self._metrics[mode] = defaultdict(list, values)
+            trainer._metrics[mode] = defaultdict(list, values)
         self._saved_batches = state["batches"]
-        self.set_extra_state(state["extra"])
+        self._set_extra(state["extra"])
 
-    def refill_batches(self, rows: list[dict[str, Any]]) -> None:
-        """Rollouts of the checkpoint, joined with the clips of the same rows."""
+    def saved_batches(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+        """Rollouts of the checkpoint, joined with the clips of the same rows; None where there are
+        none, and after the first call."""
         if self._saved_batches is None:
-            return
+            return None
         device, size = self.accelerator.device, len(rows) // len(self._saved_batches)
-        self._buffered_inputs = [
+        batches = [
             {
                 **{key: value.to(device) for key, value in batch.items()},
                 "clip": [row["clip"] for row in rows[i * size : (i + 1) * size]],
@@ -262,35 +277,7 @@ class ResumableTrainer(GRPOTrainer):
             for i, batch in enumerate(self._saved_batches)
         ]
         self._saved_batches = None
-
-    def _get_train_sampler(self, dataset=None):
-        plain = super()._get_train_sampler(dataset)
-        self.order = EpochOrder(
-            data_source=plain.data_source,
-            mini_repeat_count=plain.mini_repeat_count,
-            batch_size=plain.batch_size,
-            repeat_count=plain.repeat_count,
-            shuffle=plain.shuffle,
-            seed=plain.seed,
-        )
-        return self.order
-
-    def _run_epoch(self, *, epoch, **kwargs):
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
-        self.order.epoch = epoch
-        super()._run_epoch(epoch=epoch, **kwargs)
-
-
-class _Progress(TrainerCallback):
-    """`on_train_begin` is the one moment between transformers' resets and the first step."""
-
-    def __init__(self, trainer: ResumableTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.restore_progress()
+        return batches
 
 
 def check_supported(args: GRPOConfig) -> None:

@@ -30,27 +30,30 @@ class MetricsFile(TrainerCallback):
 
 def rollout_lines(
     step: int,
-    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, Sequence[Any]],
     answers: Sequence[Answer | InvalidAnswer],
-    rewards: Mapping[str, Sequence[float]],
-    advantages: Sequence[float],
+    logged: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """One line of `rollouts.jsonl` a rollout; all arguments are row-aligned.
+    """One line of `rollouts.jsonl` a rollout of all processes.
 
-    rows: with `sample_id`, `mos` (answer scale) and `completions`. rewards: by name.
+    columns: row-aligned `sample_id`, `target` and `completions`. logged: TRL's `rewards` by name
+    and `advantages` of the last rollouts, the rows at hand last.
     """
+    count = len(answers)
+    rewards = {name: list(values)[-count:] for name, values in logged["rewards"].items()}
+    advantages = list(logged["advantages"])[-count:]
     return [
         {
             "step": step,
-            "prompt_id": row["sample_id"],
-            "target": row["mos"],
-            "completion": row["completions"],
+            "prompt_id": columns["sample_id"][i],
+            "target": columns["target"][i],
+            "completion": columns["completions"][i],
             "score": answer.value if isinstance(answer, Answer) else None,
             "invalid": None if isinstance(answer, Answer) else answer.reason,
             "rewards": {name: _finite(values[i]) for name, values in rewards.items()},
             "advantage": advantages[i],
         }
-        for i, (row, answer) in enumerate(zip(rows, answers, strict=True))
+        for i, answer in enumerate(answers)
     ]
 
 

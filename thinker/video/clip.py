@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -82,6 +84,15 @@ class Clip:
     fps: float  # mean rate of the whole video; 0.0 where there is none (a picture)
     height: int  # of the video as displayed (after rotation), before resizing
     width: int
+    # What was done to the frames after reading them, "" for nothing: "reverse:7" of a perturbed
+    # copy. Frames that come from no file are told apart by a hash of them.
+    variant: str = ""
+
+    @cached_property
+    def key(self) -> Hashable:
+        """Stands for the frames: in a run, clips of one key and spec show the same pictures."""
+        shape = tuple(self.keyframes_KCHW.shape)
+        return str(self.path), self.keyframe_indices, self.motion_indices, shape, self.variant
 
     def __post_init__(self) -> None:
         for name, frames, seconds, indices in (

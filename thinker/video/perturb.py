@@ -149,6 +149,7 @@ def perturb_clip(clip: Clip, kind: str, seed: int) -> Clip:
         clip,
         keyframes_KCHW=_apply(clip.keyframes_KCHW, keyframe_map),
         motion_MCHW=_apply(clip.motion_MCHW, motion_map),
+        variant=f"{clip.variant}{kind}:{seed}",
     )
 
 

@@ -7,6 +7,7 @@ upright, resize, drop the full-size frame → `Clip`.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -180,6 +181,7 @@ def clip_from_frames(
         fps=fps,
         height=height,
         width=width,
+        variant=hashlib.blake2b(frames_THWC.data, digest_size=16).hexdigest(),
     )
 
 

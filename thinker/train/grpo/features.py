@@ -7,7 +7,7 @@ if that has the same weights. A perturbed copy takes the slots (frames, or Qwen2
 that its source has from there; the rest of it is encoded, every dropped frame as one; SlowFast runs
 again, because a window of other frames is another motion.
 
-Features are kept by the identity of the clip, from `begin` to the next `begin`.
+Features are kept by the key of the clip (`Clip.key`), from `begin` to the next `begin`.
 """
 
 from collections.abc import Callable, Hashable
@@ -24,7 +24,7 @@ from thinker.video.perturb import FrameMap, perturb_clip, perturbation_maps
 TOWER, SLOWFAST = "vision_tower", "slowfast"
 
 
-class EncodedVideos:
+class VideoFeatureCache:
     """Features of the videos at hand, each computed once.
 
     core: the policy that is trained, without wrappers. reference: another model whose logps are
@@ -47,11 +47,10 @@ class EncodedVideos:
 
     def begin(self) -> None:
         """Forget the last batch; call it when a new one comes."""
-        self._clips: dict[int, Clip] = {}  # keeps them alive, so that no id is used twice
-        self._copies: dict[int, tuple[Clip, FrameMap]] = {}
-        self._motion: dict[int, torch.Tensor] = {}
+        self._copies: dict[Hashable, tuple[Hashable, FrameMap]] = {}  # copy → source, frames of it
+        self._motion: dict[Hashable, torch.Tensor] = {}
         self._slots: dict[Hashable, torch.Tensor] = {}
-        self._embeds: dict[int, torch.Tensor] = {}
+        self._embeds: dict[Hashable, torch.Tensor] = {}
         self._version: int | None = None
 
     def perturbed(self, clip: Clip, kind: str, seed: int) -> Clip:
@@ -60,8 +59,7 @@ class EncodedVideos:
             kind, seed, len(clip.keyframes_KCHW), len(clip.motion_MCHW)
         )
         copy = perturb_clip(clip, kind, seed)
-        self._clips[id(clip)], self._clips[id(copy)] = clip, copy
-        self._copies[id(copy)] = (clip, keyframe_map)
+        self._copies[copy.key] = (clip.key, keyframe_map)
         return copy
 
     def release(self) -> None:
@@ -73,13 +71,13 @@ class EncodedVideos:
         """The policy's placeholder embeddings of each clip, (S, D), under weight version
         `version`; clips of one shape."""
         self._use_version(version)
-        todo = [clip for clip in unique_clips(clips) if id(clip) not in self._embeds]
+        todo = [clip for clip in unique_clips(clips) if clip.key not in self._embeds]
         if todo:
             with self.autocast():
                 encoded = self._encode(todo)
             for clip, embeds in zip(todo, encoded, strict=True):
-                self._embeds[id(self._known(clip))] = embeds
-        return [self._embeds[id(clip)] for clip in clips]
+                self._embeds[clip.key] = embeds
+        return [self._embeds[clip.key] for clip in clips]
 
     def media(self, clips: list[Clip], *, reference: bool) -> dict[str, Any]:
         """`media_inputs` of a forward that encodes what is not known: pixels of parts that are
@@ -104,9 +102,6 @@ class EncodedVideos:
     def _layout(self, clips):
         return {**self.inputs.grids(clips), "num_slots": len(self.inputs.slot_tokens(clips[0]))}
 
-    def _known(self, clip: Clip) -> Clip:
-        return self._clips.setdefault(id(clip), clip)
-
     def _use_version(self, version: int | None) -> None:
         """Forget what trained weights gave under another version."""
         if version != self._version:
@@ -129,23 +124,23 @@ class EncodedVideos:
 
     @torch.no_grad()
     def _motion_features(self, clips: list[Clip]) -> torch.Tensor:
-        todo = [clip for clip in unique_clips(clips) if id(clip) not in self._motion]
+        todo = [clip for clip in unique_clips(clips) if clip.key not in self._motion]
         if todo:
             frames = self.inputs.motion_frames(todo).to(self.core.device)
             with self.autocast():
                 features = self.core.model.motion_features(frames)
             for clip, one in zip(todo, features, strict=True):
-                self._motion[id(self._known(clip))] = one
-        return torch.stack([self._motion[id(clip)] for clip in clips])
+                self._motion[clip.key] = one
+        return torch.stack([self._motion[clip.key] for clip in clips])
 
     @torch.no_grad()
     def _fill_slots(self, clips: list[Clip]) -> list[list[torch.Tensor]]:
         """Slots of each clip: tower features where the tower is frozen, else visual tokens."""
-        keys = {id(clip): self._slot_keys(clip) for clip in clips}
+        keys = {clip.key: self._slot_keys(clip) for clip in clips}
         missing: dict[Hashable, torch.Tensor] = {}  # key → its frames
         for clip in unique_clips(clips):
             frames = self._slot_frames(clip)
-            for key, pictures in zip(keys[id(clip)], frames, strict=True):
+            for key, pictures in zip(keys[clip.key], frames, strict=True):
                 if key not in self._slots:
                     missing.setdefault(key, pictures)
         if missing:
@@ -154,7 +149,7 @@ class EncodedVideos:
             run = backbone.tower_features if TOWER in self.frozen else backbone.encode_slots
             with self.autocast():
                 self._slots |= zip(missing, run(**pixels), strict=True)
-        return [[self._slots[key] for key in keys[id(clip)]] for clip in clips]
+        return [[self._slots[key] for key in keys[clip.key]] for clip in clips]
 
     def _slot_frames(self, clip: Clip) -> list[torch.Tensor]:
         return list(clip.keyframes_KCHW.split(self.inputs.pair))
@@ -162,20 +157,20 @@ class EncodedVideos:
     def _slot_keys(self, clip: Clip) -> list[Hashable]:
         """What each slot shows: (source clip, frames of it); a slot of dropped frames alone is the
         same in every video of that size."""
-        self._known(clip)
-        source, shown = self._copies.get(id(clip), (clip, list(range(len(clip.keyframes_KCHW)))))
+        own = list(range(len(clip.keyframes_KCHW)))
+        source, shown = self._copies.get(clip.key, (clip.key, own))
         pair, size = self.inputs.pair, tuple(clip.keyframes_KCHW.shape[1:])
         keys: list[Hashable] = []
         for start in range(0, len(shown), pair):
             frames = tuple(shown[start : start + pair])
             blank = all(frame is None for frame in frames)
-            keys.append((size, len(frames)) if blank else (id(source), frames))
+            keys.append((size, len(frames)) if blank else (source, frames))
         return keys
 
 
 def unique_clips(clips: list[Clip]) -> list[Clip]:
-    """The distinct objects, in order."""
-    return list({id(clip): clip for clip in clips}.values())
+    """One clip a key, in order."""
+    return list({clip.key: clip for clip in clips}.values())
 
 
 def is_frozen(core, part: str) -> bool:

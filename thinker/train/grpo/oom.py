@@ -1,79 +1,46 @@
-"""Out of memory: score fewer groups at once, with exactly the same update.
+"""When memory runs out: fewer groups at once, with exactly the same update.
 
 TRL's loss, its normalisation and its metrics need the log-probabilities of the whole micro-batch.
-So not the loss is split but the forward pass under it: the groups go through the model in chunks,
-each under activation checkpointing. Only one chunk's activations then exist at a time, the backward
-pass recomputes chunk by chunk, and the loss above sees what it saw before; no normaliser changes,
-whichever of TRL's losses is used. Price: one more forward pass, once the memory has run out.
+So the loss cannot be split, but the forward pass under it can: the groups go through the model in
+chunks, each under activation checkpointing. Only one chunk's activations then exist at a time, the
+backward pass recomputes them chunk by chunk, and the loss above sees what it saw before. That holds
+for every loss that TRL has. The price is one more forward pass, from the first time on that memory
+has run out.
 
-The retry happens inside `model.forward`, below DDP: every process calls the wrapped model once a
-micro-batch, however many chunks it needs, so processes need not agree.
+The retry happens inside the model's own `forward`, below DDP: every process calls the wrapped model
+once a micro-batch, however many chunks it needs, so processes need not agree on a number.
 """
 
-import functools
+import json
 import logging
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from thinker.train.step_guard import TrainingFault
+from thinker.utils.atomic import write_atomic
+
 logger = logging.getLogger(__name__)
 
-
-class TrainingFault(RuntimeError):
-    """A fault that ends a run in good order; the message says what happened and what to do."""
-
-
-@dataclass(frozen=True)
-class ScoreGroups:
-    """Groups to score. build: a slice of the groups → keyword arguments of the model's forward."""
-
-    count: int
-    build: Callable[[slice], dict[str, Any]]
+MEMORY = "memory.json"
+"""File in a run's folder: how many groups at once a restart must not exceed."""
 
 
-class GroupForward:
-    """Gives a model's `forward` the keyword `score_groups`; other calls pass through.
+class GroupsAtOnce:
+    """How many groups go through the model at once: all of them until memory runs out, then half
+    of what did not fit, down to one. It never rises again within a run."""
 
-    Such a call returns (log_probs, entropy or None), rows in the order of the groups.
-    groups_at_once: None until the memory runs out for the first time; halved each time it does,
-    down to one group.
-    """
+    def __init__(self) -> None:
+        self.number: int | None = None  # None: no limit yet
 
-    def __init__(self, model):
-        self.groups_at_once: int | None = None
-        self._plain = model.forward
-        functools.update_wrapper(self, self._plain)  # `generate` reads the signature
-        model.forward = self
-
-    def __call__(self, *args, score_groups: ScoreGroups | None = None, **kwargs):
-        if score_groups is None:
-            return self._plain(*args, **kwargs)
-        while True:
-            size = min(self.groups_at_once or score_groups.count, score_groups.count)
-            try:
-                return self._in_chunks(score_groups, size)
-            except torch.OutOfMemoryError as error:
-                message = str(error)
-            # here the traceback, and with it what the failed pass allocated, is gone
-            self.halve(size, message)
-
-    def _in_chunks(self, groups: ScoreGroups, size: int):
-        slices = [slice(i, i + size) for i in range(0, groups.count, size)]
-        if len(slices) == 1 or not torch.is_grad_enabled():
-            chunks = [self._score(groups, rows) for rows in slices]
-        else:
-            chunks = [checkpoint(self._score, groups, rows, use_reentrant=False) for rows in slices]
-        # the reference model reports no entropy
-        return tuple(
-            None if parts[0] is None else torch.cat(parts) for parts in zip(*chunks, strict=True)
-        )
-
-    def _score(self, groups: ScoreGroups, rows: slice):
-        output = self._plain(**groups.build(rows))
-        return output.log_probs, output.entropy
+    def at_most(self, number: int | None) -> None:
+        """Take over a limit that an earlier process of the run found out."""
+        known = [n for n in (number, self.number) if n is not None]
+        self.number = min(known, default=None)
 
     def halve(self, size: int, message: str) -> None:
         """From now on half of `size` groups at once; TrainingFault if that was one."""
@@ -82,12 +49,106 @@ class GroupForward:
                 f"out of memory with a single group at once: {message}; lower "
                 "grpo.num_generations, grpo.max_completion_length or the number of frames"
             )
-        self.groups_at_once = (size + 1) // 2
+        self.number = (size + 1) // 2
         logger.warning(
-            "out of memory with %d groups at once, from now on %d: %s",
-            size,
-            self.groups_at_once,
-            message,
+            "out of memory with %d groups at once, from now on %d: %s", size, self.number, message
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+class GroupChunks:
+    """Whole groups to score, for the `in_chunks` argument of a policy's forward.
+
+    count: number of groups. build: a slice of the groups → arguments of one forward. The call
+    returns (log_probs, entropy or None), rows in the order of the groups.
+    """
+
+    def __init__(self, count: int, build: Callable[[slice], dict[str, Any]], limit: GroupsAtOnce):
+        self.count, self.build, self.limit = count, build, limit
+
+    def __call__(self, forward: Callable[..., Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        while True:
+            size = min(self.limit.number or self.count, self.count)
+            try:
+                return self._forward(forward, size)
+            except torch.OutOfMemoryError as error:
+                message = str(error)
+            # Only here is the traceback gone, and with it what the failed pass had allocated.
+            self.limit.halve(size, message)
+
+    def _forward(self, forward, size: int):
+        def score(groups: slice):
+            output = forward(**self.build(groups))
+            return output.log_probs, output.entropy
+
+        slices = [slice(i, i + size) for i in range(0, self.count, size)]
+        if len(slices) == 1 or not torch.is_grad_enabled():
+            chunks = [score(groups) for groups in slices]
+        else:
+            chunks = [checkpoint(score, groups, use_reentrant=False) for groups in slices]
+        # the reference model reports no entropy
+        return tuple(
+            None if parts[0] is None else torch.cat(parts) for parts in zip(*chunks, strict=True)
+        )
+
+
+class BackwardRetry:
+    """Redoes a training step whose backward pass ran out of memory, with half the groups.
+
+    Forward passes are retried by `GroupChunks`. A backward pass can only be redone where nothing is
+    lost by it: in the first micro-batch of an optimizer step, and in a single process (DDP's
+    reduction was broken off). Elsewhere the run ends with a message, and the same command goes on
+    from the last checkpoint with fewer groups.
+    """
+
+    def __init__(self, limit: GroupsAtOnce, *, folder: Path, num_groups: int, num_processes: int):
+        self.limit, self.file = limit, folder / MEMORY
+        self.num_groups, self.num_processes = num_groups, num_processes
+        self.redoing = False  # the batch at hand is trained on again, so it must not be drawn anew
+        self._metrics_before: dict[str, list] | None = None
+        if self.file.exists():
+            limit.at_most(json.loads(self.file.read_text(encoding="utf-8")))
+
+    def loss_begins(self, metrics: dict[str, dict[str, list]]) -> None:
+        """Remember TRL's metrics: a pass that is redone must not be logged twice."""
+        values = {name: list(values) for name, values in metrics["train"].items()}
+        self._metrics_before = defaultdict(list, values)
+
+    def run(
+        self,
+        step: Callable[[], torch.Tensor],
+        model: torch.nn.Module,
+        metrics: dict[str, dict[str, list]],
+        step_number: int,
+    ) -> torch.Tensor:
+        """The loss that `step` returns, after as many tries as memory needs."""
+        is_first = all(parameter.grad is None for parameter in model.parameters())
+        while True:
+            self._metrics_before = None
+            try:
+                loss = step()
+                break
+            except torch.OutOfMemoryError as error:
+                message = str(error)
+            metrics["train"] = self._give_way(message, is_first, step_number)
+            model.zero_grad(set_to_none=True)
+            self.redoing = True
+        self.redoing = False
+        return loss
+
+    def _give_way(self, message: str, is_first: bool, step_number: int) -> dict[str, list]:
+        """Halve, or end the run; the metrics as they were before the failed pass."""
+        if self._metrics_before is None:
+            raise TrainingFault(
+                f"out of memory while generating at step {step_number}: {message}; "
+                "lower grpo.max_completion_length or the number of frames"
+            )
+        self.limit.halve(self.limit.number or self.num_groups, message)
+        if is_first and self.num_processes == 1:
+            return self._metrics_before
+        write_atomic(self.file, json.dumps(self.limit.number))
+        raise TrainingFault(
+            f"out of memory in the backward pass of step {step_number}: {message}; run the same "
+            f"command again, it resumes with {self.limit.number} groups at once"
+        )

@@ -1,74 +1,65 @@
-"""GRPO on videos: a thin subclass of TRL's `GRPOTrainer`.
+"""GRPO on videos: the one adapter between TRL's `GRPOTrainer` and this project.
 
-What differs from TRL, method by method:
-- data: a row carries its `Clip` (TRL has no video column, and drops video from its scoring
-  forward);
-- `_tokenize_prompts`: the policy's own prompt builder;
-- `_generate_single_turn`: each video is encoded once (encoding.py), its G rollouts and the G of its
-  perturbed copy come from one call of a rollout back end;
-- `_calculate_rewards`: rewards see the global batch of all processes;
-- `_prepare_inputs`: micro-batches keep groups whole (TRL shuffles rows);
-- `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once
-  (shared_prompt.py); with `scoring="plain"` TRL's own (plain_scoring.py);
-- `get_batch_samples`, `training_step`: timed and counted (counted_steps.py);
-- `evaluate`: SRCC and PLCC on held-out videos.
-Losses, advantages, KL, optimisation and logging are TRL's. Between the two stand `GuardedTrainer`
-(faults.py: skipped steps, memory) and `ResumableTrainer` (resume.py: checkpoints).
-"""
+Losses, advantages, KL, optimisation and logging are TRL's. Every method here overrides one of
+TRL's or transformers', and hands the work to an object with one job:
 
-import math
+| object | job | methods |
+|---|---|---|
+| `RolloutCollector` | each video encoded once; its G rollouts and those of its perturbed copy in one call | `_tokenize_prompts`, `_generate_single_turn` |
+| `RewardTable` | rewards over the rows of all processes | `_calculate_rewards` |
+| `Logprobs` | one packed row a group; TRL's scoring forward knows no video | `_get_per_token_logps_and_entropies`, `_compute_loss` |
+| `BackwardRetry` | a backward pass that does not fit is redone with half the groups | `training_step`, `compute_loss` |
+| `StepGuard` | steps that are not finite are skipped | `_get_grad_norm`, `_save_checkpoint`, `log` |
+| `Checkpoints` | whole or absent, nothing pickled, exact resume | the methods that save and load |
+| `Counters` | frames, tokens, FLOPs, seconds by stage | `get_batch_samples`, `training_step` |
+
+`_prepare_inputs` keeps groups whole and in order, because a packed row holds a group (TRL shuffles
+rows). `evaluate` gives SRCC and PLCC on held-out videos. What a batch carries from one of these
+methods to the next is one `BatchContext`. tests/helpers/upstream.py lists every private name that
+is touched.
+"""  # noqa: E501  (a table)
+
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from peft import PeftConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
-from trl import GRPOConfig
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
-from rewards import Answer, Reward, parse_answer
 from thinker.data.rows import video_dataset
 from thinker.data.samples import VideoSample
 from thinker.policies import Policy
-from thinker.policies.encode import EncodedPrompt, encode_prompts
-from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
+from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.rollout.base import Rollout, Sampling
-from thinker.train.counted_steps import CountedSteps
-from thinker.train.counters import Counters, ScoredTokens
-from thinker.train.grpo.features import EncodedVideos
-from thinker.train.grpo.oom import ScoreGroups
-from thinker.train.grpo.plain_logprobs import VideoRows
+from thinker.train.counters import Counters
+from thinker.train.grpo.batch import BatchContext, JudgedRows
+from thinker.train.grpo.features import VideoFeatureCache
+from thinker.train.grpo.logprobs import LOGPROBS, Logprobs
+from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
+from thinker.train.grpo.rewards import RewardTable, WeightedReward
+from thinker.train.grpo.rollouts import RolloutCollector
+from thinker.train.resume import Checkpoints, EpochOrder, check_supported
 from thinker.train.run_log import ROLLOUTS, append_lines, rollout_lines
-from thinker.train.step_guard import GuardedTrainer, equal_reward_rows, reward_fault
+from thinker.train.step_guard import StepGuard
 from thinker.utils.seeds import derive_seed
 from thinker.video import Clip
-from thinker.video.perturb import choose_perturbation, perturbation_seed
-
-SCORING = ("shared", "plain")
 
 
-@dataclass(frozen=True, kw_only=True)
-class WeightedReward:
-    """A reward and its weight in the sum."""
-
-    reward: Reward
-    weight: float = 1.0
-
-
-class ThinkerTrainer(CountedSteps, GuardedTrainer):
+class ThinkerTrainer(GRPOTrainer):
     """Trains a motion-aware policy on video MOS by GRPO; see the module docstring.
 
     policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
     read_clip: path → `Clip`, runs in data-loader workers.
     rollout: makes the back end from the model that is trained, LoRA included.
     evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
-    scoring: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
-    forward with one row a completion: the same maths, slower (plain_scoring.py).
-    max_skipped_steps: see `GuardedTrainer`.
+    logprobs: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
+    forward with one row a completion: the same maths, slower (plain_logprobs.py).
+    max_skipped_steps: see `StepGuard`.
     """
 
     def __init__(
@@ -84,58 +75,101 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         evaluate_policy: Callable[[Policy, Rollout], dict[str, float]] | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list | None = None,
-        scoring: str = "shared",
+        logprobs: str = "shared",
         max_skipped_steps: int = 5,
     ):
+        check_supported(args)
         check_batch_sizes(args)
-        if scoring not in SCORING:
-            raise ValueError(f"scoring is {scoring!r}, expected one of {', '.join(SCORING)}")
-        self.scoring = scoring
-        self._rewards = [weighted.reward for weighted in rewards]
-        self._perturbations = perturbations
-        if any(reward.needs_perturbed for reward in self._rewards) and not perturbations:
+        if logprobs not in LOGPROBS:
+            raise ValueError(f"logprobs is {logprobs!r}, expected one of {', '.join(LOGPROBS)}")
+        self.is_shared = logprobs == "shared"
+        needs_copies = any(weighted.reward.needs_perturbed for weighted in rewards)
+        if needs_copies and not perturbations:
             raise ValueError("a reward needs perturbed rollouts but no perturbation kind is given")
         args.reward_weights = [weighted.weight for weighted in rewards]
-        if scoring == "shared":
+        if self.is_shared:
             enable_shared_prompt(policy.model)
         dataset = video_dataset(samples, read_clip)
         super().__init__(
             model=policy.model,
             args=args,
-            reward_funcs=list(self._rewards),
+            reward_funcs=[weighted.reward for weighted in rewards],
             train_dataset=dataset,
             eval_dataset=dataset if args.eval_strategy != "no" else None,
             processing_class=policy.processor,
             peft_config=peft_config,
-            callbacks=callbacks,
-            max_skipped_steps=max_skipped_steps,
+            callbacks=[*(callbacks or []), _Moments(self)],
         )
-        self.reward_func_names = [reward.name for reward in self._rewards]
-        reference = None
-        if self.ref_model is not None:
-            reference = self.accelerator.unwrap_model(self.ref_model)
-            reference.forbid_placeholders()
-            if scoring == "shared":
-                enable_shared_prompt(reference)
+        self.reward_func_names = [weighted.reward.name for weighted in rewards]
         self.policy = replace(policy, model=self.core)
-        self.counters = Counters()
-        for model in (self.core, reference):
-            if model is not None:
-                model.model.counters = self.counters
-        self.videos = EncodedVideos(
-            self.policy.inputs, self.core, reference, self.accelerator.autocast
+        self._evaluate_policy = evaluate_policy
+        self._context = BatchContext(rows=[])
+        self._build_parts(
+            rewards, rollout, perturbations if needs_copies else (), max_skipped_steps
         )
-        self.rollout = rollout(self.core)
         # From here on TRL reads it as "completions come with the logprobs they were drawn with", as
         # its importance-sampling correction needs; set earlier, it would start its own engine.
-        self.use_vllm = self.rollout.reports_logprobs
-        self._evaluate_policy = evaluate_policy
-        self._rows: list[dict[str, Any]] = []  # of the generation batch at hand
-        self._scored_clips: list[Clip] = []  # one a row of the tensors being scored
-        self._perturbed_texts: list[str] = []
+        self.use_vllm = self.rollouts.backend.reports_logprobs
+
+    def _build_parts(self, rewards, rollout, perturbations, max_skipped_steps) -> None:
+        """The objects that do the work."""
+        core, accelerator, args = self.core, self.accelerator, self.args
+        reference = None
+        if self.ref_model is not None:
+            reference = accelerator.unwrap_model(self.ref_model)
+            reference.forbid_placeholders()
+            if self.is_shared:
+                enable_shared_prompt(reference)
+        self.counters = Counters()
+        for model in (core, reference):
+            if model is not None:
+                model.model.counters = self.counters
+        inputs = self.policy.inputs
+        self.features = VideoFeatureCache(inputs, core, reference, accelerator.autocast)
+        self.rollouts = RolloutCollector(
+            self.policy,
+            rollout(core),
+            features=self.features,
+            keep_features=self.is_shared,
+            counters=self.counters,
+            perturbations=perturbations,
+            run_seed=args.seed,
+        )
+        self.reward_table = RewardTable(
+            rewards,
+            num_generations=self.num_generations,
+            accelerator=accelerator,
+            note=self._note,
+        )
+        self.groups_at_once = GroupsAtOnce()
+        self.logprobs = Logprobs(
+            core=core,
+            reference_model=self.ref_model,
+            inputs=inputs,
+            features=self.features,
+            counters=self.counters,
+            accelerator=accelerator,
+            num_generations=self.num_generations,
+            groups_at_once=self.groups_at_once,
+        )
+        self.retry = BackwardRetry(
+            self.groups_at_once,
+            folder=Path(args.output_dir),
+            num_groups=args.per_device_train_batch_size // self.num_generations,
+            num_processes=accelerator.num_processes,
+        )
+        self.guard = StepGuard(accelerator, max_skipped_steps)
+        self.checkpoints = Checkpoints(self, extra=self._extra, set_extra=self._set_extra)
+
+    @property
+    def core(self):
+        """The policy's own model under DDP, DeepSpeed and LoRA wrappers."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     @property
     def sampling(self) -> Sampling:
+        """How completions are drawn, as TRL's configuration says."""
         return Sampling(
             max_new_tokens=self.max_completion_length,
             temperature=self.temperature,
@@ -143,20 +177,58 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             top_k=self.top_k,
         )
 
+    def _note(self, name: str, value: float) -> None:
+        """A figure for the next line of the training log."""
+        self._metrics["train"][name].append(value)
+
+    # Batches
+
+    def _prepare_inputs(self, generation_batch):
+        """As TRL's in training, but groups stay whole and in order: a packed row holds a group."""
+        saved = self.checkpoints.saved_batches(generation_batch)
+        if saved is not None:
+            self._buffered_inputs: Any = saved
+        generate_every = self.args.steps_per_generation * self.num_iterations
+        due = self._step % generate_every == 0 and not self.retry.redoing
+        if due or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _generate_and_score_completions(self, inputs):
+        context = self._context = BatchContext(rows=inputs)
+        self.features.begin()
+        seen = {row["clip"].key: row.get("decoded", False) for row in inputs}
+        self.counters.add("videos/seen", len(seen))
+        self.counters.add("videos/decoded", sum(seen.values()))
+        with self.logprobs.of(context.clips):
+            output = super()._generate_and_score_completions(inputs)
+        self.features.release()
+        assert context.judged is not None
+        output["advantages"] = self.reward_table.zero_equal_groups(
+            output["advantages"], context.judged, self._logs["advantages"]
+        )
+        output["clip"] = context.clips
+        self._write_rollouts(context.judged)
+        return output
+
+    def _write_rollouts(self, judged: JudgedRows) -> None:
+        """Append the rollouts of all processes to `rollouts.jsonl` (main process)."""
+        if self.accelerator.is_main_process:
+            step = self.state.global_step
+            lines = rollout_lines(step, judged.columns, judged.answers, self._logs)
+            append_lines(Path(self.args.output_dir) / ROLLOUTS, lines)
+
     # Rollouts
 
     def _tokenize_prompts(self, prompts: list):
-        ids = [self.policy.inputs.prompt_ids(row["clip"]) for row in self._rows]
-        return ids, None, {}
+        return self.rollouts.prompt_ids(self._context), None, {}
 
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ):
         """Rollouts of every video and of its perturbed copy, in one call of the back end."""
-        rows = self._rows[::num_generations]
-        clips = [row["clip"] for row in rows]
-        if any(reward.needs_perturbed for reward in self._rewards):
-            clips += [self._perturb(row) for row in rows]
+        step, process = self.state.global_step, self.accelerator.process_index
         with unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
@@ -164,167 +236,42 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ):
             self._sync_rollout("train")
-            requests = self._encode_prompts(clips)
-            seed = derive_seed(
-                self.args.seed, self.state.global_step, self._step, self.accelerator.process_index
+            completions = self.rollouts.collect(
+                self._context,
+                num_generations,
+                self.sampling,
+                step=step,
+                seed=derive_seed(self.args.seed, step, self._step, process),
             )
-            with self.counters.stage("rollout"):
-                groups = self.rollout.generate(requests, num_generations, self.sampling, seed)
-                self.counters.count_rollouts(
-                    self.core,
-                    [len(request.token_ids) for request in requests],
-                    [[len(completion.token_ids) for completion in group] for group in groups],
-                )
-        completions = [completion for group in groups for completion in group]
-        own, perturbed = completions[: len(self._rows)], completions[len(self._rows) :]
-        self._perturbed_texts = [
-            self._tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-            for completion in perturbed
-        ]
-        logprobs = [completion.logprobs for completion in own] if self.use_vllm else None
-        return [completion.token_ids for completion in own], logprobs
+        logprobs = [completion.logprobs for completion in completions] if self.use_vllm else None
+        return [completion.token_ids for completion in completions], logprobs
 
     def _sync_rollout(self, mode: str) -> None:
-        for name, value in self.rollout.sync(self.state.global_step).items():
+        for name, value in self.rollouts.backend.sync(self.state.global_step).items():
             self._metrics[mode][f"rollout/{name}"].append(value)
-
-    def save_last_step(self) -> str:
-        """Save what a run that cannot go on has reached; returns a sentence on where. Rollouts fail
-        before a step begins, in every process, so the state is that of the last whole step."""
-        step = self.state.global_step
-        folder = Path(self.args.output_dir) / f"checkpoint-{step}"
-        if step == 0:
-            return "no step was done yet, so there is nothing to save"
-        if not folder.exists():
-            self._save_checkpoint(self.model, trial=None)
-        return f"step {step} is saved in {folder}"
-
-    def _encode_prompts(self, clips: list[Clip]) -> list[EncodedPrompt]:
-        """Prompts of clips; their embeddings stay known to the scoring passes."""
-        with self.counters.stage("encode"):
-            if self.scoring == "plain":
-                return encode_prompts(self.policy, clips)
-            version = self.state.global_step
-            return encode_prompts(
-                self.policy,
-                clips,
-                encode=lambda some: (self.videos.layout(some), self.videos.embeds(some, version)),
-            )
-
-    def _perturb(self, row: dict[str, Any]) -> Clip:
-        """The perturbed copy of a row's video; its kind and map follow from (seed, step,
-        sample)."""
-        seed = perturbation_seed(self.args.seed, self.state.global_step, row["sample_id"])
-        kind = choose_perturbation(self._perturbations, seed)
-        return self.videos.perturbed(row["clip"], kind, seed)
-
-    def _generate_and_score_completions(self, inputs):
-        self._rows = inputs
-        self._scored_clips = [row["clip"] for row in inputs]
-        self.videos.begin()
-        seen = {id(row["clip"]): row.get("decoded", False) for row in inputs}
-        self.counters.add("videos/seen", len(seen))
-        self.counters.add("videos/decoded", sum(seen.values()))
-        output = super()._generate_and_score_completions(inputs)
-        self.videos.release()
-        output["advantages"] = self.zero_equal_groups(output["advantages"], self._equal_rows)
-        output["clip"] = self._scored_clips
-        self._write_rollouts()
-        return output
-
-    def _prepare_inputs(self, generation_batch):
-        """As TRL's in training, but groups stay whole and in order: scoring shares their prompt."""
-        self.refill_batches(generation_batch)
-        generate_every = self.args.steps_per_generation * self.num_iterations
-        due = self._step % generate_every == 0 and not self.redoing_step
-        if due or self._buffered_inputs is None:
-            batch = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs: Any = split_tensor_dict(batch, self.args.steps_per_generation)
-        return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # Rewards
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """Every reward over the rows of all processes; (rows of all processes, rewards), NaN =
         None."""
-        perturbed: list[str | None] = [*self._perturbed_texts] or [None] * len(completions)
-        local = [
-            {
-                "completions": completion,
-                "sample_id": row["sample_id"],
-                "mos": row["target"],
-                "perturbed_completions": other,
-            }
-            for row, completion, other in zip(inputs, completions, perturbed, strict=True)
-        ]
-        rows = gather_object(local)
-        columns = {key: [row[key] for row in rows] for key in rows[0]}
         with self.counters.stage("rewards"):
-            values = [self._reward_values(reward, columns) for reward in self._rewards]
-        self._global_rows = rows
-        self._answers = [parse_answer(text) for text in columns["completions"]]
-        self._log_answers()
-        table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
-        self._equal_rows = equal_reward_rows(table, self.reward_weights, self.num_generations)
-        return table
+            judged = self.reward_table.judge(self._context, completions, self.state.global_step)
+        self._context.judged = judged
+        return judged.rewards
 
-    def _reward_values(self, reward: Reward, columns: dict[str, list]) -> list[float]:
-        """One reward as floats; None and what is not finite become NaN, the latter counted."""
-        try:
-            values = reward(**columns)
-        except Exception as error:
-            raise reward_fault(reward, columns, self.state.global_step, error) from error
-        if len(values) != len(columns["completions"]):
-            raise ValueError(
-                f"reward {reward.name!r} returned {len(values)} values for "
-                f"{len(columns['completions'])} completions; expected one a completion"
-            )
-        bad = [v is not None and not math.isfinite(v) for v in values]
-        self._metrics["train"][f"rewards/{reward.name}/non_finite"].append(float(sum(bad)))
-        return [
-            math.nan if value is None or is_bad else float(value)
-            for value, is_bad in zip(values, bad, strict=True)
-        ]
-
-    def _log_answers(self) -> None:
-        valid = [answer.value for answer in self._answers if isinstance(answer, Answer)]
-        self._metrics["train"]["answers/valid_share"].append(len(valid) / len(self._answers))
-        if valid:
-            self._metrics["train"]["answers/mean"].append(sum(valid) / len(valid))
-
-    def _write_rollouts(self) -> None:
-        """Append the rollouts of all processes to `rollouts.jsonl` (main process)."""
-        if not self.accelerator.is_main_process:
-            return
-        count = len(self._global_rows)
-        lines = rollout_lines(
-            self.state.global_step,
-            self._global_rows,
-            self._answers,
-            {name: list(values)[-count:] for name, values in self._logs["rewards"].items()},
-            list(self._logs["advantages"])[-count:],
-        )
-        append_lines(self.output_dir / ROLLOUTS, lines)
-
-    # Scoring
-
-    def _compute_loss(self, model, inputs):
-        self._scored_clips = inputs["clip"]
-        loss = super()._compute_loss(model, inputs)
-        # The second pass over the batch finds them here. A step whose loss is not finite is skipped
-        # and leaves the weights alone, so the second pass is then the first.
-        if self._first_pass_gives_old_logps and torch.isfinite(loss):
-            inputs.setdefault("old_per_token_logps", self._trained_logps)
-        return loss
+    # Log-probabilities
 
     @property
     def _first_pass_gives_old_logps(self) -> bool:
-        """Whether a batch is scored for its first update with the weights it was generated with:
-        then that forward's logps are the old ones of later updates, and need no pass of their
-        own. Where several updates share the first pass over a batch, or where logps are corrected
-        against the engine's before, TRL's own pass stays."""
+        """Whether a batch is scored for its first update with the weights it was generated with.
+
+        Then that forward's logps are the old ones of later updates, which need no pass of their
+        own. TRL's own pass stays where several updates share the first pass over a batch, and where
+        logps are corrected against the engine's before.
+        """
         return (
-            self.scoring == "shared"
+            self.is_shared
             and self.args.steps_per_generation == self.args.gradient_accumulation_steps
             and not (self.use_vllm and self.vllm_importance_sampling_correction)
         )
@@ -340,96 +287,81 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         compute_aux_loss=False,
         **media,
     ):
-        """Log-probabilities of the completions; rows belong to `_scored_clips` one to one."""
+        """Log-probabilities of the completions; rows show the clips of `Logprobs.of`."""
         del compute_aux_loss, media  # no mixture of experts; videos come as clips
-        stage = self._scoring_stage(model)
-        if self.scoring == "plain":
-            by_row = VideoRows(
-                model, self.core, self.policy.inputs, self._scored_clips, logits_to_keep
+        if not self.is_shared:
+            by_trl = super()._get_per_token_logps_and_entropies
+            return self.logprobs.plain(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                by_trl=lambda *rows: by_trl(*rows, batch_size, compute_entropy),
             )
-            tokens = ScoredTokens.plain(attention_mask, logits_to_keep)
-            with self.counters.stage(stage):
-                self.counters.count_scoring(self.core, stage, tokens)
-                return super()._get_per_token_logps_and_entropies(
-                    by_row, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy
-                )
-        if stage == "old" and self._first_pass_gives_old_logps:
+        if self._first_pass_gives_old_logps and self.logprobs.pass_of(model) == "old":
             return None, None, None
-        group = self.num_generations
-        batch_size = batch_size or len(input_ids)
-        logps, entropies = [], []
-        for start in range(0, len(input_ids), batch_size):
-            rows = slice(start, start + batch_size)
-            with self.counters.stage(stage):
-                log_probs, entropy = self._score_groups(
-                    model,
-                    stage,
-                    input_ids[rows],
-                    attention_mask[rows],
-                    logits_to_keep,
-                    self._scored_clips[rows][::group],
-                )
-            logps.append(log_probs.view(-1, logits_to_keep))
-            if compute_entropy:
-                entropies.append(entropy.view(-1, logits_to_keep))
-        all_logps = torch.cat(logps)
-        if stage == "train":
-            self._trained_logps = all_logps.detach()
-        return all_logps, torch.cat(entropies) if compute_entropy else None, None
-
-    def _scoring_stage(self, model) -> str:
-        """Who is asked for logps: "train" (with gradient), "reference", or "old"."""
-        if torch.is_grad_enabled():
-            return "train"
-        return "reference" if model is self.ref_model or adapters_are_off(model) else "old"
-
-    def _score_groups(self, model, stage, input_ids, attention_mask, num_completion, clips):
-        """Log-probabilities and entropies of whole groups, as many at once as fit (memory.py)."""
-        group = self.num_generations
-        # Counted here, once: `build` runs again where the memory runs out, and in recomputation.
-        masks = attention_mask[::group, :-num_completion], attention_mask[:, -num_completion:]
-        self.counters.count_scoring(self.core, stage, ScoredTokens.shared(*masks, group))
-
-        def build(groups: slice):
-            rows = slice(groups.start * group, groups.stop * group)
-            return self._forward_inputs(
-                stage, input_ids[rows], attention_mask[rows], num_completion, clips[groups]
-            )
-
-        with self.accelerator.autocast():
-            return model(score_groups=ScoreGroups(len(clips), build))
-
-    def _forward_inputs(
-        self, stage, input_ids, attention_mask, num_completion, clips
-    ) -> dict[str, Any]:
-        """Arguments of the model's forward for whole groups, one packed row each."""
-        group = self.num_generations
-        num_prompt = input_ids.shape[1] - num_completion
-        prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
-        layout = self.videos.layout(clips)
-        positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, layout)
-        packed = pack_groups(
-            prompt_ids,
-            prompt_mask,
-            input_ids[:, num_prompt:],
-            attention_mask[:, num_prompt:],
-            positions.ids,
-            positions.next,
+        return self.logprobs.shared(
+            model,
+            input_ids,
+            attention_mask,
+            logits_to_keep,
+            batch_size=batch_size,
+            with_entropy=compute_entropy,
+            version=self.state.global_step,
         )
-        video: dict[str, Any]
-        if stage == "old":  # the embeddings that the rollouts saw
-            video = {"media_embeds": self.videos.embeds(clips, self.state.global_step)}
-        else:
-            video = {"media_inputs": self.videos.media(clips, reference=stage == "reference")}
-        return {**packed.inputs(), "fused_lm_head": True, **video}
 
-    # Evaluation
+    def _compute_loss(self, model, inputs):
+        with self.logprobs.of(inputs["clip"]):
+            loss = super()._compute_loss(model, inputs)
+        # The second pass over the batch finds them here. A step whose loss is not finite is skipped
+        # and leaves the weights alone, so the second pass is then the first.
+        if self._first_pass_gives_old_logps and torch.isfinite(loss):
+            inputs.setdefault("old_per_token_logps", self.logprobs.last_trained)
+        return loss
+
+    # Steps
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        """As transformers' own, the wait for the data loader timed."""
+        with self.counters.stage("data"):
+            return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def training_step(self, model, inputs, num_items_in_batch):
+        """As TRL's, tried again where memory runs out; what no inner stage claims is the pass
+        "train"."""
+        step = super().training_step
+        with self.counters.stage("train"):
+            loss = self.retry.run(
+                lambda: step(model, inputs, num_items_in_batch),
+                model,
+                self._metrics,
+                self.state.global_step,
+            )
+        self.guard.saw_loss(loss)
+        if self._step % self.current_gradient_accumulation_steps == 0:
+            for name, value in self.counters.take_step(self.accelerator).items():
+                self._note(name, value)
+        return loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        self.retry.loss_begins(self._metrics)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """The one place between the reduced gradient and the optimizer step."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.guard.judge(model, norm, self.state.global_step)
+        return norm
+
+    def log(self, logs, start_time=None):
+        logs["faults/skipped_steps"] = self.guard.num_skipped
+        super().log(logs, start_time)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Held-out SRCC and PLCC of greedy answers, logged as `eval_*`."""
         assert self._evaluate_policy is not None, "eval_strategy is set without evaluate_policy"
         self._sync_rollout("eval")
-        scores = self._evaluate_policy(self.policy, self.rollout)
+        scores = self._evaluate_policy(self.policy, self.rollouts.backend)
         self.counters.take()  # the counts of a step are not those of an evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)
@@ -438,12 +370,92 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         )
         return metrics
 
+    # Order of the data
 
-def adapters_are_off(model) -> bool:
-    """Whether a peft model is asked for what it was before training, as TRL does for the
-    reference."""
-    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
-    return any(layer.disable_adapters or layer.active_adapters == ["ref"] for layer in layers)
+    def _get_train_sampler(self, dataset=None):
+        self.order = EpochOrder.like(super()._get_train_sampler(dataset))
+        return self.order
+
+    def _run_epoch(self, *, epoch, **kwargs):
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        self.order.epoch = epoch
+        super()._run_epoch(epoch=epoch, **kwargs)
+
+    # Checkpoints
+
+    def _extra(self) -> dict[str, Any]:
+        """What else a restart has to know."""
+        return {"skipped": self.guard.num_skipped, "groups_at_once": self.groups_at_once.number}
+
+    def _set_extra(self, state: dict[str, Any]) -> None:
+        self.guard.num_skipped = state["skipped"]
+        self.groups_at_once.at_most(state["groups_at_once"])
+
+    def _get_output_dir(self, trial):
+        return str(self.checkpoints.staging or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model, trial):
+        if not self.guard.may_save(model, self.state.global_step):
+            return
+        write = super()._save_checkpoint
+        self.checkpoints.save(lambda: write(model, trial))
+        self.guard.saved()
+
+    def save_last_step(self) -> str:
+        """Save what a run that cannot go on has reached; returns a sentence on where."""
+        return self.checkpoints.save_last_step(
+            lambda: self._save_checkpoint(self.model, trial=None)
+        )
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if self.checkpoints.is_sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+        else:
+            self.checkpoints.save_optimizer(output_dir)
+
+    def _save_rng_state(self, output_dir):
+        self.checkpoints.save_process(output_dir)
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """As transformers'; True resumes from the newest valid checkpoint, if there is one."""
+        checkpoint = self.checkpoints.choose(resume_from_checkpoint)
+        if checkpoint is not None:
+            self.args.eval_on_start = False  # that was before the first step
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        model = model or self.model
+        if self.checkpoints.is_sharded or hasattr(model, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            self.checkpoints.load_model(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        super()._load_optimizer_and_scheduler(checkpoint)  # finds no .pt files; entropy controller
+        if checkpoint is not None and not self.checkpoints.is_sharded:
+            self.checkpoints.load_optimizer(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        if checkpoint is not None:
+            self.checkpoints.load_random_streams(checkpoint)
+
+
+class _Moments(TrainerCallback):
+    """The two moments of a run that only a callback is told of."""
+
+    def __init__(self, trainer: ThinkerTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """After transformers' resets, before the first step."""
+        self.trainer.checkpoints.restore_progress()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """A checkpoint that was due at a skipped step is made up for."""
+        if self.trainer.guard.must_save:
+            control.should_save = True
 
 
 def check_batch_sizes(args: GRPOConfig) -> None:

@@ -1,0 +1,45 @@
+"""What one generation batch carries from one of TRL's callbacks to the next."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from rewards import Answer, InvalidAnswer
+from thinker.video import Clip
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedRows:
+    """The rollouts of all processes and what the rewards said of them."""
+
+    columns: dict[str, list]
+    """By name, row-aligned: `completions`, `sample_id`, `target`, `perturbed_completions`."""
+
+    rewards: torch.Tensor
+    """(rows, rewards), NaN where a reward could not judge a row."""
+
+    answers: list[Answer | InvalidAnswer]
+    """What the parser made of each completion."""
+
+    equal: torch.Tensor
+    """(rows,) bool, True for the rows of groups whose weighted reward sums are all equal."""
+
+
+@dataclass(kw_only=True)
+class BatchContext:
+    """A generation batch of this process, filled in as TRL walks through it."""
+
+    rows: list[dict[str, Any]]
+    """One a rollout, as the data set gives them; the G rollouts of a video follow one another."""
+
+    perturbed_texts: list[str | None] = field(default_factory=list)
+    """One a row: a rollout of the perturbed copy of the row's video, None where there is none."""
+
+    judged: JudgedRows | None = None
+    """Known from the rewards on."""
+
+    @property
+    def clips(self) -> list[Clip]:
+        """The video of each row."""
+        return [row["clip"] for row in self.rows]

@@ -1,0 +1,173 @@
+"""Log-probabilities of a batch's completions: one packed row a group, each video encoded once.
+
+TRL asks for them up to three times a batch: of the policy before its update ("old"), of the
+reference, and of the policy with gradient ("train"). All three go through here. `Logprobs.plain`
+is TRL's own forward with one row a completion: the same maths, slower, the oracle of the tests.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from thinker.policies.inputs import PolicyInputs
+from thinker.policies.shared_prompt import pack_groups
+from thinker.train.counters import Counters, ScoredTokens
+from thinker.train.grpo.features import VideoFeatureCache
+from thinker.train.grpo.oom import GroupChunks, GroupsAtOnce
+from thinker.train.grpo.plain_logprobs import VideoRows
+from thinker.video import Clip
+
+LOGPROBS = ("shared", "plain")
+"""Ways to compute them: one packed row a group, or one row a completion."""
+
+Scores = tuple[torch.Tensor, torch.Tensor | None, None]
+"""What TRL expects: log-probabilities (rows, C), entropies (rows, C) or None, no auxiliary loss."""
+
+
+class Logprobs:
+    """Computes log-probabilities for the trainer.
+
+    core: the policy without wrappers. reference_model: the model that TRL asks for reference
+    log-probabilities, None where LoRA adapters are switched off instead, or where beta is 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        core: Any,
+        reference_model: Any,
+        inputs: PolicyInputs,
+        features: VideoFeatureCache,
+        counters: Counters,
+        accelerator: Accelerator,
+        num_generations: int,
+        groups_at_once: GroupsAtOnce,
+    ):
+        self.core, self.reference_model, self.inputs = core, reference_model, inputs
+        self.features, self.counters, self.accelerator = features, counters, accelerator
+        self.num_generations, self.groups_at_once = num_generations, groups_at_once
+        self.last_trained: torch.Tensor | None = None  # of the last pass with gradient
+        self._clips: list[Clip] = []
+
+    @contextmanager
+    def of(self, clips: list[Clip]) -> Iterator[None]:
+        """Within, the rows that TRL hands over show these videos, one each."""
+        before, self._clips = self._clips, clips
+        try:
+            yield
+        finally:
+            self._clips = before
+
+    def pass_of(self, model: Any) -> str:
+        """Which of its three passes TRL is in: "train" (with gradient), "reference", or "old"."""
+        if torch.is_grad_enabled():
+            return "train"
+        is_reference = model is self.reference_model or adapters_are_off(model)
+        return "reference" if is_reference else "old"
+
+    def shared(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        num_completion: int,
+        *,
+        batch_size: int | None,
+        with_entropy: bool,
+        version: int,
+    ) -> Scores:
+        """One packed row a group, `batch_size` rows at once.
+
+        input_ids, attention_mask: (rows, P + C), prompts left-padded, completions right-padded to
+        `num_completion` = C. version: number of the weights, under which embeddings are kept.
+        """
+        stage = self.pass_of(model)
+        batch_size = batch_size or len(input_ids)
+        logps, entropies = [], []
+        for start in range(0, len(input_ids), batch_size):
+            rows = slice(start, start + batch_size)
+            with self.counters.stage(stage):
+                log_probs, entropy = self._groups(
+                    model,
+                    stage,
+                    input_ids[rows],
+                    attention_mask[rows],
+                    num_completion,
+                    self._clips[rows][:: self.num_generations],
+                    version,
+                )
+            logps.append(log_probs.view(-1, num_completion))
+            if with_entropy:
+                entropies.append(entropy.view(-1, num_completion))
+        all_logps = torch.cat(logps)
+        if stage == "train":
+            self.last_trained = all_logps.detach()
+        return all_logps, torch.cat(entropies) if with_entropy else None, None
+
+    def _groups(self, model, stage, input_ids, attention_mask, num_completion, clips, version):
+        """Log-probabilities and entropies of whole groups, as many at once as fit (oom.py)."""
+        group = self.num_generations
+        # Counted here, once: `build` runs again where the memory runs out, and in recomputation.
+        masks = attention_mask[::group, :-num_completion], attention_mask[:, -num_completion:]
+        self.counters.count_scoring(self.core, stage, ScoredTokens.shared(*masks, group))
+
+        def build(groups: slice) -> dict[str, Any]:
+            rows = slice(groups.start * group, groups.stop * group)
+            return self._forward_inputs(
+                stage, input_ids[rows], attention_mask[rows], num_completion, clips[groups], version
+            )
+
+        with self.accelerator.autocast():
+            return model(in_chunks=GroupChunks(len(clips), build, self.groups_at_once))
+
+    def _forward_inputs(
+        self, stage, input_ids, attention_mask, num_completion, clips, version
+    ) -> dict[str, Any]:
+        """Arguments of the model's forward for whole groups, one packed row each."""
+        group = self.num_generations
+        num_prompt = input_ids.shape[1] - num_completion
+        prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
+        layout = self.features.layout(clips)
+        positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, layout)
+        packed = pack_groups(
+            prompt_ids,
+            prompt_mask,
+            input_ids[:, num_prompt:],
+            attention_mask[:, num_prompt:],
+            positions.ids,
+            positions.next,
+        )
+        video: dict[str, Any]
+        if stage == "old":  # the embeddings that the rollouts saw
+            video = {"media_embeds": self.features.embeds(clips, version)}
+        else:
+            video = {"media_inputs": self.features.media(clips, reference=stage == "reference")}
+        return {**packed.inputs(), "fused_lm_head": True, **video}
+
+    def plain(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        num_completion: int,
+        *,
+        by_trl: Callable[..., Scores],
+    ) -> Scores:
+        """TRL's own forward `by_trl`, one row a completion, every row with its own video."""
+        stage = self.pass_of(model)
+        rows = VideoRows(model, self.core, self.inputs, self._clips, num_completion)
+        with self.counters.stage(stage):
+            tokens = ScoredTokens.plain(attention_mask, num_completion)
+            self.counters.count_scoring(self.core, stage, tokens)
+            return by_trl(rows, input_ids, attention_mask, num_completion)
+
+
+def adapters_are_off(model) -> bool:
+    """Whether a peft model is asked for what it was before training, as TRL does for the
+    reference."""
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer)]
+    return any(layer.disable_adapters or layer.active_adapters == ["ref"] for layer in layers)

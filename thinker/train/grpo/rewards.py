@@ -1,0 +1,159 @@
+"""The reward table: every reward over the rollouts of all processes at once.
+
+In: the rows of a batch and their completions, on each process its own. Out: `JudgedRows`, the same
+on every process. A reward that compares videos (ranking) needs all of them, and no result may
+depend on the number of processes. TRL calls rewards on each process's rows alone, so its method is
+not used.
+
+- A reward that raises stops the run; `failing_samples` finds whose completions it fails on.
+- Rewards that are all equal give a group advantages of exactly 0 (`equal_reward_rows`): the mean
+  of equal floats need not be that float, and TRL divides the rest by a deviation of nearly 0.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from rewards import Answer, Reward, parse_answer
+from thinker.train.grpo.batch import BatchContext, JudgedRows
+from thinker.train.step_guard import TrainingFault
+
+NAMED_SAMPLES = 4
+"""How many failing samples an error names."""
+
+Note = Callable[[str, float], None]
+"""Takes the name and the value of a figure for the next line of the log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedReward:
+    """A reward and its weight in the sum."""
+
+    reward: Reward
+    weight: float = 1.0
+
+
+class RewardTable:
+    """Judges the rollouts of a batch.
+
+    num_generations: G, rollouts of a video. note: where figures for the log go.
+    """
+
+    def __init__(
+        self,
+        rewards: Sequence[WeightedReward],
+        *,
+        num_generations: int,
+        accelerator: Accelerator,
+        note: Note,
+    ):
+        self.rewards = [weighted.reward for weighted in rewards]
+        self.weights = torch.tensor([weighted.weight for weighted in rewards])
+        self.num_generations, self.accelerator, self.note = num_generations, accelerator, note
+
+    def judge(self, context: BatchContext, completions: list[str], step: int) -> JudgedRows:
+        """Gather the rows of all processes and call every reward on them."""
+        perturbed = context.perturbed_texts or [None] * len(completions)
+        local = [
+            {
+                "completions": completion,
+                "sample_id": row["sample_id"],
+                "target": row["target"],
+                "mos": row["target"],  # until rewards are renamed
+                "perturbed_completions": other,
+            }
+            for row, completion, other in zip(context.rows, completions, perturbed, strict=True)
+        ]
+        rows = gather_object(local)
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        values = [self._values(reward, columns, step) for reward in self.rewards]
+        table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
+        answers = [parse_answer(text) for text in columns["completions"]]
+        self._note_answers([answer.value for answer in answers if isinstance(answer, Answer)], rows)
+        return JudgedRows(
+            columns=columns,
+            rewards=table,
+            answers=answers,
+            equal=equal_reward_rows(table, self.weights, self.num_generations),
+        )
+
+    def _values(self, reward: Reward, columns: dict[str, list], step: int) -> list[float]:
+        """One reward as floats; None and what is not finite become NaN, the latter counted."""
+        try:
+            values = reward(**columns)
+        except Exception as error:
+            raise reward_fault(reward, columns, step, error) from error
+        if len(values) != len(columns["completions"]):
+            raise ValueError(
+                f"reward {reward.name!r} returned {len(values)} values for "
+                f"{len(columns['completions'])} completions; expected one a completion"
+            )
+        bad = [v is not None and not math.isfinite(v) for v in values]
+        self.note(f"rewards/{reward.name}/non_finite", float(sum(bad)))
+        return [
+            math.nan if value is None or is_bad else float(value)
+            for value, is_bad in zip(values, bad, strict=True)
+        ]
+
+    def _note_answers(self, valid: list[float], rows: list[dict[str, Any]]) -> None:
+        self.note("answers/valid_share", len(valid) / len(rows))
+        if valid:
+            self.note("answers/mean", sum(valid) / len(valid))
+
+    def zero_equal_groups(
+        self, advantages: torch.Tensor, judged: JudgedRows, logged: Any
+    ) -> torch.Tensor:
+        """The advantages of this process, those of equal groups exactly 0.
+
+        logged: the advantages of all processes as TRL keeps them for its log, newest last; they are
+        set to 0, too.
+        """
+        equal = judged.equal
+        self.note("groups/equal_rewards_share", float(equal.float().mean()))
+        for place in equal.nonzero().flatten().tolist():
+            logged[place - len(equal)] = 0.0
+        first = self.accelerator.process_index * len(advantages)
+        return advantages.masked_fill(equal[first : first + len(advantages)], 0.0)
+
+
+def failing_samples(reward: Reward, columns: dict[str, list]) -> list[str]:
+    """Ids of the samples on whose own completions the reward raises; all if on none of them."""
+    failing = []
+    ids = columns["sample_id"]
+    for sample in sorted(set(ids)):
+        rows = [i for i, other in enumerate(ids) if other == sample]
+        try:
+            reward(**{key: [values[i] for i in rows] for key, values in columns.items()})
+        except Exception:  # whatever a reward raises, as in the call that is being explained
+            failing.append(sample)
+    return failing or sorted(set(ids))
+
+
+def reward_fault(reward: Reward, columns: dict[str, list], step: int, error: Exception):
+    """The exception that ends a run whose reward raised."""
+    samples = failing_samples(reward, columns)
+    more = "…" if len(samples) > NAMED_SAMPLES else ""
+    return TrainingFault(
+        f"reward {reward.name!r} failed at step {step} on samples "
+        f"{samples[:NAMED_SAMPLES]}{more}: {type(error).__name__}: {error}"
+    )
+
+
+def equal_reward_rows(
+    rewards: torch.Tensor, weights: torch.Tensor, num_generations: int
+) -> torch.Tensor:
+    """Rows of groups whose weighted reward sums are all equal, (rows,) bool.
+
+    rewards: (rows, functions), NaN where a reward judged nothing; rows without any judgement do not
+    count. Example: sums [.1, .1, .1 | .2, NaN, .3] in groups of 3 → three times True, then False.
+    """
+    sums = (rewards * weights.to(rewards.device)).nansum(dim=1)
+    judged = ~rewards.isnan().all(dim=1)
+    low = sums.masked_fill(~judged, math.inf).view(-1, num_generations).amin(dim=1)
+    high = sums.masked_fill(~judged, -math.inf).view(-1, num_generations).amax(dim=1)
+    return (low >= high).repeat_interleave(num_generations)
