@@ -37,13 +37,13 @@ def rollout_lines(
 ) -> list[dict[str, Any]]:
     """One line of `rollouts.jsonl` a rollout; all arguments are row-aligned.
 
-    rows: with `sample_id`, `mos` (answer scale) and `completions`. rewards: by name.
+    rows: with `sample_id`, `target` and `completions`. rewards: by name.
     """
     return [
         {
             "step": step,
             "prompt_id": row["sample_id"],
-            "target": row["mos"],
+            "target": row["target"],
             "completion": row["completions"],
             "score": answer.value if isinstance(answer, Answer) else None,
             "invalid": None if isinstance(answer, Answer) else answer.reason,

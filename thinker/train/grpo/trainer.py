@@ -252,7 +252,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
             {
                 "completions": completion,
                 "sample_id": row["sample_id"],
-                "mos": row["target"],
+                "target": row["target"],
                 "perturbed_completions": other,
             }
             for row, completion, other in zip(inputs, completions, perturbed, strict=True)
