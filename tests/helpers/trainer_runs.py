@@ -79,7 +79,7 @@ def rewards(*names):
 
 def make_trainer(
     tmp_path, backbone="internvl3", *, reward_list=None, rollout=None, lora=False, freeze=(),
-    seed=0, save_start=True, scoring="shared", **grpo,
+    seed=0, save_start=True, logprobs="shared", **grpo,
 ):  # fmt: skip
     if save_start:
         small_policy(backbone, amplify=1.0).save(tmp_path / "start")
@@ -118,7 +118,7 @@ def make_trainer(
         peft_config=LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
         if lora
         else None,
-        scoring=scoring,
+        logprobs=logprobs,
     )
 
 

@@ -9,7 +9,7 @@ What differs from TRL, method by method:
 - `_calculate_rewards`: rewards see the global batch of all processes;
 - `_prepare_inputs`: micro-batches keep groups whole (TRL shuffles rows);
 - `_get_per_token_logps_and_entropies`: one packed row a group, each video encoded once
-  (shared_prompt.py); with `scoring="plain"` TRL's own (plain_scoring.py);
+  (shared_prompt.py); with `logprobs="plain"` TRL's own (plain_scoring.py);
 - `get_batch_samples`, `training_step`: timed and counted (counted_steps.py);
 - `evaluate`: SRCC and PLCC on held-out videos.
 Losses, advantages, KL, optimisation and logging are TRL's. Between the two stand `GuardedTrainer`
@@ -48,7 +48,7 @@ from thinker.utils.seeds import derive_seed
 from thinker.video import Clip
 from thinker.video.perturb import choose_perturbation, perturbation_seed
 
-SCORING = ("shared", "plain")
+LOGPROBS = ("shared", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
     read_clip: path → `Clip`, runs in data-loader workers.
     rollout: makes the back end from the model that is trained, LoRA included.
     evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
-    scoring: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
+    logprobs: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
     forward with one row a completion: the same maths, slower (plain_scoring.py).
     max_skipped_steps: see `GuardedTrainer`.
     """
@@ -84,19 +84,19 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         evaluate_policy: Callable[[Policy, Rollout], dict[str, float]] | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list | None = None,
-        scoring: str = "shared",
+        logprobs: str = "shared",
         max_skipped_steps: int = 5,
     ):
         check_batch_sizes(args)
-        if scoring not in SCORING:
-            raise ValueError(f"scoring is {scoring!r}, expected one of {', '.join(SCORING)}")
-        self.scoring = scoring
+        if logprobs not in LOGPROBS:
+            raise ValueError(f"logprobs is {logprobs!r}, expected one of {', '.join(LOGPROBS)}")
+        self.logprobs = logprobs
         self._rewards = [weighted.reward for weighted in rewards]
         self._perturbations = perturbations
         if any(reward.needs_perturbed for reward in self._rewards) and not perturbations:
             raise ValueError("a reward needs perturbed rollouts but no perturbation kind is given")
         args.reward_weights = [weighted.weight for weighted in rewards]
-        if scoring == "shared":
+        if logprobs == "shared":
             enable_shared_prompt(policy.model)
         dataset = video_dataset(samples, read_clip)
         super().__init__(
@@ -115,7 +115,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         if self.ref_model is not None:
             reference = self.accelerator.unwrap_model(self.ref_model)
             reference.forbid_placeholders()
-            if scoring == "shared":
+            if logprobs == "shared":
                 enable_shared_prompt(reference)
         self.policy = replace(policy, model=self.core)
         self.counters = Counters()
@@ -202,7 +202,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
     def _encode_prompts(self, clips: list[Clip]) -> list[EncodedPrompt]:
         """Prompts of clips; their embeddings stay known to the scoring passes."""
         with self.counters.stage("encode"):
-            if self.scoring == "plain":
+            if self.logprobs == "plain":
                 return encode_prompts(self.policy, clips)
             version = self.state.global_step
             return encode_prompts(
@@ -324,7 +324,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         own. Where several updates share the first pass over a batch, or where logps are corrected
         against the engine's before, TRL's own pass stays."""
         return (
-            self.scoring == "shared"
+            self.logprobs == "shared"
             and self.args.steps_per_generation == self.args.gradient_accumulation_steps
             and not (self.use_vllm and self.vllm_importance_sampling_correction)
         )
@@ -343,7 +343,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         """Log-probabilities of the completions; rows belong to `_scored_clips` one to one."""
         del compute_aux_loss, media  # no mixture of experts; videos come as clips
         stage = self._scoring_stage(model)
-        if self.scoring == "plain":
+        if self.logprobs == "plain":
             by_row = VideoRows(
                 model, self.core, self.policy.inputs, self._scored_clips, logits_to_keep
             )
