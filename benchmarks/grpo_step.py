@@ -2,7 +2,7 @@
 
 Three ways to score the same completions of the same videos with the same weights:
 (a) `trl`: TRL's scoring forward with our video inputs, one row a completion, fused LM head, every
-    row encodes its video in every pass (`scoring: plain`); clips come from the frame cache;
+    row encodes its video in every pass (`logprobs: plain`); clips come from the frame cache;
 (b) `reference`: as the published VQAThinker trainer: one row a completion, decoded and encoded for
     every row, logits of the whole vocabulary over prompt and completion;
 (c) `shared`: one packed row a group, a video encoded once a pass, frozen SlowFast once a step;

@@ -30,13 +30,13 @@ NORMAL = torch.distributions.Normal(
 )
 
 
-def reference_ranking(answers: list[float], mos: list[float]) -> list[float]:
+def reference_ranking(answers: list[float], target: list[float]) -> list[float]:
     """Pairwise ranking reward by loops; rollouts of a video stand together, `GROUP` each."""
     videos = [
         torch.tensor(answers[i : i + GROUP], dtype=torch.float64)
         for i in range(0, len(answers), GROUP)
     ]
-    labels = mos[::GROUP]
+    labels = target[::GROUP]
     rewards = []
     for i, own in enumerate(videos):
         for answer in own:
@@ -52,19 +52,19 @@ def reference_ranking(answers: list[float], mos: list[float]) -> list[float]:
     return rewards
 
 
-def reference_regression(answers: list[float], mos: list[float]) -> list[float]:
+def reference_regression(answers: list[float], target: list[float]) -> list[float]:
     """The bell of every rollout, sigma 0.5; all answers here have two decimals and no final 0."""
     return [
         torch.exp(-((torch.tensor(a, dtype=torch.float64) - y) ** 2) / (2 * 0.5**2)).item()
-        for a, y in zip(answers, mos, strict=True)
+        for a, y in zip(answers, target, strict=True)
     ]
 
 
-def reference_temporal(answers: list[float], perturbed: list[float], mos: list[float]):
+def reference_temporal(answers: list[float], perturbed: list[float], target: list[float]):
     """The published rule (`rule: parity`): batch means, thresholds 0.5 and 0.9, 0.3 each."""
     totals = [0.0] * len(answers)
     for function, threshold in ((reference_ranking, 0.5), (reference_regression, 0.9)):
-        true, other = function(answers, mos), function(perturbed, mos)
+        true, other = function(answers, target), function(perturbed, target)
         if sum(true) / len(true) >= sum(other) / len(other):
             totals = [t + 0.3 * (v > threshold) for t, v in zip(totals, true, strict=True)]
     return totals
@@ -73,14 +73,14 @@ def reference_temporal(answers: list[float], perturbed: list[float], mos: list[f
 def draw(num_rollouts: int):
     """Answers in 1..5 around the label, two decimals, the second not 0."""
     random_ = random.Random(num_rollouts)
-    mos = [random_.uniform(1, 5) for _ in range(num_rollouts // GROUP)]
-    mos = [y for y in mos for _ in range(GROUP)]
+    target = [random_.uniform(1, 5) for _ in range(num_rollouts // GROUP)]
+    target = [y for y in target for _ in range(GROUP)]
 
     def answers(width):
-        drawn = [min(4.99, max(1.01, random_.gauss(y, width))) for y in mos]
+        drawn = [min(4.99, max(1.01, random_.gauss(y, width))) for y in target]
         return [int(a * 10) / 10 + random_.randint(1, 9) / 100 for a in drawn]
 
-    return [round(a, 2) for a in answers(0.4)], [round(a, 2) for a in answers(0.9)], mos
+    return [round(a, 2) for a in answers(0.4)], [round(a, 2) for a in answers(0.9)], target
 
 
 def text(answer: float) -> str:
@@ -97,18 +97,18 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 
 
 def measure(num_rollouts: int, repeats: int) -> dict:
-    answers, perturbed, mos = draw(num_rollouts)
+    answers, perturbed, target = draw(num_rollouts)
     texts, others = [text(a) for a in answers], [text(a) for a in perturbed]
     ids = [str(i // GROUP) for i in range(num_rollouts)]
     ranking, temporal = build_reward("ranking"), build_reward("temporal", {"rule": "parity"})
     ways = {
         "ranking": (
-            lambda: ranking(texts, ids, mos),
-            lambda: reference_ranking(answers, mos),
+            lambda: ranking(texts, ids, target),
+            lambda: reference_ranking(answers, target),
         ),
         "temporal": (
-            lambda: temporal(texts, ids, mos, perturbed_completions=others),
-            lambda: reference_temporal(answers, perturbed, mos),
+            lambda: temporal(texts, ids, target, perturbed_completions=others),
+            lambda: reference_temporal(answers, perturbed, target),
         ),
     }
     record: dict = {"rollouts": num_rollouts, "group": GROUP, "repeats": repeats}

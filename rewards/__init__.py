@@ -1,10 +1,9 @@
-"""Rewards for GRPO: completions and MOS of the global batch → one number, or None, per rollout.
+"""Rewards for GRPO: completions and targets of the global batch → one number, or None, per rollout.
 
 A new reward is one file with a config and a class, one line in `REWARDS`, and one test. One that
 lives elsewhere is named by its dotted path. The package needs the standard library and numpy only.
 """
 
-import dataclasses
 import difflib
 import importlib
 import inspect
@@ -12,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rewards.answer import Answer, InvalidAnswer, parse_answer
-from rewards.format import FormatConfig, FormatReward
-from rewards.ranking import RankingConfig, RankingReward
+from rewards.format import FormatReward
+from rewards.ranking import RankingReward
 from rewards.regression import RegressionConfig, RegressionReward
 from rewards.temporal import TemporalConfig, TemporalReward
 
@@ -30,7 +29,7 @@ class Reward(Protocol):
         self,
         completions: Sequence[str],
         sample_id: Sequence[str],
-        mos: Sequence[float],
+        target: Sequence[float],
         **columns: Any,
     ) -> Sequence[float | None]:
         """One reward per row; None = cannot be judged, 0.0 = judged, badly.
@@ -40,10 +39,11 @@ class Reward(Protocol):
         ...
 
 
-REWARDS: dict[str, tuple[type, type]] = {
-    "format": (FormatConfig, FormatReward),
+# name: (configuration, None where there is nothing to set; reward)
+REWARDS: dict[str, tuple[type | None, type]] = {
+    "format": (None, FormatReward),
     "regression": (RegressionConfig, RegressionReward),
-    "ranking": (RankingConfig, RankingReward),
+    "ranking": (None, RankingReward),
     "temporal": (TemporalConfig, TemporalReward),
 }
 
@@ -61,8 +61,8 @@ def build_reward(name: str, config: Mapping[str, Any] | None = None) -> Reward:
     config = dict(config or {})
     if name in REWARDS:
         config_class, reward_class = REWARDS[name]
-        _check_keys(name, config, [field.name for field in dataclasses.fields(config_class)])
-        return reward_class(config_class(**config))
+        _check_keys(name, config, config_class or reward_class)
+        return reward_class(config_class(**config)) if config_class else reward_class()
     if "." not in name:
         raise ValueError(
             f"got reward {name!r}; expected one of {list(REWARDS)} or a dotted path "
@@ -92,9 +92,7 @@ def _build_own(path: str, config: dict[str, Any]) -> Reward:
             f"got reward {path!r} without {' and '.join(missing)}; expected a rewards.Reward; "
             "add what is missing to the class"
         )
-    parameters = inspect.signature(reward_class).parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        _check_keys(path, config, [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL])
+    _check_keys(path, config, reward_class)
     return reward_class(**config)
 
 
@@ -124,11 +122,16 @@ def _import_class(path: str) -> type:
     return found
 
 
-def _check_keys(reward: str, config: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_keys(reward: str, config: Mapping[str, Any], cls: type) -> None:
+    """The keys must be arguments of `cls`."""
+    parameters = inspect.signature(cls).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [p.name for p in parameters if p.kind is not p.VAR_POSITIONAL]
     for key in config:
         if key not in known:
             raise ValueError(
-                f"reward {reward!r}: got config key {key!r}; expected one of {list(known)}"
+                f"reward {reward!r}: got config key {key!r}; expected one of {known}"
                 f"{_nearest(str(key), known)}"
             )
 

@@ -9,13 +9,16 @@ def check_rows(
     reward: str,
     completions: Sequence[str],
     sample_id: Sequence[Hashable],
-    mos: Sequence[float],
+    target: Sequence[float],
     **more_completions: Sequence[str],
 ) -> None:
-    """Equal lengths, plain strings, finite MOS, and one MOS per video (rows of equal sample_id)."""
+    """Columns of one length, plain strings, finite targets, and one target a video.
+
+    The rows of a video are those of one sample_id.
+    """
     text_columns = {"completions": completions, **more_completions}
     lengths = {name: len(column) for name, column in text_columns.items()}
-    lengths |= {"sample_id": len(sample_id), "mos": len(mos)}
+    lengths |= {"sample_id": len(sample_id), "target": len(target)}
     if len(set(lengths.values())) != 1:
         raise ValueError(
             f"reward {reward!r}: got columns of lengths {lengths}; expected equal lengths; "
@@ -28,17 +31,18 @@ def check_rows(
                     f"reward {reward!r}: got {type(text).__name__} in {name}[{row}]; expected a "
                     "plain string; pass the assistant's text, not a list of chat messages"
                 )
-    mos_of: dict[Hashable, float] = {}
-    for row, (video, label) in enumerate(zip(sample_id, mos, strict=True)):
+    target_of: dict[Hashable, float] = {}
+    for row, (video, label) in enumerate(zip(sample_id, target, strict=True)):
         if not _is_finite_number(label):
             raise ValueError(
-                f"reward {reward!r}: got {label!r} in mos[{row}] (sample {video!r}); expected a "
+                f"reward {reward!r}: got {label!r} in target[{row}] (sample {video!r}); expected a "
                 "finite number; convert or drop the label when the data set is read"
             )
-        if mos_of.setdefault(video, label) != label:
+        if target_of.setdefault(video, label) != label:
             raise ValueError(
-                f"reward {reward!r}: got mos {mos_of[video]!r} and {label!r} for sample {video!r}; "
-                "expected one MOS per sample; give different videos different sample ids"
+                f"reward {reward!r}: got targets {target_of[video]!r} and {label!r} for sample "
+                f"{video!r}; expected one target a sample; give different videos different "
+                "sample ids"
             )
 
 

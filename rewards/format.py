@@ -1,16 +1,10 @@
 """Format reward: did the rollout think, answer, and write nothing else?"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rewards.answer import Answer, parse_answer
 from rewards.checks import check_rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class FormatConfig:
-    """No settings."""
 
 
 class FormatReward:
@@ -21,7 +15,7 @@ class FormatReward:
     reference lets "<think></think><answer>good</answer>" earn the point; an answer nobody can score
     earns nothing here.
 
-    >>> reward = FormatReward(FormatConfig())
+    >>> reward = FormatReward()
     >>> completions = ["<think>a</think> <answer>3.50</answer>", "<answer>3.50</answer>"]
     >>> reward(completions, ["a", "a"], [3.5, 3.5])
     [1.0, 0.0]
@@ -30,16 +24,13 @@ class FormatReward:
     name = "format"
     needs_perturbed = False
 
-    def __init__(self, config: FormatConfig) -> None:
-        self.config = config
-
     def __call__(
         self,
         completions: Sequence[str],
         sample_id: Sequence[str],
-        mos: Sequence[float],
+        target: Sequence[float],
         **columns: Any,
     ) -> list[float | None]:
-        check_rows(self.name, completions, sample_id, mos)
+        check_rows(self.name, completions, sample_id, target)
         answers = [parse_answer(completion) for completion in completions]
         return [float(isinstance(answer, Answer) and answer.well_formed) for answer in answers]

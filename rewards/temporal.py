@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from rewards.answer import Answer, parse_answer
 from rewards.checks import check_number, check_rows
-from rewards.ranking import RankingConfig, RankingReward
+from rewards.ranking import RankingReward
 from rewards.regression import RegressionConfig, RegressionReward, bell
 
 Rule = Literal["per_video", "parity"]
@@ -30,16 +30,20 @@ class TemporalConfig:
     """`rule: parity` fixes every other field, so setting one beside it is an error."""
 
     rule: Rule = "per_video"
-    # How much lower the perturbed mean must be. 0.02 is what an error of 0.1 costs at the top of
-    # the bell (1 - 0.980), and about one standard error of the difference for 4 rollouts that
-    # scatter by 0.1. Zero would pay every policy that ignores time: a tie passes, and a coin flip
-    # passes half the time.
+    """How rollouts are compared, "per_video" or as the reference's code does ("parity"); see
+    `TemporalReward`."""
     margin: float = 0.02
-    # A rollout's own base value must exceed it: 0.9 is an error below 0.23 (sigma 0.5), the
-    # reference's value.
+    """How much lower the perturbed mean must be. 0.02 is what an error of 0.1 costs at the top of
+    the bell (1 - 0.980), and about one standard error of the difference for 4 rollouts that scatter
+    by 0.1. Zero would pay every policy that ignores time: a tie passes, and a coin flip passes half
+    the time."""
     threshold: float = 0.9
-    bonus: float = 0.3  # the reference's value
-    sigma: float = 0.5  # width of the bell; keep it equal to regression.sigma
+    """What a rollout's own base value must exceed. 0.9, the reference's value, is an error below
+    0.23 (at sigma 0.5)."""
+    bonus: float = 0.3
+    """What such a rollout earns; the default is the reference's value."""
+    sigma: float = 0.5
+    """Width of the bell. Keep it equal to that of the regression reward."""
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(Rule):
@@ -82,9 +86,9 @@ class TemporalReward:
     None, as there is nothing to score; with no valid perturbed rollout there is nothing to compare
     with, and all rows are None.
 
-    MOS 3.50; true answers 3.50 and 3.90 have base 1 and exp(-0.16 / 0.5) = 0.726, perturbed answers
-    4.50 and 2.50 both exp(-1 / 0.5) = 0.135. The means differ by 0.863 - 0.135 = 0.728 >= 0.02;
-    only the first exceeds 0.9:
+    Target 3.50; true answers 3.50 and 3.90 have base 1 and exp(-0.16 / 0.5) = 0.726, perturbed
+    answers 4.50 and 2.50 both exp(-1 / 0.5) = 0.135. The means differ by 0.863 - 0.135 = 0.728 >=
+    0.02; only the first exceeds 0.9:
 
     >>> reward = TemporalReward(TemporalConfig())
     >>> true = ["<answer>3.50</answer>", "<answer>3.90</answer>"]
@@ -103,7 +107,7 @@ class TemporalReward:
         self,
         completions: Sequence[str],
         sample_id: Sequence[str],
-        mos: Sequence[float],
+        target: Sequence[float],
         *,
         perturbed_completions: Sequence[str] | None = None,
         **columns: Any,
@@ -114,21 +118,21 @@ class TemporalReward:
                 "the perturbed video per row; generate them, or take 'temporal' out of the rewards"
             )
         check_rows(
-            self.name, completions, sample_id, mos, perturbed_completions=perturbed_completions
+            self.name, completions, sample_id, target, perturbed_completions=perturbed_completions
         )
         if self.config.rule == "parity":
-            return _parity(completions, perturbed_completions, sample_id, mos)
-        return self._per_video(completions, perturbed_completions, sample_id, mos)
+            return _parity(completions, perturbed_completions, sample_id, target)
+        return self._per_video(completions, perturbed_completions, sample_id, target)
 
     def _per_video(
         self,
         completions: Sequence[str],
         perturbed_completions: Sequence[str],
         sample_id: Sequence[str],
-        mos: Sequence[float],
+        target: Sequence[float],
     ) -> list[float | None]:
-        base = self._base_values(completions, mos)
-        perturbed_base = self._base_values(perturbed_completions, mos)
+        base = self._base_values(completions, target)
+        perturbed_base = self._base_values(perturbed_completions, target)
         rows_of: dict[str, list[int]] = {}
         for row, video in enumerate(sample_id):
             rows_of.setdefault(video, []).append(row)
@@ -145,11 +149,13 @@ class TemporalReward:
                 rewards[row] = bonus
         return rewards
 
-    def _base_values(self, completions: Iterable[str], mos: Iterable[float]) -> list[float | None]:
+    def _base_values(
+        self, completions: Iterable[str], target: Iterable[float]
+    ) -> list[float | None]:
         answers = map(parse_answer, completions)
         return [
             bell(answer.value, float(y), self.config.sigma) if isinstance(answer, Answer) else None
-            for answer, y in zip(answers, mos, strict=True)
+            for answer, y in zip(answers, target, strict=True)
         ]
 
 
@@ -157,13 +163,13 @@ def _parity(
     completions: Sequence[str],
     perturbed_completions: Sequence[str],
     sample_id: Sequence[str],
-    mos: Sequence[float],
+    target: Sequence[float],
 ) -> list[float | None]:
-    ranking, regression = RankingReward(RankingConfig()), RegressionReward(RegressionConfig())
+    ranking, regression = RankingReward(), RegressionReward(RegressionConfig())
     parts = [
         _bonuses(
-            reward(completions, sample_id, mos),
-            reward(perturbed_completions, sample_id, mos),
+            reward(completions, sample_id, target),
+            reward(perturbed_completions, sample_id, target),
             margin=0.0,
             threshold=threshold,
             bonus=PARITY_BONUS,

@@ -1,42 +1,57 @@
 """Run configurations: keys are frozen, overrides work, and what is wrong is said."""
 
 import dataclasses
+import re
+import typing
 
 import pytest
 import yaml
 
 from tests.helpers.places import REPO
-from thinker.config.run import RunConfig, load_run_config
-from thinker.train.pipeline import foreign_values, grpo_args
+from thinker.config.build import foreign_values
+from thinker.config.run import RENAMED, RunConfig, load_run_config
+from thinker.train.pipeline import grpo_args
 
 CONFIGS = REPO / "run_scripts" / "configs"
 RUNS = sorted(CONFIGS.glob("grpo_*.yaml"))
 
 
 def keys(cls, prefix=""):
-    """Dotted keys of a settings dataclass, nested ones included."""
+    """Dotted keys of a settings dataclass, those of optional and repeated sections included."""
     found = set()
-    for field in dataclasses.fields(cls):
-        name = prefix + field.name
-        found.add(name)
-        default = field.default
-        if dataclasses.is_dataclass(default):
-            found |= keys(type(default), name + ".")
+    for name, hint in typing.get_type_hints(cls).items():
+        found.add(prefix + name)
+        for section in filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))):
+            found |= keys(section, f"{prefix}{name}.")
     return found
 
 
 def test_the_set_of_keys_is_frozen():
     """A key that comes or goes is a change of the product: change this list with it."""
     assert keys(RunConfig) == {
-        "seed", "output_dir", "perturbations", "rewards", "warm_start", "grpo",
+        "seed", "output_dir", "perturbations", "grpo", "logprobs", "max_skipped_steps",
+        "rewards", "rewards.name", "rewards.weight", "rewards.config",
+        "warm_start", "warm_start.level_share", "warm_start.trainer",
         "model", "model.path", "model.backbone", "model.dtype", "model.motion", "model.clip",
-        "model.slowfast", "model.freeze", "model.lora",
+        "model.slowfast", "model.freeze",
+        "model.lora", "model.lora.r", "model.lora.alpha", "model.lora.dropout",
+        "model.lora.target_modules",
         "data", "data.config", "data.variables", "data.overrides", "data.cache",
         "data.num_workers", "data.max_failed_share", "data.skip_bad_lines",
         "rollout", "rollout.backend", "rollout.mode", "rollout.memory_share", "rollout.sleep",
         "rollout.timeout_seconds", "rollout.max_restarts", "rollout.server_url", "rollout.push",
-        "rollout.sync_folder", "scoring", "max_skipped_steps",
+        "rollout.sync_folder",
     }  # fmt: skip
+
+
+def test_a_key_that_was_renamed_says_what_to_write(tmp_path):
+    message = "scoring is called logprobs now; write logprobs: plain"
+    with pytest.raises(ValueError, match=message):
+        load_run_config(write(tmp_path, {"scoring": "plain"}))
+    with pytest.raises(ValueError, match=message):
+        load_run_config(write(tmp_path, {}), ["scoring=plain"])
+    assert set(RENAMED.values()) <= keys(RunConfig)
+    assert not set(RENAMED) & keys(RunConfig)
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
@@ -84,36 +99,38 @@ def test_overrides_set_nested_keys_and_numbers_in_scientific_form(tmp_path):
     [
         ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
         ({"data": {"num_worker": 1}}, "unknown key 'data.num_worker'; did you mean 'num_workers'"),
-        ({"rewards": [{"nmae": "x"}]}, r"unknown key 'rewards\[0\].nmae'; did you mean 'name'"),
-        ({"seed": "one"}, "seed is 'one', expected int"),
-        ({"seed": True}, "seed is True, expected int"),
-        ({"data": {"max_failed_share": "all"}}, "data.max_failed_share is 'all', expected float"),
+        ({"rewards": [{"name": "x", "wieght": 1}]}, "'rewards.0.wieght'; did you mean 'weight'"),
+        ({"seed": "one"}, "seed is 'one', expected a valid integer"),
+        ({"seed": True}, "seed is True, expected a valid integer"),
+        ({"data": {"max_failed_share": "all"}}, "max_failed_share is 'all', expected a valid numb"),
+        ({"data": {"variables": {"A": 3}}}, "data.variables.A is 3, expected a valid string"),
         ({"model": {"freeze": "slowfast"}}, "model.freeze is 'slowfast', expected a list"),
-        ({"model": {"dtype": "float16"}}, "model.dtype is 'float16', expected float32 or bfloat16"),
+        ({"model": {"dtype": "float16"}}, "model: dtype is 'float16', expected float32 or bfloat"),
         ({"model": 3}, "model is 3, expected a mapping"),
-        ({"rollout": {"backend": "trt"}}, "expected auto, hf or vllm"),
-        ({"rollout": {"mode": "server"}}, "rollout.server_url is not set"),
+        ({"rollout": {"backend": "trt"}}, "rollout: backend is 'trt', expected auto, hf or vllm"),
+        ({"rollout": {"mode": "server"}}, "rollout: .*server_url is not set"),
         ({"rollout": {"max_restarts": -1}}, "max_restarts is -1"),
         ({"warm_start": {"level_share": 2.0}}, "level_share is 2.0, expected 0 to 1"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, values, message):
-    with pytest.raises(ValueError, match=message):
-        load_run_config(write(tmp_path, values))
+    path = write(tmp_path, values)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: .*{message}"):
+        load_run_config(path)
 
 
 def test_unknown_grpo_key_names_the_nearest():
     from trl import GRPOConfig
 
-    with pytest.raises(ValueError, match=r"GRPOConfig.bta'; did you mean 'beta'"):
-        foreign_values(GRPOConfig, {"bta": 0.1})
+    with pytest.raises(ValueError, match=r"unknown key 'grpo.bta'; did you mean 'beta'"):
+        foreign_values(GRPOConfig, {"bta": 0.1}, "grpo")
 
 
 def test_foreign_values_are_what_their_author_meant():
     from trl import GRPOConfig
 
     given = yaml.safe_load("{learning_rate: 1e-6, eval_strategy: no, bf16: no, save_steps: 3}")
-    assert foreign_values(GRPOConfig, given) == {
+    assert foreign_values(GRPOConfig, given, "grpo") == {
         "learning_rate": 1e-6, "eval_strategy": "no", "bf16": False, "save_steps": 3,
     }  # fmt: skip
 
@@ -123,7 +140,7 @@ def test_a_file_that_is_no_mapping_or_not_there(tmp_path):
     path.write_text("- 1\n")
     with pytest.raises(ValueError, match="expected a mapping"):
         load_run_config(path)
-    with pytest.raises(ValueError, match="no run configuration at"):
+    with pytest.raises(ValueError, match=r"cannot read .*absent\.yaml"):
         load_run_config(tmp_path / "absent.yaml")
     with pytest.raises(ValueError, match="has no '='"):
         load_run_config(write(tmp_path, {}), ["seed"])

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import math
 import shutil
 import time
 from pathlib import Path
@@ -21,8 +20,6 @@ from thinker.data.datasets import (
     load_eval_samples,
     load_train_samples,
     parse_mos_scale,
-    to_hf_dataset,
-    train_config_from_files,
 )
 from thinker.data.records import dataset_key
 from thinker.data.samples import BadLinesError, MosScale, compile_content_pattern
@@ -243,35 +240,35 @@ def test_keys_are_frozen() -> None:
     ("old", "new", "reason"),
     [
         ("name: My-Set", "nmae: My-Set", "unknown key 'nmae'; did you mean 'name'?"),
-        ("name: My-Set", "3: My-Set", "unknown key 3; did you mean"),
-        ("mapping:", "maping:", "mos_scale: unknown key 'maping'; did you mean 'mapping'?"),
-        ("key: my_set\n", "", "missing key 'key'"),
-        ("min: 0, ", "", "mos_scale: missing key 'min'"),
-        ("name: My-Set", "name: 7", "name: given 7 (int), expected str"),
-        ("name: My-Set", "name:", "name: given None (NoneType), expected str"),
-        ("meta: meta.json", "meta: 7", "meta: given 7 (int), expected path"),
-        ("max: 100", "max: '100'", "mos_scale: max: given '100' (str), expected float"),
-        ("max: 100", "max: true", "mos_scale: max: given True (bool), expected float"),
-        ("max: 100", "max: .nan", "mos_scale: mos_scale min 0.0, max nan"),
-        ("max: 100", f"max: {10**400}", "expected a finite float"),
+        ("name: My-Set", "3: My-Set", "the key 3, expected text"),
+        ("mapping:", "maping:", "unknown key 'mos_scale.maping'; did you mean 'mapping'?"),
+        ("key: my_set\n", "", "key is missing"),
+        ("min: 0, ", "", "mos_scale.min is missing"),
+        ("name: My-Set", "name: 7", "name is 7, expected a valid string"),
+        ("name: My-Set", "name:", "name is None, expected a valid string"),
+        ("meta: meta.json", "meta: 7", "meta is 7, expected a valid string"),
+        ("max: 100", "max: '100'", "mos_scale.max is '100', expected a valid number"),
+        ("max: 100", "max: true", "mos_scale.max is True, expected a valid number"),
+        ("max: 100", "max: .nan", "mos_scale.max is nan, expected a finite number"),
+        ("max: 100", f"max: {10**400}", "expected a finite number"),
         ("mapping: linear", "mapping: log", "expected mapping to be one of linear, identity"),
-        ("{min: 0, max: 100, mapping: linear}", "linear", "expected a mapping with min, max"),
+        ("{min: 0, max: 100, mapping: linear}", "linear", "is 'linear', expected a mapping"),
         ("key: my_set", "key: My-Set", "expected lower-case letters"),
         ("key: my_set", "key: ..", "expected lower-case letters"),
         ("key: my_set", "key: a/b", "expected lower-case letters"),
         ("key: my_set", "key: my_set\ndomain: near", "domain 'near': expected one of in, out"),
         ("key: my_set", "key: my_set\nnum_videos: 0", "num_videos 0: expected at least 1"),
-        ("key: my_set", "key: my_set\nnum_videos: 1.5", "given 1.5 (float), expected int"),
-        ("key: my_set", "key: my_set\nnum_videos: true", "given True (bool), expected int"),
+        ("key: my_set", "key: my_set\nnum_videos: 1.5", "is 1.5, expected a valid integer"),
+        ("key: my_set", "key: my_set\nnum_videos: true", "is True, expected a valid integer"),
         ("key: my_set", "key: my_set\ncontent_pattern: '(a)'", "exactly one group"),
         ("meta: meta.json", "meta: ${NO_SUCH_V}/m.json", "needs the variable NO_SUCH_V, which"),
         ("meta: meta.json", "meta: ${no-name}/m.json", "expected variables in the form ${NAME}"),
         ("name: My-Set", "name: [My-Set", "is not YAML"),
-        (EVAL_TEXT, "- 1", "given [1] (list), expected a mapping of keys"),
-        (EVAL_TEXT, "", "given None (NoneType), expected a mapping of keys"),
+        (EVAL_TEXT, "- 1", "holds [1], expected a mapping of settings"),
+        (EVAL_TEXT, "", "holds None, expected a mapping of settings"),
         (EVAL_TEXT, "name: x", "expected entries in train, in eval, or in both"),
-        (EVAL_TEXT, "name: x\ntrain: {}", "train: given {} (dict), expected a list"),
-        (EVAL_TEXT, "name: x\neval: [7]", "eval.0: given 7 (int), expected a mapping with name"),
+        (EVAL_TEXT, "name: x\ntrain: {}", "train is {}, expected a list"),
+        (EVAL_TEXT, "name: x\neval: [7]", "eval.0 is 7, expected a mapping"),
     ],
 )  # fmt: skip
 def test_what_a_yaml_can_get_wrong(tmp_path: Path, old: str, new: str, reason: str) -> None:
@@ -368,6 +365,20 @@ def test_training_and_held_out(tmp_path: Path, root: Path) -> None:
         load_train_samples(dataclasses.replace(config, train=()))
 
 
+def test_each_source_has_its_own_root(tmp_path: Path, root: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.mp4").touch()
+    write_jsonl(tmp_path, (0, "1.mp4", 3.5), name="1.jsonl")
+    write_jsonl(tmp_path, (1, "1.mp4", 75), name="2.jsonl")
+    config = load_dataset_config(
+        write_yaml(tmp_path, TRAIN_TEXT),
+        variables={"DEMO": str(tmp_path)},
+        overrides={"train.1.video_root": str(tmp_path / "other")},
+    )
+    samples = load_train_samples(config).samples
+    assert [sample.path.parent.name for sample in samples] == ["videos", "other"]
+
+
 def test_bad_lines_of_all_sources_at_once(tmp_path: Path, root: Path) -> None:
     first = write_jsonl(tmp_path, (0, "1.mp4", 3.5), (1, "9.mp4", 3.5), name="1.jsonl")
     second = write_jsonl(tmp_path, (0, "2.mp4", 75), (2, "2.mp4", 101), name="2.jsonl")
@@ -399,15 +410,6 @@ def test_another_number_of_videos_is_a_warning(
 # --- without YAML
 
 
-def test_training_files_without_yaml(tmp_path: Path, root: Path) -> None:
-    first = write_jsonl(tmp_path, (0, "1.mp4", 50), name="1.jsonl")
-    second = write_jsonl(tmp_path, (1, "2.mp4", 100), name="2.jsonl")
-    config = train_config_from_files([first, second], [root], HUNDRED)
-    assert [sample.target for sample in load_train_samples(config).samples] == [3.0, 5.0]
-    with pytest.raises(ValueError, match="one root per file or one root for all"):
-        train_config_from_files([first], [root, root], HUNDRED)
-
-
 def test_known_meta_without_yaml(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("THINKER_DATA", raising=False)
     meta = METAS / "CGVDS_total_score.json"
@@ -431,26 +433,6 @@ def test_scale_on_a_command_line() -> None:
     for text in ("0:100", "0:100:linear:x", "a:100:linear", "0:nan:linear", "5:1:linear", ""):
         with pytest.raises(ValueError, match=f"MOS scale '{text}'"):
             parse_mos_scale(text)
-
-
-# --- columns
-
-
-def test_columns(tmp_path: Path, root: Path) -> None:
-    jsonl = write_jsonl(tmp_path, (0, "1.mp4", 1 / 3), (1, "2.mp4", 75))
-    samples = load_train_samples(train_config_from_files([jsonl], [root], HUNDRED)).samples
-    dataset = to_hf_dataset(samples)
-    assert dataset.column_names == ["sample_id", "dataset", "path", "mos", "target", "content"]
-    assert dataset[1] == {
-        "sample_id": "my_set/1",
-        "dataset": "my_set",
-        "path": str(root.resolve() / "2.mp4"),
-        "mos": 75.0,
-        "target": 4.0,
-        "content": "2.mp4",
-    }
-    assert dataset[0]["mos"] == 1 / 3  # float64: nothing is rounded
-    assert math.isclose(dataset[0]["target"], 1 + 4 / 300, abs_tol=1e-15)
 
 
 def test_the_readme_shows_every_key() -> None:

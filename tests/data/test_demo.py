@@ -12,6 +12,7 @@ import pytest
 from scipy import ndimage
 from scipy.stats import spearmanr
 
+from tests.helpers.label_files import read_train
 from thinker import prompts
 from thinker.data.demo.generate import (
     DISTORTIONS,
@@ -29,7 +30,7 @@ from thinker.data.demo.generate import (
     true_mos,
 )
 from thinker.data.demo.scenes import Scene, scale_luminance
-from thinker.data.samples import MosScale, read_meta_json, read_train_jsonl
+from thinker.data.samples import MosScale, read_meta_json
 
 SMALL = SyntheticConfig(num_train_contents=4, num_eval_contents=2, clips_per_content=3)
 CONTENT_PATTERN = r"(?P<content>[^/]+)/\d+\.mp4"  # as in data_configs/demo.yaml
@@ -180,8 +181,8 @@ def test_label_files(small_set: DemoSet) -> None:
 
 def test_readers_take_the_label_files(small_set: DemoSet) -> None:
     scale = MosScale(min=1, max=5, mapping="identity")
-    train = read_train_jsonl(
-        [small_set.train_jsonl], [small_set.root], scale, content_pattern=CONTENT_PATTERN
+    train = read_train(
+        [small_set.train_jsonl], small_set.root, scale, content_pattern=CONTENT_PATTERN
     )
     held_out = read_meta_json(
         small_set.eval_json,

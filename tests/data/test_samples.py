@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.label_files import read_train
 from thinker.data.records import BadValueError, dataset_key, meta_annotations, parse_mos
 from thinker.data.samples import (
     BadLine,
@@ -20,7 +21,6 @@ from thinker.data.samples import (
     VideoSample,
     compile_content_pattern,
     read_meta_json,
-    read_train_jsonl,
 )
 
 IDENTITY = MosScale(min=0, max=5, mapping="identity")
@@ -63,7 +63,7 @@ def write(folder: Path, *lines: object, name: str = "train.jsonl") -> Path:
 
 
 def read(path: Path, root: Path, **options: object) -> Loaded:
-    return read_train_jsonl([path], [root], IDENTITY, **options)
+    return read_train([path], root, IDENTITY, **options)
 
 
 # --- scale
@@ -170,21 +170,6 @@ def test_windows_line_ends_and_empty_lines_at_the_end(tmp_path: Path, root: Path
     path = tmp_path / "train.jsonl"
     path.write_bytes(json.dumps(record()).encode() + b"\r\n\r\n\n")
     assert len(read(path, root).samples) == 1
-
-
-def test_several_files_and_roots(tmp_path: Path, root: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "x.mp4").touch()
-    first = write(tmp_path, record(id=1, image="x.mp4"), name="1.jsonl")
-    second = write(tmp_path, record(id=2, image="x.mp4"), name="2.jsonl")
-    per_file = read_train_jsonl([first, second], [root, other], IDENTITY).samples
-    assert [sample.path.parent.name for sample in per_file] == ["videos", "other"]
-    shared = read_train_jsonl([first, second], [root], IDENTITY).samples
-    assert [sample.path.parent.name for sample in shared] == ["videos", "videos"]
-    for paths, roots in (([first], [root, other]), ([], [root]), ([first, second], [])):
-        with pytest.raises(ValueError, match="one root per file or one root for all"):
-            read_train_jsonl(paths, roots, IDENTITY)
 
 
 def test_linked_root_and_links_inside_it(tmp_path: Path, root: Path) -> None:
@@ -327,7 +312,7 @@ def test_all_bad_lines_of_all_files_at_once(tmp_path: Path, root: Path) -> None:
     first = write(tmp_path, record(id=1), "{", record(id=2, mos="NaN"), name="1.jsonl")
     second = write(tmp_path, [], record(id=3), record(id=4, image="no.mp4"), name="2.jsonl")
     with pytest.raises(BadLinesError) as caught:
-        read_train_jsonl([first, second], [root], IDENTITY)
+        read_train([first, second], root, IDENTITY)
     places = [(bad.file, bad.line) for bad in caught.value.bad_lines]
     assert places == [(first, 2), (first, 3), (second, 1), (second, 3)]
 
@@ -341,7 +326,7 @@ def test_duplicate_ids_within_a_data_set(tmp_path: Path, root: Path) -> None:
         name="1.jsonl",
     )
     second = write(tmp_path, record(id=8), record(id=7), name="2.jsonl")
-    loaded = read_train_jsonl([first, second], [root], IDENTITY, skip_bad_lines=True)
+    loaded = read_train([first, second], root, IDENTITY, skip_bad_lines=True)
     assert [sample.id for sample in loaded.samples] == ["lsvq/7", "konvid_1k/7", "lsvq/8"]
     assert [(bad.file, bad.line) for bad in loaded.bad_lines] == [(first, 2), (second, 2)]
     assert f"duplicate id '7' in data set 'lsvq', first used at {first}:1" in str(
@@ -352,7 +337,7 @@ def test_duplicate_ids_within_a_data_set(tmp_path: Path, root: Path) -> None:
 def test_a_file_given_twice_is_full_of_duplicates(tmp_path: Path, root: Path) -> None:
     path = write(tmp_path, record())
     with pytest.raises(BadLinesError, match="duplicate id '0'"):
-        read_train_jsonl([path, path], [root], IDENTITY)
+        read_train([path, path], root, IDENTITY)
 
 
 def test_message_is_capped_and_the_attribute_is_not(tmp_path: Path, root: Path) -> None:

@@ -33,7 +33,7 @@ class Lengths:
     name = "lengths"
     needs_perturbed = False
 
-    def __call__(self, completions, sample_id, mos, **columns):
+    def __call__(self, completions, sample_id, target, **columns):
         return [sum(text.encode()) % 97 / 97 for text in completions]
 
 

@@ -72,7 +72,7 @@ def ragged(i, j):
     return "It is blur. " * ((2 * i + j) % 3) + answer(1.0 + 0.9 * i + 0.3 * j)
 
 
-def recorded_trainer(case: Case, folder: Path, scoring: str) -> RecordedTrainer:
+def recorded_trainer(case: Case, folder: Path, logprobs: str) -> RecordedTrainer:
     """A trainer on the policy in `folder / "start"`, whose rollouts are fixed texts (fake)."""
     policy = load_policy(folder / "start", dtype=case.dtype)
     policy.model.freeze(case.frozen)
@@ -85,7 +85,7 @@ def recorded_trainer(case: Case, folder: Path, scoring: str) -> RecordedTrainer:
     trainer = RecordedTrainer(
         policy=policy,
         args=GRPOConfig(
-            output_dir=str(folder / scoring),
+            output_dir=str(folder / logprobs),
             num_generations=GROUP,
             per_device_train_batch_size=2 * GROUP,
             gradient_accumulation_steps=case.accumulation,
@@ -118,16 +118,16 @@ def recorded_trainer(case: Case, folder: Path, scoring: str) -> RecordedTrainer:
         if case.lora
         else None,
         callbacks=[keep],
-        logprobs=scoring,
+        logprobs=logprobs,
     )
     keep.trainer, trainer.losses = trainer, []
     Path(trainer.args.output_dir).mkdir(parents=True, exist_ok=True)
     return trainer
 
 
-def outcome(case: Case, folder: Path, scoring: str) -> Outcome:
+def outcome(case: Case, folder: Path, logprobs: str) -> Outcome:
     torch.manual_seed(0)  # LoRA draws its matrices
-    trainer = recorded_trainer(case, folder, scoring)
+    trainer = recorded_trainer(case, folder, logprobs)
     if case.lora:  # B starts at zero, and then A would have no gradient
         for name, parameter in trainer.core.named_parameters():
             if "lora_B" in name:
@@ -145,7 +145,7 @@ def outcome(case: Case, folder: Path, scoring: str) -> Outcome:
 def compare(case: Case, folder: Path, tolerance: float) -> None:
     """Run both ways and compare loss, every gradient and the parameters; differences are relative
     to the largest value of a tensor, or absolute where that is below 1."""
-    plain, shared = (outcome(case, folder, scoring) for scoring in ("plain", "shared"))
+    plain, shared = (outcome(case, folder, logprobs) for logprobs in ("plain", "shared"))
     assert len(plain.losses) == len(shared.losses) == case.steps * case.accumulation
     for one, other in zip(plain.losses, shared.losses, strict=True):
         assert close(one, other, tolerance), ("loss", case, one, other)

@@ -112,5 +112,7 @@ def test_no_test_imports_another():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            wrong += [f"{path.name}: {n}" for n in names if n.rpartition(".")[2].startswith("test_")]
+            wrong += [
+                f"{path.name}: {n}" for n in names if n.rpartition(".")[2].startswith("test_")
+            ]
     assert not wrong

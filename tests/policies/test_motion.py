@@ -495,17 +495,19 @@ def test_default_normalisation():
         (dict(tokens_per_frame=3), "3, expected a divisor of the 16 frames"),
         (dict(max_positions=31), "need 32 positions, max_positions is 31"),
         (dict(motion_px=0), "motion_px is 0"),
-        (dict(hidden_size=2.5), "hidden_size is 2.5"),
+        (dict(hidden_size=2.5), "hidden_size is 2.5, expected a valid integer"),
+        (dict(num_keyframes=True), "num_keyframes is True, expected a valid integer"),
         (dict(image_mean=(0.5, 0.5, 0.5)), "belong together"),
-        (dict(image_mean=(0.5,), image_std=(0.5,)), "expected three numbers"),
+        (dict(image_mean=(0.5,), image_std=(0.5,)), "motion_config: image_mean.1 is missing"),
+        (dict(image_mean=[0.5] * 4, image_std=[0.5] * 3), "at most 3 items .*, not 4"),
         # K = 8: 8 // 3 = 2 slow frames, lateral connections make ceil(8 / 4) = 2; 2 * 3 < 8
         (dict(mode="pooled", pool_repeats=3), "2 features in time, each repeated 3 times"),
         (dict(mode="pooled", num_keyframes=9), None),  # 9 // 3 = 3 = ceil(9 / 4)
         (dict(mode="pooled", num_keyframes=12), "give 4 slow frames, .* need 3"),
-        (dict(slowfast=dict(depth=50)), "unknown key of SlowFastConfig: depth; known: depths"),
-        (dict(slowfast=dict(depths=(3, 4, 6))), "expected four numbers"),
+        (dict(slowfast=dict(depth=50)), "unknown key 'slowfast.depth'; did you mean 'depths'"),
+        (dict(slowfast=dict(depths=(3, 4, 6))), "slowfast.depths.3 is missing"),
         (dict(slowfast=dict(slow_width=10)), "a multiple of the second"),
-        (dict(motion_frames=3), "unknown key of MotionConfig: motion_frames"),
+        (dict(motion_frames=3), "unknown key 'motion_frames'; did you mean 'num_motion_frames'"),
     ],
 )
 def test_configuration_errors(values, message):

@@ -222,5 +222,5 @@ def test_settings_of_a_saved_policy_are_its_own(tmp_path):
 
 
 def test_unknown_prompt_layout():
-    with pytest.raises(ValueError, match=r"clip.layout is 'tight', expected one of lines, inline"):
+    with pytest.raises(ValueError, match=r"layout is 'tight', expected one of lines, inline"):
         ClipConfig(layout="tight")

@@ -24,7 +24,7 @@ class Length:
     def __init__(self, max_chars=10):
         self.max_chars = max_chars
 
-    def __call__(self, completions, sample_id, mos, **columns):
+    def __call__(self, completions, sample_id, target, **columns):
         return [float(len(completion) <= self.max_chars) for completion in completions]
 
 class AnyKey(Length):
@@ -36,7 +36,7 @@ class NotCallable:
     needs_perturbed = False
 
 class Nameless:
-    def __call__(self, completions, sample_id, mos, **columns):
+    def __call__(self, completions, sample_id, target, **columns):
         return []
 
 def function(completions, **columns):
@@ -57,14 +57,16 @@ def every_reward() -> list[Reward]:
     return [build_reward(name) for name in REWARDS]
 
 
-def call(reward: Reward, completions: Any, sample_id: Any, mos: Any, **columns: Any) -> Any:
-    return reward(completions, sample_id, mos, perturbed_completions=completions, **columns)
+def call(reward: Reward, completions: Any, sample_id: Any, target: Any, **columns: Any) -> Any:
+    return reward(completions, sample_id, target, perturbed_completions=completions, **columns)
 
 
 def test_config_keys_are_frozen() -> None:
     """Users' YAML files hold these keys; change them here and in the documentation together."""
     assert {
         name: {field.name: field.default for field in dataclasses.fields(config_class)}
+        if config_class
+        else {}
         for name, (config_class, _) in REWARDS.items()
     } == {
         "format": {},
@@ -142,16 +144,16 @@ def test_an_import_error_inside_a_users_module_is_shown_as_it_is(own_module: str
 def test_rows_are_checked(name: str) -> None:
     reward = build_reward(name)
     text = "<think>a</think><answer>3.50</answer>"
-    with pytest.raises(ValueError, match=r"'completions': 2.*'mos': 1.*equal lengths"):
+    with pytest.raises(ValueError, match=r"'completions': 2.*'target': 1.*equal lengths"):
         call(reward, [text, text], ["a", "b"], [3.0])
     with pytest.raises(ValueError, match=r"'sample_id': 1.*equal lengths"):
         call(reward, [text, text], ["a"], [3.0, 3.0])
     with pytest.raises(ValueError, match=r"got list in completions\[0\].*plain string"):
         call(reward, [[{"role": "assistant", "content": text}]], ["a"], [3.0])
     for bad in (math.nan, math.inf, "3.0", None, True):
-        with pytest.raises(ValueError, match=r"mos\[1\] \(sample 'b'\).*finite number"):
+        with pytest.raises(ValueError, match=r"target\[1\] \(sample 'b'\).*finite number"):
             call(reward, [text, text], ["a", "b"], [3.0, bad])
-    with pytest.raises(ValueError, match=r"got mos 3\.0 and 4\.0 for sample 'a'"):
+    with pytest.raises(ValueError, match=r"got targets 3\.0 and 4\.0 for sample 'a'"):
         call(reward, [text, text], ["a", "a"], [3.0, 4.0])
 
 
@@ -168,8 +170,8 @@ def test_none_or_a_finite_float_whatever_the_text(name: str) -> None:
     texts = ["", "1e999", "NaN", "٣.٥", "9" * 400, "-3", "3", "3.50", "5.00", "\ud800", "\x00"]
     completions = [f"<think>a</think><answer>{text}</answer>" for text in texts] + texts
     sample_id = [f"v{row % 5}" for row in range(len(completions))]
-    mos = [[0.0, 3, 3.0, 1e308, -1e308][row % 5] for row in range(len(completions))]
-    scores = call(build_reward(name), completions, sample_id, mos)
+    target = [[0.0, 3, 3.0, 1e308, -1e308][row % 5] for row in range(len(completions))]
+    scores = call(build_reward(name), completions, sample_id, target)
     assert len(scores) == len(completions)
     assert all(r is None or (type(r) is float and math.isfinite(r)) for r in scores)
     assert scores[len(texts) :] == [0.0 if name == "format" else None] * len(texts)

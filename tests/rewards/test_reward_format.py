@@ -1,15 +1,15 @@
 import pytest
 
-from rewards.format import FormatConfig, FormatReward
+from rewards.format import FormatReward
 
 
 def score(completion: str) -> float | None:
-    (reward,) = FormatReward(FormatConfig())([completion], ["a"], [3.5])
+    (reward,) = FormatReward()([completion], ["a"], [3.5])
     return reward
 
 
 def test_docstring_example() -> None:
-    reward = FormatReward(FormatConfig())
+    reward = FormatReward()
     completions = ["<think>a</think> <answer>3.50</answer>", "<answer>3.50</answer>"]
     assert reward(completions, ["a", "a"], [3.5, 3.5]) == [1.0, 0.0]
 

@@ -8,9 +8,9 @@ from statistics import NormalDist, fmean, variance
 import numpy as np
 import pytest
 
-from rewards.ranking import RankingConfig, RankingReward, normal_cdf
+from rewards.ranking import RankingReward, normal_cdf
 
-Row = tuple[str, str, float]  # written answer, sample_id, mos
+Row = tuple[str, str, float]  # written answer, sample_id, target
 
 
 def wrap(written: str) -> str:
@@ -18,7 +18,7 @@ def wrap(written: str) -> str:
 
 
 def score(rows: list[Row]) -> list[float | None]:
-    reward = RankingReward(RankingConfig())
+    reward = RankingReward()
     return reward(
         [wrap(row[0]) for row in rows], [row[1] for row in rows], [row[2] for row in rows]
     )
@@ -27,7 +27,7 @@ def score(rows: list[Row]) -> list[float | None]:
 def reference(rows: list[Row]) -> list[float]:
     """The published formulas as loops over rollouts and videos, in float64; valid answers only."""
     preds: dict[str, list[float]] = {}
-    mos = {video: y for _, video, y in rows}
+    target = {video: y for _, video, y in rows}
     for written, video, _ in rows:
         preds.setdefault(video, []).append(float(written))
     rewards = []
@@ -38,7 +38,8 @@ def reference(rows: list[Row]) -> list[float]:
                 continue
             spread = math.sqrt(variance(preds[video]) + variance(preds[other]) + 1e-6)
             p = NormalDist().cdf((float(written) - fmean(preds[other])) / spread)
-            g = 1.0 if mos[video] > mos[other] else 0.0 if mos[video] < mos[other] else 0.5
+            y, z = target[video], target[other]
+            g = 1.0 if y > z else 0.0 if y < z else 0.5
             values.append(math.sqrt(p * g + 1e-6) + math.sqrt((1 - p) * (1 - g) + 1e-6))
         rewards.append(sum(values) / len(values))
     return rewards
@@ -48,11 +49,11 @@ def random_rows(seed: int, num_videos: int, num_rollouts: int) -> list[Row]:
     rng = random.Random(seed)
     rows = []
     for video in range(num_videos):
-        mos = rng.choice([2.0, 3.0, rng.uniform(0.5, 5)])  # some MOS are equal
+        target = rng.choice([2.0, 3.0, rng.uniform(0.5, 5)])  # some are equal
         centre, width = rng.uniform(1.5, 4.5), rng.choice([0.0, 0.02, 0.5])
         for _ in range(num_rollouts):
             tenths = round(10 * min(max(rng.gauss(centre, width), 1.0), 4.8))
-            rows.append((f"{tenths / 10:.1f}{rng.randint(1, 9)}", f"v{video}", mos))
+            rows.append((f"{tenths / 10:.1f}{rng.randint(1, 9)}", f"v{video}", target))
     rng.shuffle(rows)
     return rows
 
@@ -77,7 +78,7 @@ def test_wrong_order_earns_the_floor() -> None:
     assert score(right) == pytest.approx([1.0010004999] * 4, abs=1e-9)
 
 
-def test_equal_mos_wants_equal_answers() -> None:
+def test_equal_targets_want_equal_answers() -> None:
     # p = 0.5, g = 0.5: 2 sqrt(0.25 + 1e-6) = 1.000002; p = 1: sqrt(0.500001) + 0.001 = 0.708107
     same = [("3.00", "a", 3.0), ("3.00", "b", 3.0)]
     apart = [("4.00", "a", 3.0), ("2.00", "b", 3.0)]
@@ -86,7 +87,7 @@ def test_equal_mos_wants_equal_answers() -> None:
 
 
 def test_mean_over_the_opponents() -> None:
-    # single rollouts, variance 0: a > b > c by MOS, answers 3, 4, 2.
+    # single rollouts, variance 0: a > b > c by target, answers 3, 4, 2.
     # a: wrong with b (0.002), right with c (1.0010005): mean 0.50150025; b: the same
     # c: right twice
     rows = [("3.00", "a", 4.0), ("4.00", "b", 3.0), ("2.00", "c", 2.0)]
@@ -138,9 +139,10 @@ def test_rewards_are_finite_and_in_range() -> None:
     for _ in range(200):
         rows: list[Row] = []
         for video in range(rng.randint(1, 5)):
-            mos = rng.choice([0.0, 3.0, -1.7e308, 1.7e308, 5e-324])
+            target = rng.choice([0.0, 3.0, -1.7e308, 1.7e308, 5e-324])
             for _ in range(rng.randint(1, 4)):
-                rows.append((rng.choice(["1.00", "5.00", "3.33", "1e9", "", "9"]), f"{video}", mos))
+                written = rng.choice(["1.00", "5.00", "3.33", "1e9", "", "9"])
+                rows.append((written, f"{video}", target))
         for reward in score(rows):
             assert reward is None or 0.002 - 1e-9 <= reward <= 1.0010005 + 1e-9
 

@@ -6,9 +6,9 @@ import pytest
 from rewards.regression import RegressionConfig, RegressionReward
 
 
-def score(written: str, mos: float, **config: float) -> float | None:
+def score(written: str, target: float, **config: float) -> float | None:
     (reward,) = RegressionReward(RegressionConfig(**config))(
-        [f"<answer>{written}</answer>"], ["a"], [mos]
+        [f"<answer>{written}</answer>"], ["a"], [target]
     )
     return reward
 

@@ -9,7 +9,7 @@ import pytest
 
 from rewards.temporal import TemporalConfig, TemporalReward
 
-Row = tuple[str, str, str, float]  # written answer, written on the perturbed copy, sample_id, mos
+Row = tuple[str, str, str, float]  # written answer, that of the perturbed copy, sample_id, target
 
 
 def wrap(written: str) -> str:
@@ -52,7 +52,7 @@ def test_threshold_bonus_and_sigma() -> None:
     assert score([("3.73", "5.00", "a", 3.5)]) == [0.0]
     assert score([("3.73", "5.00", "a", 3.5)], sigma=1.0) == [0.3]
     assert score([("3.73", "5.00", "a", 3.5)], threshold=0.8, bonus=0.5) == [0.5]
-    # strictly above: the base of 4.00 at MOS 3.5 is exp(-0.5) itself
+    # strictly above: the base of 4.00 at target 3.5 is exp(-0.5) itself
     assert score([("4.00", "5.00", "a", 3.5)], threshold=math.exp(-0.5)) == [0.0]
     assert score([("3.5", "5.00", "a", 3.5)]) == [0.3]  # decimals say nothing about time
 
@@ -91,9 +91,9 @@ def random_rows(seed: int, num_videos: int, num_rollouts: int, invalid: float = 
 
     rows = []
     for video in range(num_videos):
-        mos, shift = rng.uniform(1.2, 4.5), rng.choice([0.0, 0.3])
+        target, shift = rng.uniform(1.2, 4.5), rng.choice([0.0, 0.3])
         rows += [
-            (write(mos, 0.15), write(mos - shift, 0.15), f"v{video}", mos)
+            (write(target, 0.15), write(target - shift, 0.15), f"v{video}", target)
             for _ in range(num_rollouts)
         ]
     rng.shuffle(rows)
@@ -135,7 +135,7 @@ def reference_bonus(rows: list[Row]) -> list[float]:
 
     def ranking(column: int) -> list[float]:
         preds: dict[str, list[float]] = {}
-        mos = {row[2]: row[3] for row in rows}
+        target = {row[2]: row[3] for row in rows}
         for row in rows:
             preds.setdefault(row[2], []).append(float(row[column]))
         rewards = []
@@ -145,7 +145,8 @@ def reference_bonus(rows: list[Row]) -> list[float]:
                 if z != row[2]:
                     spread = math.sqrt(variance(preds[row[2]]) + variance(preds[z]) + 1e-6)
                     p = NormalDist().cdf((float(row[column]) - fmean(preds[z])) / spread)
-                    g = 1.0 if mos[row[2]] > mos[z] else 0.0 if mos[row[2]] < mos[z] else 0.5
+                    own, other = target[row[2]], target[z]
+                    g = 1.0 if own > other else 0.0 if own < other else 0.5
                     total += math.sqrt(p * g + 1e-6) + math.sqrt((1 - p) * (1 - g) + 1e-6)
                     count += 1
             rewards.append(total / count)
@@ -194,12 +195,12 @@ def test_parity_by_hand() -> None:
 
 
 def test_parity_ranking_threshold() -> None:
-    # a: answers 2.11, 3.11, mean 2.61, var 0.5; b: unanimous; no answer is near its MOS.
+    # a: answers 2.11, 3.11, mean 2.61, var 0.5; b: unanimous; no answer is near its target.
     # b at 2.56: x = (2.11 - 2.56) / 0.7071 = -0.6364, sqrt(0.2623) + 0.001 = 0.513 > 0.5
     # b at 2.61: x = (2.11 - 2.61) / 0.7071 = -0.7071, sqrt(0.2398) + 0.001 = 0.491
     for b, expected in (("2.56", [0.3, 0.3, 0.3, 0.3]), ("2.61", [0.0, 0.3, 0.3, 0.3])):
         written = [("2.11", "a", 4.0), ("3.11", "a", 4.0), (b, "b", 3.0), (b, "b", 3.0)]
-        assert score([(w, w, video, mos) for w, video, mos in written], rule="parity") == expected
+        assert score([(w, w, video, y) for w, video, y in written], rule="parity") == expected
 
 
 @pytest.mark.parametrize("config", [{"margin": 0}, {"rule": "parity"}])

@@ -74,9 +74,9 @@ def test_two_processes_equal_the_plain_path(tmp_path):
     assert done == [str(len(BACKBONES) * len(LOSS_TYPES) * 2)] * 2
 
 
-def test_an_unknown_scoring_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="scoring is 'fast', expected shared or plain"):
-        RunConfig(scoring="fast")
+def test_an_unknown_way_to_logprobs_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="logprobs is 'fast', expected shared or plain"):
+        RunConfig(logprobs="fast")
 
 
 def test_plain_scoring_is_trls_forward_with_one_row_a_completion(tmp_path, monkeypatch):

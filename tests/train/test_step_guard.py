@@ -28,7 +28,7 @@ class Given:
     def __init__(self, value):
         self.value, self.seen = value, {}
 
-    def __call__(self, completions, sample_id, mos, **columns):
+    def __call__(self, completions, sample_id, target, **columns):
         places: dict[str, int] = {}
         values = []
         for sample in sample_id:

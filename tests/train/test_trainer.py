@@ -133,7 +133,7 @@ def test_rewards_that_are_not_finite_are_masked_and_counted(tmp_path):
         name = "wild"
         needs_perturbed = False
 
-        def __call__(self, completions, sample_id, mos, **columns):
+        def __call__(self, completions, sample_id, target, **columns):
             return [math.inf, math.nan, 1.0, 0.0, None, 1.0, 0.5, 0.5]
 
     trainer = make_trainer(
@@ -153,7 +153,7 @@ def test_a_reward_that_raises_is_named(tmp_path):
         name = "broken"
         needs_perturbed = False
 
-        def __call__(self, completions, sample_id, mos, **columns):
+        def __call__(self, completions, sample_id, target, **columns):
             raise KeyError("oops")
 
     trainer = make_trainer(

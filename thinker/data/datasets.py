@@ -7,33 +7,28 @@ of its YAML file.
 """
 
 import dataclasses
-import difflib
 import logging
 import os
 import re
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import BeforeValidator, ValidationInfo
+
+from thinker.config.build import build
 from thinker.config.shipped import DATA_CONFIGS
-from thinker.config.yaml_file import load_yaml
+from thinker.config.yaml_file import read_settings
 from thinker.data.records import dataset_key, parse_mos
 from thinker.data.samples import (
     Loaded,
     MosScale,
-    VideoSample,
     compile_content_pattern,
     line_rules,
-    pair_with_roots,
     read_meta_json,
     scan_train_jsonl,
     settle,
 )
-
-if TYPE_CHECKING:
-    import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -43,14 +38,46 @@ PATH_KEYS = ("jsonl", "meta", "video_root")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
+class _Lookup(NamedTuple):
+    """What turns the text of a path in a YAML file into a path."""
+
+    base: Path
+    variables: Mapping[str, str]
+
+
+def _look_up(text: object, info: ValidationInfo) -> object:
+    """A path as the YAML has it → the path itself; what is no text is pydantic's to refuse."""
+    lookup = info.context
+    assert isinstance(lookup, _Lookup)
+    if not isinstance(text, str):
+        return text
+    if "${" in _VARIABLE.sub("", text):
+        raise ValueError(f"given {text!r}, expected variables in the form ${{NAME}}")
+    for name in _VARIABLE.findall(text):
+        if not lookup.variables.get(name):
+            raise ValueError(
+                f"{text!r} needs the variable {name}, which is not set; set it, or give the path "
+                "itself in place of the one in the YAML"
+            )
+    return str(lookup.base / _VARIABLE.sub(lambda match: lookup.variables[match[1]], text))
+
+
+DataPath = Annotated[Path, BeforeValidator(_look_up)]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSource:
     """One training jsonl and what its lines mean."""
 
-    jsonl: Path
-    video_root: Path  # the folder that the paths in the jsonl are relative to
-    mos_scale: MosScale  # of the labels in the jsonl
-    content_pattern: str | None = None  # see thinker.data.samples.compile_content_pattern
+    jsonl: DataPath
+    """The label file; `thinker.data.samples` shows its form."""
+    video_root: DataPath
+    """The folder that the paths in the jsonl are relative to."""
+    mos_scale: MosScale
+    """The scale of the labels in the jsonl."""
+    content_pattern: str | None = None
+    """What finds the source content in a path, see `thinker.data.samples.compile_content_pattern`.
+    None takes every video for a content of its own."""
 
     def __post_init__(self) -> None:
         if self.content_pattern is not None:
@@ -61,15 +88,25 @@ class TrainSource:
 class EvalSet:
     """One evaluation set: a meta JSON and what its scores mean."""
 
-    name: str  # as tables print it, "KoNViD-1k"
-    key: str  # `dataset` of its samples and its name in options and files, "konvid_1k"
-    meta: Path
-    video_root: Path  # the folder that the image_ids of the meta are relative to
+    name: str
+    """Its name as tables print it, "KoNViD-1k"."""
+    key: str
+    """Its name in options and files, and the `dataset` of its samples: "konvid_1k"."""
+    meta: DataPath
+    """The meta JSON with the labels; `thinker.data.samples` shows its form."""
+    video_root: DataPath
+    """The folder that the `image_id`s of the meta are relative to."""
     mos_scale: MosScale
-    domain: str | None = None  # "in" or "out" of the domain of LSVQ; None: not known
-    num_videos: int | None = None  # what the meta is expected to hold; another number is a warning
-    content_pattern: str | None = None  # see thinker.data.samples.compile_content_pattern
-    source: str | None = None  # where scale and content rule are from
+    """The scale of the scores in the meta."""
+    domain: str | None = None
+    """Whether it lies "in" the domain of LSVQ or "out" of it. None: not known."""
+    num_videos: int | None = None
+    """Number of videos that the meta is expected to hold; another number is a warning."""
+    content_pattern: str | None = None
+    """What finds the source content in a path, see `thinker.data.samples.compile_content_pattern`.
+    None takes every video for a content of its own."""
+    source: str | None = None
+    """Where the scale and the content rule are from."""
 
     def __post_init__(self) -> None:
         if self.key != dataset_key(self.key) or not self.key:
@@ -90,9 +127,13 @@ class DatasetConfig:
     """What one YAML file describes: sources to train on, sets to evaluate on, or both."""
 
     name: str
-    train: tuple[TrainSource, ...] = ()  # ids must differ across them within a data set
-    eval: tuple[EvalSet, ...] = ()  # held out
-    source: str | None = None  # where scale and content rule are from
+    """Its name in messages."""
+    train: tuple[TrainSource, ...] = ()
+    """What to train on. Ids must differ across the sources within a data set."""
+    eval: tuple[EvalSet, ...] = ()
+    """Held-out sets to evaluate on."""
+    source: str | None = None
+    """Where the scales and the content rules are from."""
 
     def __post_init__(self) -> None:
         if not self.train and not self.eval:
@@ -118,13 +159,13 @@ def load_dataset_config(
     the current folder. Raises ValueError with file, key, what was given and what was expected.
     """
     path = Path(path)
-    raw = _read_yaml(path)
+    raw = read_settings(path)
     for dotted, value in (overrides or {}).items():
         _override_path(raw, dotted, value, str(path))
     lookup = _Lookup(path.absolute().parent, {**os.environ, **(variables or {})})
     if "meta" not in raw:
-        return _build(DatasetConfig, raw, str(path), lookup)
-    eval_set = _build(EvalSet, raw, str(path), lookup)
+        return build(DatasetConfig, raw, str(path), context=lookup)
+    eval_set = build(EvalSet, raw, str(path), context=lookup)
     return DatasetConfig(name=eval_set.name, eval=(eval_set,), source=eval_set.source)
 
 
@@ -180,26 +221,6 @@ def load_eval_samples(
     return loaded
 
 
-def train_config_from_files(
-    jsonls: Sequence[Path],
-    video_roots: Sequence[Path],
-    mos_scale: MosScale,
-    *,
-    content_pattern: str | None = None,
-) -> DatasetConfig:
-    """A configuration without YAML: one video root per jsonl or one for all, one scale for all."""
-    sources = tuple(
-        TrainSource(
-            jsonl=Path(jsonl),
-            video_root=Path(root),
-            mos_scale=mos_scale,
-            content_pattern=content_pattern,
-        )
-        for jsonl, root in pair_with_roots(jsonls, video_roots)
-    )
-    return DatasetConfig(name=Path(jsonls[0]).stem, train=sources)
-
-
 def eval_set_from_files(meta: Path, video_root: Path, mos_scale: MosScale | None = None) -> EvalSet:
     """An evaluation set without YAML.
 
@@ -208,7 +229,7 @@ def eval_set_from_files(meta: Path, video_root: Path, mos_scale: MosScale | None
     """
     meta = Path(meta)
     for config_path in sorted(EVAL_CONFIGS.glob("*.yaml")):
-        if Path(_read_yaml(config_path).get("meta", "")).name == meta.name:
+        if Path(read_settings(config_path).get("meta", "")).name == meta.name:
             overrides = {"meta": str(meta), "video_root": str(video_root)}
             (known,) = load_dataset_config(config_path, overrides=overrides).eval
             return known if mos_scale is None else dataclasses.replace(known, mos_scale=mos_scale)
@@ -238,61 +259,6 @@ def parse_mos_scale(text: str) -> MosScale:
         raise ValueError(f"MOS scale {text!r}: {error}") from None
 
 
-def to_hf_dataset(samples: Sequence[VideoSample]) -> "datasets.Dataset":
-    """Columns sample_id, dataset, path, mos, target, content, one row a sample, in order.
-
-    `mos` is on the data set's own scale, `target` on the answer scale. Mind the rewards: what they
-    call `mos` is `target` here.
-    """
-    import datasets  # needed for training only, and slow to import
-
-    text, number = datasets.Value("string"), datasets.Value("float64")
-    features = datasets.Features(
-        sample_id=text, dataset=text, path=text, mos=number, target=number, content=text
-    )
-    columns = {
-        "sample_id": [sample.id for sample in samples],
-        "dataset": [sample.dataset for sample in samples],
-        "path": [str(sample.path) for sample in samples],
-        "mos": [sample.mos for sample in samples],
-        "target": [sample.target for sample in samples],
-        "content": [sample.content for sample in samples],
-    }
-    return datasets.Dataset.from_dict(columns, features=features)
-
-
-class _Lookup(NamedTuple):
-    """What turns the text of a path in YAML into a path."""
-
-    base: Path
-    variables: Mapping[str, str]
-
-    def path(self, text: str, where: str) -> Path:
-        def value(match: re.Match[str]) -> str:
-            found = self.variables.get(match[1], "")
-            if not found:
-                raise ValueError(
-                    f"{where}: {text!r} needs the variable {match[1]}, which is not set; "
-                    f"set it, or give the path itself in place of the one in the YAML"
-                )
-            return found
-
-        if "${" in _VARIABLE.sub("", text):
-            raise ValueError(f"{where}: given {text!r}, expected variables in the form ${{NAME}}")
-        return self.base / _VARIABLE.sub(value, text)
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}; give an existing YAML") from None
-    raw = load_yaml(content, str(path))
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path}: given {_kind(raw)}, expected a mapping of keys")
-    return raw
-
-
 def _override_path(raw: dict[str, Any], dotted: str, value: str, where: str) -> None:
     """Replaces the path at a dotted place, in place."""
     *parents, last = dotted.split(".")
@@ -308,61 +274,3 @@ def _override_path(raw: dict[str, Any], dotted: str, value: str, where: str) -> 
             f"ending in one of {', '.join(PATH_KEYS)}, such as video_root or train.0.jsonl"
         )
     node[last] = str(Path(value).absolute())
-
-
-def _build(cls: type[Any], raw: object, where: str, lookup: _Lookup) -> Any:
-    """An instance of the dataclass `cls` from a YAML mapping of exactly its fields."""
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    if not isinstance(raw, dict):
-        raise ValueError(
-            f"{where}: given {_kind(raw)}, expected a mapping with {', '.join(fields)}"
-        )
-    for key in raw:
-        if key not in fields:
-            nearest = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"{where}: unknown key {key!r}; did you mean {nearest!r}? "
-                f"The keys are {', '.join(fields)}"
-            )
-    for name, field in fields.items():
-        if name not in raw and field.default is dataclasses.MISSING:
-            raise ValueError(f"{where}: missing key {name!r}")
-    hints = typing.get_type_hints(cls)
-    values = {
-        key: _convert(value, hints[key], f"{where}: {key}", lookup) for key, value in raw.items()
-    }
-    try:
-        return cls(**values)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _convert(value: object, hint: Any, where: str, lookup: _Lookup) -> Any:
-    """`value` as the type `hint` of a field; raises ValueError naming key, given and expected."""
-    if isinstance(hint, types.UnionType):  # "… | None"
-        (hint,) = (option for option in typing.get_args(hint) if option is not types.NoneType)
-        return None if value is None else _convert(value, hint, where, lookup)
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{where}: given {_kind(value)}, expected a list")
-        item = typing.get_args(hint)[0]
-        return tuple(
-            _convert(entry, item, f"{where}.{index}", lookup) for index, entry in enumerate(value)
-        )
-    if dataclasses.is_dataclass(hint):
-        assert isinstance(hint, type)
-        return _build(hint, value, where, lookup)
-    accepted: dict[Any, tuple[type, ...]] = {Path: (str,), float: (int, float)}
-    if isinstance(value, bool) or not isinstance(value, accepted.get(hint, (hint,))):
-        name = "path" if hint is Path else hint.__name__
-        raise ValueError(f"{where}: given {_kind(value)}, expected {name}")
-    if hint is Path:
-        return lookup.path(str(value), where)
-    try:
-        return hint(value)
-    except OverflowError:  # an integer beyond the range of float
-        raise ValueError(f"{where}: given {_kind(value)}, expected a finite float") from None
-
-
-def _kind(value: object) -> str:
-    return f"{value!r:.80} ({type(value).__name__})"

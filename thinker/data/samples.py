@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from pydantic import FiniteFloat
+
 from thinker.data.records import (
     BadValueError,
     Record,
@@ -47,9 +49,12 @@ class MosScale:
     answer scale (LSVQ's training labels, MOS/20 in 0..5): they are kept, also below 1.
     """
 
-    min: float  # lowest MOS the scale can express, not the lowest observed
-    max: float  # highest MOS the scale can express
-    mapping: str  # "linear" or "identity"
+    min: FiniteFloat
+    """Lowest MOS that the scale can express, which is not the lowest observed."""
+    max: FiniteFloat
+    """Highest MOS that the scale can express."""
+    mapping: str
+    """How it maps to the answer scale, "linear" or "identity"."""
 
     def __post_init__(self) -> None:
         given = f"mos_scale min {self.min!r}, max {self.max!r}, mapping {self.mapping!r}"
@@ -87,12 +92,19 @@ class MosScale:
 class VideoSample:
     """One video (or image) with its label."""
 
-    id: str  # unique in a run, "<dataset>/<id in the file>"
-    dataset: str  # key of the data set, e.g. "lsvq"
-    path: Path  # absolute, inside its video root; symbolic links below the root are not resolved
-    mos: float  # label on the data set's own scale
-    target: float  # the same label on the 1..5 answer scale
-    content: str  # source content within `dataset`; without a pattern, the path in the file
+    id: str
+    """Unique in a run: "<dataset>/<id in the file>"."""
+    dataset: str
+    """Key of the data set, such as "lsvq"."""
+    path: Path
+    """The file: absolute, inside its video root. Symbolic links below the root are not resolved."""
+    mos: float
+    """Its label, on the data set's own scale."""
+    target: float
+    """The same label on the answer scale, 1..5."""
+    content: str
+    """What it shows, within `dataset`: several versions of one source share it. Without a pattern
+    it is the path in the file."""
 
     def __post_init__(self) -> None:
         if not self.path.is_absolute():
@@ -106,8 +118,11 @@ class BadLine:
     """A line that is no sample."""
 
     file: Path
-    line: int  # from 1; of a meta JSON, the line its annotation starts on
+    """The label file."""
+    line: int
+    """Number of the line, from 1; in a meta JSON, the line that the annotation starts on."""
     reason: str
+    """What was given there and what was expected."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.reason}"
@@ -130,23 +145,30 @@ class BadLinesError(ValueError):
 
 
 class Loaded(NamedTuple):
-    """What was read. `bad_lines` is empty unless they were asked to be skipped."""
+    """What was read."""
 
     samples: list[VideoSample]
+    """The good lines, in file order."""
     bad_lines: list[BadLine]
+    """The bad ones, which are raised instead unless they were asked to be skipped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LineRules:
     """What every line of one file is held to."""
 
-    root: Path  # resolved
+    root: Path
+    """The video root, symbolic links resolved."""
     scale: MosScale
+    """The scale of the labels."""
     content_pattern: re.Pattern[str] | None
+    """What finds the source content in a path, see `compile_content_pattern`."""
     require_files: bool
-    seen: dict[str, str] = field(default_factory=dict)  # sample id → "file:line" of its first use
-    # Folders resolved so far: resolving every path again is most of the time of reading a jsonl.
+    """Whether a line whose video is not there is bad."""
+    seen: dict[str, str] = field(default_factory=dict)
+    """Where each sample id was used first, "file:line"."""
     folders: dict[Path, Path] = field(default_factory=dict)
+    """Folders resolved so far: resolving every path anew is most of the time of reading a jsonl."""
 
     def sample(self, record: Record, place: str) -> VideoSample:
         """The validated sample of the record at `place`; raises BadValueError with the reason."""
@@ -171,33 +193,6 @@ class LineRules:
         )
 
 
-def read_train_jsonl(
-    paths: Sequence[Path],
-    roots: Sequence[Path],
-    scale: MosScale,
-    *,
-    content_pattern: str | None = None,
-    require_files: bool = True,
-    skip_bad_lines: bool = False,
-) -> Loaded:
-    """Samples of training files, in file order.
-
-    A sample's `dataset` is the key of the line's `dataset_name` ("KoNViD-1k" → "konvid_1k").
-    `roots` holds one video root per file, or one for all. Raises BadLinesError, or ValueError for a
-    file or root that is not there. With `skip_bad_lines` bad lines are logged and returned instead;
-    if no good line is left they are raised all the same.
-    """
-    seen: dict[str, str] = {}
-    parts = [
-        scan_train_jsonl(
-            path,
-            line_rules(root, scale, content_pattern, require_files=require_files, seen=seen),
-        )
-        for path, root in pair_with_roots(paths, roots)
-    ]
-    return settle(parts, skip_bad_lines)
-
-
 def read_meta_json(
     path: Path,
     root: Path,
@@ -211,22 +206,13 @@ def read_meta_json(
     """Samples of one meta JSON, in file order; the id is "<dataset>/<image_id>".
 
     Without `require_files` a video that is not there is still a sample (evaluation writes a row
-    with status `missing`). Raises as `read_train_jsonl` does. A bad annotation is reported with the
-    line it starts on and, as some of these files are a single line, its index from 0:
-    `annotations[17]: …`.
+    with status `missing`). Raises BadLinesError, or ValueError for a file or root that is not
+    there. With `skip_bad_lines` bad lines are logged and returned instead; if no good line is left
+    they are raised all the same. A bad annotation is reported with the line it starts on and, as
+    some of these files are a single line, its index from 0: `annotations[17]: …`.
     """
     rules = line_rules(root, scale, content_pattern, require_files=require_files)
     return settle([scan_meta_json(path, rules, dataset)], skip_bad_lines)
-
-
-def pair_with_roots(paths: Sequence[Path], roots: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Each file with its video root: one root per file, or one for all."""
-    if len(paths) == 0 or len(roots) not in (1, len(paths)):
-        raise ValueError(
-            f"given {len(paths)} jsonl file(s) and {len(roots)} video root(s): "
-            "expected at least one file, and one root per file or one root for all"
-        )
-    return [(path, roots[index % len(roots)]) for index, path in enumerate(paths)]
 
 
 def line_rules(

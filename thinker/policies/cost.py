@@ -20,6 +20,7 @@ import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from thinker.config.build import build
 from thinker.config.run import LoraSettings
 from thinker.policies import BACKBONES, DEFAULT_CLIP
 from thinker.policies.card import count_parameters
@@ -117,7 +118,7 @@ class VideoTokens:
 def video_tokens(model) -> VideoTokens:
     """Tokens of a video of `SOURCE_VIDEO` size (its size matters to Qwen2.5-VL only)."""
     config, vision = model.config, model.config.vision_config
-    clip = ClipConfig(**config.clip_config)
+    clip = build(ClipConfig, config.clip_config, "clip_config")
     motion = model.model.motion.config.tokens_per_frame * clip.num_keyframes
     if clip.keyframe_px:
         slots, patches = clip.num_keyframes, (clip.keyframe_px // vision.patch_size[0]) ** 2

@@ -12,32 +12,32 @@ from typing import Any
 import torch
 
 from thinker import prompts
+from thinker.config.build import build
 from thinker.policies.motion.encoder import MotionConfig
 from thinker.video import Clip, ClipSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """What a policy reads of a video.
-
-    num_keyframes: K frames over the whole video.
-    keyframe_px: side of the square that InternVL's frames are stretched to; 0 for Qwen2.5-VL.
-    min_pixels, max_pixels: area range of Qwen2.5-VL's aspect-preserving resize; 0 for InternVL.
-    layout: white space of the prompt around the frames (`thinker.prompts.LAYOUTS`).
-    resampler: of the frames (`thinker.video.clip.RESAMPLERS`).
-    """
+    """What a policy reads of a video, and how its prompt shows it."""
 
     num_keyframes: int = 6
+    """Number K of frames, spread over the whole video."""
     keyframe_px: int = 448
+    """Side of the square that frames are stretched to (InternVL); 0 for Qwen2.5-VL."""
     min_pixels: int = 0
+    """Smallest area of a frame, whose aspect is kept (Qwen2.5-VL); 0 for InternVL."""
     max_pixels: int = 0
+    """Largest area of a frame, whose aspect is kept (Qwen2.5-VL); 0 for InternVL."""
     layout: str = "lines"
+    """White space of the prompt around the frames, a key of `thinker.prompts.LAYOUTS`."""
     resampler: str = "torch"
+    """Filter that resizes frames, one of `thinker.video.clip.RESAMPLERS`."""
 
     def __post_init__(self):
         if self.layout not in prompts.LAYOUTS:
             raise ValueError(
-                f"clip.layout is {self.layout!r}, expected one of {', '.join(prompts.LAYOUTS)}"
+                f"layout is {self.layout!r}, expected one of {', '.join(prompts.LAYOUTS)}"
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +54,7 @@ class PolicyInputs:
     def __init__(self, processor, config):
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.clip_config = ClipConfig(**config.clip_config)
+        self.clip_config = build(ClipConfig, config.clip_config, "clip_config")
         self.motion_config = MotionConfig.from_dict(config.motion_config)
         self.question = config.scoring_question or prompts.SCORING
         self.image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)

@@ -24,7 +24,8 @@ from transformers import TrainingArguments, set_seed
 from trl import GRPOConfig
 
 from rewards import build_reward
-from thinker.config.run import RunConfig, check_keys
+from thinker.config.build import build, foreign_values
+from thinker.config.run import RunConfig
 from thinker.data.datasets import (
     EvalSet,
     load_dataset_config,
@@ -219,11 +220,12 @@ def start_policy(config: RunConfig) -> Policy:
         # It stands for a pretrained model, whose weights no seed of a run changes.
         policy = tiny_policy(settings.backbone, size=size, texts=texts)
     else:
+        motion, clip = settings.motion, settings.clip
         policy = load_policy(
             settings.path,
             dtype=getattr(torch, settings.dtype),
-            motion=MotionConfig.from_dict(settings.motion) if settings.motion else None,
-            clip=ClipConfig(**settings.clip) if settings.clip else None,
+            motion=build(MotionConfig, motion, "model.motion") if motion else None,
+            clip=build(ClipConfig, clip, "model.clip") if clip else None,
         )
         if policy.new_parts:
             logger.info("new motion branch: %d tensors", len(policy.new_parts))
@@ -282,7 +284,7 @@ def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
             "report_to": [],
             "save_strategy": "no",
             "dataloader_num_workers": config.data.num_workers,
-            **foreign_values(TrainingArguments, settings.trainer),
+            **foreign_values(TrainingArguments, settings.trainer, "warm_start.trainer"),
         }
     )
     train_supervised(policy, lessons, data.reader, args)
@@ -313,7 +315,7 @@ def train_grpo(
         perturbations=config.perturbations,
         evaluate_policy=partial(_metrics_of, data=data, config=config),
         peft_config=lora_config(config, policy),
-        logprobs=config.scoring,
+        logprobs=config.logprobs,
         callbacks=[MetricsFile(Path(config.output_dir))],
         max_skipped_steps=config.max_skipped_steps,
     )
@@ -343,23 +345,9 @@ def grpo_args(config: RunConfig) -> GRPOConfig:
             "report_to": ["tensorboard"],
             "vllm_importance_sampling_correction": config.model.dtype != "float32",
             "save_total_limit": 2,  # the newest, and one to fall back on
-            **foreign_values(GRPOConfig, config.grpo),
+            **foreign_values(GRPOConfig, config.grpo, "grpo"),
         }
     )
-
-
-def foreign_values(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """The values of a foreign configuration, its keys checked, as their author meant them: to YAML
-    `1e-6` is a text, and `no` is false."""
-    fields = {field.name: str(field.type) for field in dataclasses.fields(cls)}
-    check_keys(values, list(fields), cls.__name__)
-
-    def meant(declared: str, value: Any) -> Any:
-        if isinstance(value, str) and "float" in declared:
-            return float(value)
-        return "no" if value is False and "Strategy" in declared else value
-
-    return {key: meant(fields[key], value) for key, value in values.items()}
 
 
 def lora_config(config: RunConfig, policy: Policy) -> LoraConfig | None:

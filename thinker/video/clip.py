@@ -26,17 +26,27 @@ RESAMPLERS = ("torch", "pil")
 class ClipSpec:
     """What to read of a video; part of the frame-cache key."""
 
-    num_keyframes: int  # K
-    resize: str  # "square": stretched (InternVL); "smart": aspect kept (Qwen2.5-VL)
-    keyframe_px: int  # side of the square; ignored by "smart"
-    min_pixels: int  # area of a keyframe; ignored by "square", like the next two
+    num_keyframes: int
+    """Number K of frames, spread over the whole video."""
+    resize: str
+    """How keyframes are resized: "square" stretches them to one size (InternVL), "smart" keeps
+    their aspect (Qwen2.5-VL)."""
+    keyframe_px: int
+    """Side of the square. "smart" ignores it."""
+    min_pixels: int
+    """Smallest area of a keyframe. "square" ignores it."""
     max_pixels: int
-    factor: int  # both sides are multiples of it
-    num_motion_frames: int  # M dense frames, a multiple of K; 0 = no motion clip
-    motion_px: int  # dense frames are stretched to motion_px x motion_px
-    # Whose antialiased bicubic filter, bit for bit: "torch" is that of transformers' processors,
-    # "pil" that of the published programs, seven times slower. They differ by one level of 255.
+    """Largest area of a keyframe. "square" ignores it."""
+    factor: int
+    """Both sides of a keyframe are multiples of it. "square" ignores it."""
+    num_motion_frames: int
+    """Number M of dense frames, a multiple of K; 0 reads no motion clip."""
+    motion_px: int
+    """Side of the square that dense frames are stretched to."""
     resampler: str = "torch"
+    """Whose antialiased bicubic filter resizes, bit for bit: "torch" is that of transformers'
+    processors, "pil" that of the published programs, seven times slower. They differ by one level
+    of 255."""
 
     def __post_init__(self) -> None:
         if self.resize not in ("square", "smart"):
@@ -72,21 +82,31 @@ class Clip:
     frame of the video."""
 
     path: Path
-    keyframes_KCHW: torch.Tensor  # uint8 RGB, all of one size
-    motion_MCHW: torch.Tensor  # uint8 RGB; (0, 3, px, px) without motion clip
-    keyframe_seconds: torch.Tensor  # float64 presentation times (K,)
-    motion_seconds: torch.Tensor  # float64 (M,)
-    keyframe_indices: tuple[
-        int, ...
-    ]  # frame numbers in the whole video, also where only a range was read
+    """The file that was read."""
+    keyframes_KCHW: torch.Tensor
+    """The keyframes, uint8 RGB, all of one size."""
+    motion_MCHW: torch.Tensor
+    """The dense frames, uint8 RGB; (0, 3, px, px) without a motion clip."""
+    keyframe_seconds: torch.Tensor
+    """When each keyframe is shown, float64 (K,)."""
+    motion_seconds: torch.Tensor
+    """When each dense frame is shown, float64 (M,)."""
+    keyframe_indices: tuple[int, ...]
+    """Number of each keyframe in the whole video, also where only a range of it was read."""
     motion_indices: tuple[int, ...]
-    num_frames: int  # of the whole video; 1 for a picture
-    fps: float  # mean rate of the whole video; 0.0 where there is none (a picture)
-    height: int  # of the video as displayed (after rotation), before resizing
+    """Number of each dense frame in the whole video."""
+    num_frames: int
+    """Frames of the whole video; 1 for a picture."""
+    fps: float
+    """Mean rate of the whole video; 0.0 where there is none (a picture)."""
+    height: int
+    """Height of the video as displayed, after rotation and before resizing."""
     width: int
-    # What was done to the frames after reading them, "" for nothing: "reverse:7" of a perturbed
-    # copy. Frames that come from no file are told apart by a hash of them.
+    """Width of the video as displayed, after rotation and before resizing."""
+
     variant: str = ""
+    """What was done to the frames after reading them: "reverse:7" of a perturbed copy, nothing of a
+    clip as it was read. Frames that come from no file are told apart by a hash of them."""
 
     @cached_property
     def key(self) -> Hashable:

@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
+from thinker.data.datasets import DOMAINS
+
 FloatArray = npt.NDArray[np.float64]
 Scores = Sequence[float] | npt.NDArray[np.floating]
 # Weights of a chunk (R, N) -> the statistic of each resample (R,), NaN where it is undefined.
@@ -41,7 +43,6 @@ MIN_SCALE, MAX_SCALE = 0.05, 500.0
 # beta_3 may lie this many beta_4 outside the data, where the logistic is exponential to exp(-15):
 # scores that saturate at one end need it. Farther out its digits are lost next to 1.
 MAX_TAIL = 15.0
-DOMAINS = ("in", "out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import FiniteFloat
+
+from thinker.config.build import build
+
 # Fixed by the public 8x8 checkpoint; a network that differs here is another network.
 ALPHA = 4  # fast frames per slow frame
 FUSION_KERNEL = 7  # temporal extent of a lateral connection, of stride ALPHA
@@ -35,12 +39,14 @@ class SlowFastConfig:
     pathway 1/beta_inv of that. R50: slow 256, 512, 1024, 2048; fast 32, 64, 128, 256.
     """
 
-    depths: tuple[int, int, int, int] = (3, 4, 6, 3)  # residual blocks of res2, res3, res4, res5
-    slow_width: int = 64  # channels of the slow stem
-    beta_inv: int = 8  # channels of the slow pathway per channel of the fast one
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    """Number of residual blocks in each of the stages res2, res3, res4 and res5."""
+    slow_width: int = 64
+    """Channels of the slow pathway's stem."""
+    beta_inv: int = 8
+    """Channels of the slow pathway for each channel of the fast one."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "depths", tuple(self.depths))  # JSON has lists only
         if len(self.depths) != 4 or min(self.depths) < 1:
             raise ValueError(f"depths is {self.depths}, expected four numbers of at least 1")
         if min(self.slow_width, self.beta_inv) < 1 or self.slow_width % self.beta_inv:
@@ -58,16 +64,6 @@ class SlowFastConfig:
     def fast_channels(self) -> int:
         """Channels of the fast features after res5; 256 for R50."""
         return self.slow_channels // self.beta_inv
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold; `from_dict` reads them back."""
-        return _plain(dataclasses.asdict(self))
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SlowFastConfig:
-        """Raises ValueError for a key that is no field."""
-        _check_keys(cls, values)
-        return cls(**values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,45 +83,50 @@ class MotionConfig:
     """
 
     mode: str = "interleaved"
+    """One of the modes above."""
     slowfast: SlowFastConfig = SlowFastConfig()
-    hidden_size: int = 3584  # D
-    num_keyframes: int = 8  # K
-    image_mean: tuple[float, float, float] | None = None  # of RGB in 0..1; None: see `mean_std`
-    image_std: tuple[float, float, float] | None = None
+    """Sizes of the SlowFast network."""
+    hidden_size: int = 3584
+    """Width D of a motion token, which is that of the language model."""
+    num_keyframes: int = 8
+    """Number K of keyframes of a video."""
+    image_mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None
+    """Mean that frames are normalised by: red, green and blue in 0..1. None takes the default of
+    the mode, see `mean_std`."""
+    image_std: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None
+    """Deviation that frames are normalised by; given together with `image_mean` or not at all."""
 
-    # "interleaved" only
-    num_motion_frames: int = 128  # M, a multiple of K
-    motion_px: int = 192  # side of the dense frames; as VQA² with Qwen2.5-VL
-    tokens_per_frame: int = 4  # L, divides the M/K frames of a window
-    max_positions: int = 2000  # rows of the positional embedding, as VQA²; at least K * L
+    num_motion_frames: int = 128
+    """Number M of dense frames of a video, a multiple of K. Mode "interleaved" only."""
+    motion_px: int = 192
+    """Side of the square that dense frames are stretched to, as in VQA² with Qwen2.5-VL. Mode
+    "interleaved" only."""
+    tokens_per_frame: int = 4
+    """Number L of motion tokens of a keyframe. It divides the M/K frames of a window. Mode
+    "interleaved" only."""
+    max_positions: int = 2000
+    """Rows of the positional embedding of motion tokens, as in VQA²; at least K * L. Mode
+    "interleaved" only."""
 
-    # "pooled" only
-    slow_divisor: int = 3  # the slow pathway sees K // slow_divisor of the keyframes
-    pool_repeats: int = 6  # each feature is repeated in time, to fill the pooling windows
+    slow_divisor: int = 3
+    """The slow pathway sees K // slow_divisor of the keyframes. Mode "pooled" only."""
+    pool_repeats: int = 6
+    """How often each feature is repeated in time, to fill the pooling windows. Mode "pooled"
+    only."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.slowfast, Mapping):
-            object.__setattr__(self, "slowfast", SlowFastConfig.from_dict(self.slowfast))
         if self.mode not in MODES:
             raise ValueError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or value < 1):
+            if field.type == "int" and value < 1:
                 raise ValueError(f"{field.name} is {value!r}, expected an integer of at least 1")
-        self._check_mean_std()
+        if (self.image_mean is None) != (self.image_std is None):
+            raise ValueError("image_mean and image_std belong together: give both or neither")
         if self.mode == "interleaved":
             self._check_windows()
         elif self.mode == "pooled":
             check_pooled_length(self, self.num_keyframes)
-
-    def _check_mean_std(self) -> None:
-        for name in ("image_mean", "image_std"):
-            value = getattr(self, name)
-            if value is not None and len(value) != 3:
-                raise ValueError(f"{name} is {value}, expected three numbers (red, green, blue)")
-            object.__setattr__(self, name, None if value is None else tuple(value))
-        if (self.image_mean is None) != (self.image_std is None):
-            raise ValueError("image_mean and image_std belong together: give both or neither")
 
     def _check_windows(self) -> None:
         if self.num_motion_frames % self.num_keyframes:
@@ -158,24 +159,14 @@ class MotionConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MotionConfig:
-        """Raises ValueError for a key that is no field."""
-        _check_keys(cls, values)
-        return cls(**values)
+        """Raises ValueError for keys and values that are not those of the fields."""
+        return build(cls, values, "motion_config")
 
 
 def _plain(values: Any) -> Any:
     if isinstance(values, dict):
         return {key: _plain(value) for key, value in values.items()}
     return list(values) if isinstance(values, tuple) else values
-
-
-def _check_keys(cls: type, values: Mapping[str, Any]) -> None:
-    known = [field.name for field in dataclasses.fields(cls)]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise ValueError(
-            f"unknown key of {cls.__name__}: {', '.join(unknown)}; known: {', '.join(known)}"
-        )
 
 
 def check_num_positions(config: MotionConfig, num_keyframes: int) -> None:

@@ -1,6 +1,6 @@
 """Plain scoring: TRL's own scoring forward, one row a completion, every row with its own video.
 
-The oracle that shared-prompt scoring is compared with (`scoring: plain` in a run's configuration).
+The oracle that shared-prompt scoring is compared with (`logprobs: plain` in a run's configuration).
 TRL's scoring code runs unchanged; it only knows token rows, so `VideoRows` stands where it expects
 the model and adds the rows' videos and positions. Nothing is shared and nothing is reused: G rows
 of a video encode it G times, in every pass.

@@ -64,7 +64,6 @@ class RewardTable:
                 "completions": completion,
                 "sample_id": row["sample_id"],
                 "target": row["target"],
-                "mos": row["target"],  # until rewards are renamed
                 "perturbed_completions": other,
             }
             for row, completion, other in zip(context.rows, completions, perturbed, strict=True)

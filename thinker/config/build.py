@@ -1,0 +1,104 @@
+"""The one checker of configurations: plain values in, a frozen dataclass out.
+
+`build` turns what YAML or JSON holds into a settings dataclass. pydantic does the checking,
+strictly and by the annotations of the dataclass: an int is taken for a float, a list for a tuple
+and a text for a path; nothing else is converted. `foreign_values` does what it can for the
+configuration classes of TRL and transformers, whose annotations are too loose to check against.
+"""
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+T = TypeVar("T")
+
+# Where pydantic's own words are those of JSON or of Python rather than of YAML.
+_EXPECTED = {"dataclass_type": "a mapping", "dict_type": "a mapping", "tuple_type": "a list"}
+
+
+def build(
+    cls: type[T],
+    values: Any,
+    where: str,
+    *,
+    renamed: Mapping[str, str] | None = None,
+    context: Any = None,
+) -> T:
+    """An instance of the dataclass `cls` from a mapping of its fields.
+
+    where: the file or section that every message opens with. renamed: new name of keys that had
+    another one, by their old dotted place. context: what validators in the annotations of `cls`
+    find in `info.context`.
+
+    Raises ValueError with a line for each thing that is wrong: its dotted place, what was given and
+    what was expected. `build(LoraSettings, {"r": "8"}, "run.yaml")` says
+    "run.yaml: r is '8', expected a valid integer".
+    """
+    # By way of JSON, because pydantic's strict mode takes mappings for dataclasses, and lists for
+    # tuples, from JSON only. Every float survives it: Python writes the digits that identify it.
+    try:
+        return TypeAdapter(cls).validate_json(
+            json.dumps(values), strict=True, extra="forbid", context=context
+        )
+    except ValidationError as error:
+        complaints = [_complaint(cls, found, renamed or {}) for found in error.errors()]
+        raise ValueError("\n".join(f"{where}: {text}" for text in complaints)) from None
+
+
+def foreign_values(cls: type, values: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Values for a configuration class of TRL or transformers, as their author meant them.
+
+    The keys are checked. To YAML, `1e-6` is a text and `no` is false: a text becomes a float where
+    the class declares one, and false becomes "no" where it declares a strategy. section: the place
+    of the values in the run configuration, for messages.
+    """
+    declared = {field.name: str(field.type) for field in dataclasses.fields(cls)}
+
+    def meant(key: str, value: Any) -> Any:
+        if key not in declared:
+            raise ValueError(_unknown_key(f"{section}.{key}", declared))
+        if isinstance(value, str) and "float" in declared[key]:
+            return float(value)
+        return "no" if value is False and "Strategy" in declared[key] else value
+
+    return {key: meant(key, value) for key, value in values.items()}
+
+
+def _complaint(cls: type, found: ErrorDetails, renamed: Mapping[str, str]) -> str:
+    """One of pydantic's findings in our words."""
+    place, given, message = ".".join(map(str, found["loc"])), found["input"], found["msg"]
+    kind = found["type"]
+    if kind == "unexpected_keyword_argument":
+        if place in renamed:
+            return f"{place} is called {renamed[place]} now; write {renamed[place]}: {given}"
+        fields = dataclasses.fields(_class_at(cls, found["loc"][:-1]))
+        return _unknown_key(place, [field.name for field in fields])
+    if kind == "missing":
+        return f"{place} is missing"
+    if kind == "value_error":  # raised by the dataclass itself, or by a validator of ours
+        return f"{place}: {found['ctx']['error']}".removeprefix(": ")
+    expected = _EXPECTED.get(kind) or message.removeprefix("Input should be ")
+    return f"{place or 'all of it'} is {given!r:.80}, expected {expected}"
+
+
+def _class_at(cls: Any, place: Iterable[int | str]) -> Any:
+    """The dataclass at a place inside `cls`."""
+    for name in place:
+        if isinstance(
+            name, str
+        ):  # a number is the place in a tuple, whose entries are of one class
+            hint = typing.get_type_hints(cls)[name]
+            cls = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))))
+    return cls
+
+
+def _unknown_key(place: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(place.rpartition(".")[2], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
+    return f"unknown key {place!r:.200}; {hint}"
