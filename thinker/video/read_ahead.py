@@ -1,9 +1,8 @@
-"""Decoding ahead of the model, in guarded processes: a video that hangs or kills its decoder costs
+"""Decoding ahead of the model in worker processes: a video that hangs or kills its decoder costs
 only itself.
 
-Flow: paths, in order → `guarded.py`'s processes, each with one video at a time → clips (or the
-`VideoError` of a video), in the same order. Scoring reads like this; `check_videos` uses the same
-processes to fill the frame cache before training.
+Paths go in; clips come out in the same order, or the `VideoError` of a video. Scoring reads like
+this. `check_videos` uses the same worker processes to fill the frame cache before training.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from thinker.utils.worker_pool import Failure, Limits, guarded_map
+from thinker.utils.worker_pool import Failure, Limits, map_in_workers
 from thinker.video.clip import Clip, clip_from_tensors, clip_to_tensors
 from thinker.video.file import VideoError
 
@@ -45,7 +44,7 @@ def read_ahead(
         yield from (_attempt(read, path) for path in paths)
         return
     sent, waiting = itertools.tee(paths)  # answers come in the order of the paths
-    answers = guarded_map(
+    answers = map_in_workers(
         partial(_read_to_bytes, read),
         sent,
         num_workers=num_workers,
