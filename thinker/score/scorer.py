@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from rewards import Answer, parse_answer
+from rewards import Answer, parse_answer, shown_reasoning
 from thinker import prompts
 from thinker.config.run import BACKENDS
 from thinker.policies import Policy, load_policy
@@ -301,7 +301,7 @@ def judged(clip: Clip, text: str, num_tokens: int) -> Prediction:
         path=clip.path,
         score=None,
         status=INVALID_ANSWER,
-        reasoning=_reasoning(text),
+        reasoning=shown_reasoning(text),
         completion=text,
         num_tokens=num_tokens,
         frame_indices=clip.keyframe_indices,
@@ -338,10 +338,3 @@ def _of_draws(draws: list[Prediction]) -> Prediction:
         interval=quantile_interval(distribution),
         num_tokens=num_tokens,
     )
-
-
-def _reasoning(text: str) -> str:
-    """The content of <think>, or all that stands before <answer>."""
-    before = text.partition("<answer>")[0]
-    inner = before.partition("<think>")[2] or before
-    return inner.partition("</think>")[0].strip()
