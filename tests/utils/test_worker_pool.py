@@ -17,7 +17,7 @@ from tests.helpers.worker_tasks import fail_once, limit_of_data, misbehave, read
 from thinker.utils.worker_pool import Failure, Limits, WorkerError, WorkerStartError, map_in_workers
 from thinker.video import FrameCache, VideoError, check_videos, read_clip
 from thinker.video import check as video_check
-from thinker.video.read_ahead import read_ahead
+from thinker.video.read_ahead import Reading, read_ahead
 
 TIGHT = Limits(seconds=3.0, memory_bytes=2**28)
 
@@ -180,8 +180,8 @@ def test_reading_ahead_gives_the_clips_that_reading_here_gives(tmp_path):
     paths = [write_video(tmp_path / f"{i}.mp4", num_frames=8 + i) for i in range(5)]
     paths.insert(2, tmp_path / "none.mp4")
     read = partial(read_clip, spec=SPEC)
-    here = list(read_ahead(paths, read, num_workers=0))
-    there = list(read_ahead(paths, read, num_workers=2))
+    here = list(read_ahead(paths, read, Reading(num_workers=0)))
+    there = list(read_ahead(paths, read, Reading(num_workers=2)))
     for path, a, b in zip(paths, here, there, strict=True):
         assert a.path == b.path == path
         if isinstance(a, VideoError):
@@ -194,14 +194,14 @@ def test_reading_ahead_over_faults(tmp_path):
     good = write_video(tmp_path / "good.mp4")
     paths = [tmp_path / name for name in ("hang.mp4", "refuse.mp4", "segv.mp4")] + [good]
     read = partial(read_or_fail, SPEC)
-    *failed, last = read_ahead(paths, read, num_workers=2, timeout_seconds=10)
+    *failed, last = read_ahead(paths, read, Reading(timeout_seconds=10))
     assert [error.reason for error in failed] == ["timeout", "decode_error", "crashed"]
     assert [error.path for error in failed] == paths[:3]
     assert_equal_clips(last, read_clip(good, SPEC))
     with pytest.raises(WorkerError, match="a bug"):
-        list(read_ahead([tmp_path / "bug.mp4"], read, num_workers=1))
+        list(read_ahead([tmp_path / "bug.mp4"], read, Reading(num_workers=1)))
     with pytest.raises(ValueError, match="num_workers is -1"):
-        list(read_ahead([], read, num_workers=-1))
+        Reading(num_workers=-1)
 
 
 def test_checking_a_data_set_under_a_memory_limit(tmp_path):
