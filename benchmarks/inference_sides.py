@@ -3,7 +3,7 @@
 Three measurements, after an equality gate (same frames, same scores):
 - `throughput`: 1080p H.264 files where decoding is the bottleneck (a tiny policy, mode level).
   The reference's style: one video after the other, decord with one thread, frames one by one, PIL
-  resize to a square, then the batch goes through the model. Ours: `read_ahead` and `score_stream`.
+  resize to a square, then the batch goes through the model. Ours: `stream.predictions`.
 - `modes`: level against reason (64 new tokens) on the same clips in memory.
 - `memory`: growth of peak resident memory against the number of videos, of 1080p reads in one
   process, and for one file of an hour (90,000 frames).
@@ -32,8 +32,9 @@ from PIL import Image
 from thinker.eval.fingerprint import versions
 from thinker.policies.tiny import TinySize, tiny_policy
 from thinker.score.scorer import QualityScorer
-from thinker.video import Clip, VideoError, keyframe_indices, read_clip
-from thinker.video.read_ahead import read_ahead
+from thinker.score.stream import predictions
+from thinker.video import Clip, keyframe_indices, read_clip
+from thinker.video.read_ahead import Reading
 
 NUM_KEYFRAMES = 6
 SECONDS, FPS, GOP = 10, 25, 250  # x264's default distance of key frames
@@ -86,10 +87,8 @@ def reference_loop(scorer: QualityScorer, paths: list[Path]) -> list[float]:
 
 
 def our_loop(scorer: QualityScorer, paths: list[Path], num_workers: int) -> list[float]:
-    read = partial(read_clip, spec=scorer.clip_spec)
-    items = read_ahead(paths, read, num_workers=num_workers)
-    clips = (scorer.failed(item) if isinstance(item, VideoError) else item for item in items)
-    return [prediction.score or 0.0 for prediction in scorer.score_stream(clips)]
+    scored = predictions(scorer, paths, Reading(num_workers=num_workers))
+    return [prediction.score or 0.0 for prediction in scored]
 
 
 def timed(function: Callable[[], object]) -> dict[str, float]:

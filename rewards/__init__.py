@@ -10,13 +10,21 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from rewards.answer import Answer, InvalidAnswer, parse_answer
+from rewards.answer import Answer, InvalidAnswer, parse_answer, shown_reasoning
 from rewards.format import FormatReward
 from rewards.ranking import RankingReward
 from rewards.regression import RegressionConfig, RegressionReward
 from rewards.temporal import TemporalConfig, TemporalReward
 
-__all__ = ["REWARDS", "Answer", "InvalidAnswer", "Reward", "build_reward", "parse_answer"]
+__all__ = [
+    "REWARDS",
+    "Answer",
+    "InvalidAnswer",
+    "Reward",
+    "build_reward",
+    "parse_answer",
+    "shown_reasoning",
+]
 
 
 class Reward(Protocol):

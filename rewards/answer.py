@@ -2,7 +2,8 @@
 
 Training rewards, inference and evaluation all call `parse_answer`, so a completion means the same
 everywhere. What cannot be parsed stays invalid; no number is ever made up for it (the reference
-draws a random one in training and writes 3.00 in inference). Every step is one linear pass over the
+draws a random one in training and writes 3.00 in inference). `shown_reasoning` gives the reasoning
+that a person reads, of a valid or an invalid completion. Every step is one linear pass over the
 text, whatever the text holds.
 """
 
@@ -27,12 +28,15 @@ _MAX_DETAIL_CHARS = 40  # of a quoted text; a completion may be a megabyte, a lo
 class Answer:
     """The one valid answer of a completion."""
 
-    value: float  # within [low, high]
-    text: str  # the number as written, "3.50"
-    # From the first <think> to the last </think> before the answer; None without such a pair.
+    value: float
+    """Within [low, high]."""
+    text: str
+    """The number as it was written, such as "3.50"."""
     reasoning: str | None
-    # The whole completion is <think>…</think>\s*<answer>…</answer>.
+    """What stands from the first <think> to the last </think> before the answer, or None where
+    there is no such pair."""
     well_formed: bool
+    """Whether the whole completion is <think>…</think>\\s*<answer>…</answer>."""
 
     @property
     def num_decimals(self) -> int:
@@ -44,8 +48,10 @@ class Answer:
 class InvalidAnswer:
     """A completion without a valid answer."""
 
-    reason: InvalidReason  # for counting
-    detail: str  # for a person
+    reason: InvalidReason
+    """For counting."""
+    detail: str
+    """For a person."""
 
 
 def parse_answer(completion: str, *, low: float = 1.0, high: float = 5.0) -> Answer | InvalidAnswer:
@@ -89,16 +95,39 @@ def parse_answer(completion: str, *, low: float = 1.0, high: float = 5.0) -> Ans
             reason="out_of_range", detail=f"{_quote(text)} is not in [{low}, {high}]"
         )
 
-    think_start, think_end = before.find("<think>"), before.rfind("</think>")
-    reasoning = before[think_start + len("<think>") : think_end]
+    reasoning, is_enclosed = _reasoning(before)
     head = before.rstrip()  # Unicode white space, the \s of the reference
     well_formed = head.startswith("<think>") and head.endswith("</think>") and not after
     return Answer(
         value=value,
         text=text,
-        reasoning=reasoning if 0 <= think_start < think_end else None,
+        reasoning=reasoning if is_enclosed else None,
         well_formed=well_formed,
     )
+
+
+def shown_reasoning(completion: str) -> str:
+    """The reasoning to show to a person, without white space around it; any completion has one.
+
+    It begins behind the first <think>, and ends at the last </think> between that and <answer>.
+    Where a tag is missing, nothing is cut off at that side. So it is `Answer.reasoning`, stripped,
+    wherever that is not None, and "" for a completion that says nothing before its answer.
+
+    >>> shown_reasoning("<think> sharp, a little noisy </think><answer>3.50</answer>")
+    'sharp, a little noisy'
+    >>> shown_reasoning("I would say it is sharp. <answer>3.50</answer>")
+    'I would say it is sharp.'
+    >>> shown_reasoning("<think>sharp, but the completion was cut o")
+    'sharp, but the completion was cut o'
+    """
+    return _reasoning(completion.partition("<answer>")[0])[0].strip()
+
+
+def _reasoning(before: str) -> tuple[str, bool]:
+    """The reasoning in the text before the answer, and whether <think> and </think> enclose it."""
+    head, opened, rest = before.partition("<think>")
+    inside, closed, tail = (rest if opened else head).rpartition("</think>")
+    return (inside if closed else tail), bool(opened and closed)
 
 
 def _quote(text: str) -> str:

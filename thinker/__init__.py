@@ -1,22 +1,27 @@
-"""Video quality assessment that explains itself: motion-aware policies trained by GRPO."""
+"""Video quality assessment that explains itself: motion-aware policies trained by GRPO.
 
+What users import: `from thinker import QualityScorer, Prediction, load_policy`.
+"""
+
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from thinker.policies import load_policy
     from thinker.score.prediction import Prediction
     from thinker.score.scorer import QualityScorer
 
-__all__ = ["Prediction", "QualityScorer"]
+__all__ = ["Prediction", "QualityScorer", "load_policy"]
+
+_HOMES = {
+    "Prediction": "thinker.score.prediction",
+    "QualityScorer": "thinker.score.scorer",
+    "load_policy": "thinker.policies",
+}
 
 
 def __getattr__(name: str) -> object:
-    """`from thinker import QualityScorer`, without importing torch for the rest of the package."""
-    if name == "QualityScorer":
-        from thinker.score.scorer import QualityScorer
-
-        return QualityScorer
-    if name == "Prediction":
-        from thinker.score.prediction import Prediction
-
-        return Prediction
-    raise AttributeError(f"module 'thinker' has no attribute {name!r}")
+    """Imports an exported name when it is first used, so that `import thinker` needs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thinker' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

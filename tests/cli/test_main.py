@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -9,7 +11,7 @@ from tests.helpers.places import REPO
 from tests.helpers.policy_factory import small_policy
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
-from thinker.cli.scoring import describe
+from thinker.cli.score import describe
 from thinker.rollout.base import RolloutError
 from thinker.score.prediction import Prediction
 from thinker.train.step_guard import TrainingFault
@@ -32,6 +34,41 @@ def videos(tmp_path_factory):
         shutil.copy(first, folder / name)
     (folder / "notes.txt").write_text("no video")
     return folder
+
+
+def test_help_and_the_parsers_of_the_scripts_need_no_torch():
+    code = (
+        "import sys\n"
+        "from thinker.cli.main import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit as ended:\n"
+        "    assert ended.code == 0\n"
+        "heavy = {'av', 'numpy', 'scipy', 'torch', 'transformers'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    for name in (
+        "train", "score", "eval", "report", "compare", "faithfulness", "demo-data", "convert",
+        "estimate",
+    ):  # fmt: skip
+        assert f"\n    {name} " in ended.stdout
+
+
+@pytest.mark.parametrize("script", ["single_infer.py", "batch_infer.py"])
+def test_scripts_take_the_options_of_their_subcommand(script):
+    name = {"single_infer.py": "score", "batch_infer.py": "eval"}[script]
+
+    def options(*command):
+        ended = subprocess.run(
+            [sys.executable, *command, "--help"], cwd=REPO, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout[ended.stdout.index("\noptions:") :]
+
+    assert "--num-workers" in options(script)
+    assert options(script) == options("-m", "thinker.cli", name)
 
 
 def test_files_folders_and_globs(videos):

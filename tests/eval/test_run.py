@@ -28,7 +28,7 @@ from thinker.score.scorer import QualityScorer
 from thinker.utils.journal import RowJournal, encode_row, read_rows
 from thinker.utils.lock import folder_lock
 from thinker.video import read_clip
-from thinker.video.read_ahead import read_ahead
+from thinker.video.read_ahead import Reading, read_ahead
 
 NUM_VIDEOS = 9
 SPECIAL = {"gone.mp4": "missing", "words.mp4": "not_a_video"}
@@ -151,7 +151,7 @@ def test_cells_are_safe_in_a_spreadsheet():
 def test_reasoning_survives_the_csv_and_back(policy, data, tmp_path):
     text = '<think>=HYPERLINK("x"), line\nbreak; "quoted"</think><answer>3</answer>'
     scorer = QualityScorer(policy, Scripted(policy, [text]))
-    evaluate_sets(scorer, [eval_set(data)], tmp_path, num_workers=0)
+    evaluate_sets(scorer, [eval_set(data)], tmp_path, Reading(num_workers=0))
     assert table(tmp_path, "mine")[0]["reasoning"].startswith("'=HYPERLINK")
     assert load_rows(tmp_path, "mine")[0].reasoning == '=HYPERLINK("x"), line\nbreak; "quoted"'
 
@@ -174,7 +174,7 @@ def test_figures_are_those_of_the_metrics_clustered_by_content(policy, data, tmp
     pattern = r"(?P<content>[a-z0-9]*)\.mp4"
     one = eval_set(data, content_pattern=pattern, domain="in")
     two = eval_set(data, key="other", name="Other")
-    shown = evaluate_sets(scorer, [one, two], tmp_path, num_workers=0)
+    shown = evaluate_sets(scorer, [one, two], tmp_path, Reading(num_workers=0))
     summary = load_summary(tmp_path)
     answers = [1 + i / 10 for i in range(9)]
     mos = [10.0, 15, 20, 25, 40, 45, 50, 55, 60]
@@ -194,7 +194,9 @@ def test_figures_are_those_of_the_metrics_clustered_by_content(policy, data, tmp
 def test_contents_come_from_the_pattern_of_the_set(policy, data, tmp_path):
     scorer = QualityScorer(policy, Answers(policy, []))
     pattern = r"(?P<content>[a-z]+)[0-9]*\.mp4"  # all nine videos are versions of content "v"
-    evaluate_sets(scorer, [eval_set(data, content_pattern=pattern)], tmp_path, num_workers=0)
+    evaluate_sets(
+        scorer, [eval_set(data, content_pattern=pattern)], tmp_path, Reading(num_workers=0)
+    )
     report = load_summary(tmp_path)["sets"]["mine"]["report"]
     assert report["num_contents"] == 1
     assert report["srcc"]["reason"] == "no interval: one source content"
@@ -377,7 +379,7 @@ def test_sets_must_be_given_in_one_way(model, data, tmp_path, capsys):
 def test_a_video_that_hangs_or_kills_its_decoder_costs_only_itself():
     paths = [Path(name) for name in ("a.mp4", "hang.mp4", "die.mp4", "b.mp4", "die.mp4", "c.mp4")]
     began = time.monotonic()
-    results = list(read_ahead(paths, hang_or_die, num_workers=2, timeout_seconds=4))
+    results = list(read_ahead(paths, hang_or_die, Reading(timeout_seconds=4)))
     assert time.monotonic() - began < 50
     assert [r.path for r in results] == paths
     reasons = [r.reason for r in results]
@@ -393,7 +395,7 @@ def test_a_video_that_hangs_or_kills_its_decoder_costs_only_itself():
 
 def test_so_many_are_read_while_the_consumer_is_busy(tmp_path):
     items = read_ahead(
-        [tmp_path / f"{i}.mp4" for i in range(12)], leave_a_mark, num_workers=1, ahead=6
+        [tmp_path / f"{i}.mp4" for i in range(12)], leave_a_mark, Reading(num_workers=1), ahead=6
     )
     next(items)
     marks = []
@@ -407,15 +409,14 @@ def test_so_many_are_read_while_the_consumer_is_busy(tmp_path):
 
 def test_a_bug_in_the_reader_is_raised_not_hidden():
     with pytest.raises(RuntimeError, match="a bug"):
-        list(read_ahead([Path("bug.mp4")], hang_or_die, num_workers=1))
+        list(read_ahead([Path("bug.mp4")], hang_or_die, Reading(num_workers=1)))
 
 
 def test_workers_give_the_clips_that_reading_here_gives(policy, data):
     read = partial(read_clip, spec=policy.inputs.clip_spec)
     paths = [data / f"v{i}.mp4" for i in range(3)]
-    for ours, there in zip(
-        read_ahead(paths, read, num_workers=0), read_ahead(paths, read, num_workers=2), strict=True
-    ):
-        assert ours.path == there.path and ours.keyframe_indices == there.keyframe_indices
-        assert ours.keyframes_KCHW.equal(there.keyframes_KCHW)
-        assert ours.motion_MCHW.equal(there.motion_MCHW)
+    here, there = (read_ahead(paths, read, Reading(num_workers=count)) for count in (0, 2))
+    for ours, theirs in zip(here, there, strict=True):
+        assert ours.path == theirs.path and ours.keyframe_indices == theirs.keyframe_indices
+        assert ours.keyframes_KCHW.equal(theirs.keyframes_KCHW)
+        assert ours.motion_MCHW.equal(theirs.motion_MCHW)

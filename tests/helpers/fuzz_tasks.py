@@ -1,4 +1,4 @@
-"""Mutated videos, and the judge of what reading one gave, run in guarded processes.
+"""Mutated videos, and the judge of what reading one gave, run in worker processes.
 
 The judge has two witnesses. A second, simpler reader: the whole file decoded from its start, one
 packet after another, without an index and without seeking, up to its first error. And the frames of

@@ -23,7 +23,7 @@ from thinker.config.run import RunConfig, load_run_config
 from thinker.data.datasets import load_dataset_config
 from thinker.data.records import dataset_key
 from thinker.data.samples import MosScale, line_rules, scan_meta_json, scan_train_jsonl
-from thinker.utils.worker_pool import Limits, guarded_map
+from thinker.utils.worker_pool import Limits, map_in_workers
 from thinker.video import REASONS
 
 SEED = 7
@@ -37,7 +37,7 @@ LIMITS = Limits(seconds=60, memory_bytes=2**30)
 
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory) -> list[tuple[str, str, object]]:
-    """(codec, kind of damage, what the judge said) of 500 videos, read in guarded processes."""
+    """(codec, kind of damage, what the judge said) of 500 videos, read in worker processes."""
     folder = tmp_path_factory.mktemp("fuzz")
     rng = np.random.default_rng(SEED)
     cases = []
@@ -50,7 +50,7 @@ def verdicts(tmp_path_factory) -> list[tuple[str, str, object]]:
                 path.write_bytes(mutate(content, kind, rng))
                 cases.append((codec, kind, path))
     paths = [path for _, _, path in cases]
-    answers = list(guarded_map(partial(judge, SPEC), paths, num_workers=2, limits=LIMITS))
+    answers = list(map_in_workers(partial(judge, SPEC), paths, num_workers=2, limits=LIMITS))
     return [
         (codec, kind, json.loads(answer) if isinstance(answer, bytes) else answer)
         for (codec, kind, _), answer in zip(cases, answers, strict=True)

@@ -17,7 +17,6 @@ from tests.helpers.trainer_runs import rewards
 from tests.helpers.video_factory import write_video
 from thinker import prompts
 from thinker.data.samples import VideoSample
-from thinker.eval.run import score_window
 from thinker.policies import load_policy
 from thinker.policies.motion.encoder import IMAGENET_MEAN_STD
 from thinker.rollout.base import Completion
@@ -245,7 +244,7 @@ def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
     batch = scored(
         policy,
         monkeypatch,
-        lambda scorer: list(score_window(scorer, list(enumerate(read_clips(many, scorer))))),
+        lambda scorer: list(scorer.score_as_done(read_clips(many, scorer))),
     )
     completions = [single[path.name].tokens for path in files]
     train = trained(tmp_path / "policy", samples, completions, tmp_path / "run", monkeypatch)

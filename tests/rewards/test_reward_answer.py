@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from rewards.answer import Answer, InvalidAnswer, InvalidReason, parse_answer
+from rewards.answer import Answer, InvalidAnswer, InvalidReason, parse_answer, shown_reasoning
 
 MEGABYTE = 1_000_000
 # fmt: off
@@ -120,6 +120,34 @@ def test_reasoning_and_form(completion: str, reasoning: str | None, well_formed:
     assert (answer.reasoning, answer.well_formed) == (reasoning, well_formed)
 
 
+@pytest.mark.parametrize(
+    ("completion", "shown"),
+    [
+        # the examples of its docstring
+        ("<think> sharp, a little noisy </think><answer>3.50</answer>", "sharp, a little noisy"),
+        ("I would say it is sharp. <answer>3.50</answer>", "I would say it is sharp."),
+        (
+            "<think>sharp, but the completion was cut o",
+            "sharp, but the completion was cut o",
+        ),
+        # one tag is missing, or the tags stand in another order
+        ("sharp</think><answer>3</answer>", "sharp"),
+        ("So: <think>sharp<answer>3</answer></think>", "sharp"),
+        ("sharp</think> so <think>noisy", "noisy"),
+        # nothing is said, or only behind the answer
+        ("", ""),
+        ("<think>", ""),
+        ("<think></think><answer>3</answer>", ""),
+        ("<answer>3</answer><think>sharp</think>", ""),
+        # tags inside the reasoning belong to it
+        ("<think>a</think>b</think><answer>3</answer>", "a</think>b"),
+        ("<think>a <think>b</think>", "a <think>b"),
+    ],
+)
+def test_shown_reasoning(completion: str, shown: str) -> None:
+    assert shown_reasoning(completion) == shown
+
+
 def test_agrees_with_the_regular_expressions_it_replaces() -> None:
     """Random strings of tags, numbers and blanks against a definition by regular expressions."""
     rng = random.Random(0)
@@ -143,6 +171,8 @@ def test_agrees_with_the_regular_expressions_it_replaces() -> None:
             if match:
                 assert answer.reasoning == match[1]
                 num_well_formed += 1
+            if answer.reasoning is not None:
+                assert shown_reasoning(text) == answer.reasoning.strip(), text
             num_valid += 1
         else:
             assert answer.reason in get_args(InvalidReason)
@@ -172,4 +202,5 @@ def test_a_megabyte_takes_linear_time(text: str) -> None:
     """A linear pass takes a few ms of processor time; one quadratic step would take minutes."""
     start = time.process_time()
     parse_answer(text)
+    shown_reasoning(text)
     assert time.process_time() - start < 1.0

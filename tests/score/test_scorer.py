@@ -15,10 +15,12 @@ from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_pol
 from tests.helpers.scripted_rollout import Scripted
 from tests.helpers.video_factory import cut_file, frame_pattern, read_frame_id, write_video
 from thinker import prompts
+from thinker.policies import load_policy
 from thinker.policies.encode import encode_prompts
 from thinker.rollout.hf import hf_rollout
 from thinker.score.levels import level_ids, level_probabilities
 from thinker.score.prediction import (
+    Prediction,
     empirical,
     mean,
     quantile_interval,
@@ -56,8 +58,10 @@ def scorer(policy, *texts, **settings):
 # what goes in
 
 
-def test_lazy_import_names_the_scorer():
+def test_what_users_import_is_imported_when_it_is_used():
     assert thinker.QualityScorer is QualityScorer
+    assert thinker.Prediction is Prediction and thinker.load_policy is load_policy
+    assert set(thinker.__all__) == {"Prediction", "QualityScorer", "load_policy"}
     with pytest.raises(AttributeError, match="Qualiti"):
         _ = thinker.QualitiScorer
 

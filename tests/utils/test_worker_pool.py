@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.guard_tasks import fail_once, limit_of_data, misbehave, read_or_fail
 from tests.helpers.places import REPO
 from tests.helpers.video_checks import SPEC, assert_equal_clips
 from tests.helpers.video_factory import write_video
-from thinker.utils.worker_pool import Failure, Limits, WorkerError, WorkerStartError, guarded_map
+from tests.helpers.worker_tasks import fail_once, limit_of_data, misbehave, read_or_fail
+from thinker.utils.worker_pool import Failure, Limits, WorkerError, WorkerStartError, map_in_workers
 from thinker.video import FrameCache, VideoError, check_videos, read_clip
 from thinker.video import check as video_check
-from thinker.video.read_ahead import read_ahead
+from thinker.video.read_ahead import Reading, read_ahead
 
 TIGHT = Limits(seconds=3.0, memory_bytes=2**28)
 
 
 def run(items, num_workers=2, limits=TIGHT, task=misbehave):
-    return list(guarded_map(task, items, num_workers=num_workers, limits=limits))
+    return list(map_in_workers(task, items, num_workers=num_workers, limits=limits))
 
 
 def test_results_come_in_order():
@@ -59,7 +59,7 @@ def test_one_retry_in_a_fresh_process(tmp_path):
 
 
 def test_a_bug_in_the_task_is_raised_with_the_workers_traceback():
-    with pytest.raises(WorkerError, match=r"(?s)guard_tasks\.py.*RuntimeError: a bug"):
+    with pytest.raises(WorkerError, match=r"(?s)worker_tasks\.py.*RuntimeError: a bug"):
         run(["a", "bug", "b"])
 
 
@@ -69,7 +69,7 @@ def test_the_memory_limit_is_the_kernels():
 
 
 def test_a_consumer_that_stops_leaves_no_process():
-    results = guarded_map(misbehave, ["a", "hang-1", "hang-2"], num_workers=3, limits=Limits())
+    results = map_in_workers(misbehave, ["a", "hang-1", "hang-2"], num_workers=3, limits=Limits())
     assert next(results) == b"A"
     began = time.monotonic()
     results.close()
@@ -120,11 +120,11 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path, guard):
 KILLED = """
 import os, sys
 sys.path[:0] = {paths!r}
-from tests.helpers.guard_tasks import misbehave
-from thinker.utils.worker_pool import Limits, guarded_map
+from tests.helpers.worker_tasks import misbehave
+from thinker.utils.worker_pool import Limits, map_in_workers
 
 if __name__ == "__main__":
-    results = guarded_map(misbehave, ["a", "hang"], num_workers=1, limits=Limits(seconds=1e3))
+    results = map_in_workers(misbehave, ["a", "hang"], num_workers=1, limits=Limits(seconds=1e3))
     next(results)
 """
 
@@ -180,8 +180,8 @@ def test_reading_ahead_gives_the_clips_that_reading_here_gives(tmp_path):
     paths = [write_video(tmp_path / f"{i}.mp4", num_frames=8 + i) for i in range(5)]
     paths.insert(2, tmp_path / "none.mp4")
     read = partial(read_clip, spec=SPEC)
-    here = list(read_ahead(paths, read, num_workers=0))
-    there = list(read_ahead(paths, read, num_workers=2))
+    here = list(read_ahead(paths, read, Reading(num_workers=0)))
+    there = list(read_ahead(paths, read, Reading(num_workers=2)))
     for path, a, b in zip(paths, here, there, strict=True):
         assert a.path == b.path == path
         if isinstance(a, VideoError):
@@ -194,14 +194,14 @@ def test_reading_ahead_over_faults(tmp_path):
     good = write_video(tmp_path / "good.mp4")
     paths = [tmp_path / name for name in ("hang.mp4", "refuse.mp4", "segv.mp4")] + [good]
     read = partial(read_or_fail, SPEC)
-    *failed, last = read_ahead(paths, read, num_workers=2, timeout_seconds=10)
+    *failed, last = read_ahead(paths, read, Reading(timeout_seconds=10))
     assert [error.reason for error in failed] == ["timeout", "decode_error", "crashed"]
     assert [error.path for error in failed] == paths[:3]
     assert_equal_clips(last, read_clip(good, SPEC))
     with pytest.raises(WorkerError, match="a bug"):
-        list(read_ahead([tmp_path / "bug.mp4"], read, num_workers=1))
+        list(read_ahead([tmp_path / "bug.mp4"], read, Reading(num_workers=1)))
     with pytest.raises(ValueError, match="num_workers is -1"):
-        list(read_ahead([], read, num_workers=-1))
+        Reading(num_workers=-1)
 
 
 def test_checking_a_data_set_under_a_memory_limit(tmp_path):
@@ -213,12 +213,12 @@ def test_checking_a_data_set_under_a_memory_limit(tmp_path):
     cache = FrameCache(tmp_path / "cache")
     failures = check_videos(paths, SPEC, cache, max_failed_share=0.5, num_workers=1, limits=limits)
     assert {path: error.reason for path, error in failures.items()} == {large: "memory"}, failures
-    assert all(cache.contains(path, SPEC) for path in small) and not cache.contains(large, SPEC)
+    assert len(list(cache.folder.iterdir())) == 2
+    assert not any(was_decoded for _, was_decoded in (cache.fetch(path, SPEC) for path in small))
     assert check_videos(paths, SPEC, None, max_failed_share=0, num_workers=1) == {}
 
 
 def test_both_ways_use_the_one_mechanism():
-    from thinker.utils import worker_pool as guarded
     from thinker.video import read_ahead
 
-    assert video_check.guarded_map is read_ahead.guarded_map is guarded.guarded_map
+    assert video_check.map_in_workers is read_ahead.map_in_workers is map_in_workers

@@ -762,14 +762,18 @@ def forbid_reading(monkeypatch):
     return forbid
 
 
+def is_decoded(cache, path, spec, **interval):
+    """Whether `fetch` has to decode the video; afterwards the clip is cached."""
+    return cache.fetch(path, spec, **interval)[1]
+
+
 @pytest.mark.parametrize("spec", [SPEC, SMART, dataclasses.replace(SPEC, num_motion_frames=0)])
 def test_cached_clip_is_the_clip(tmp_path, forbid_reading, spec):
     path = write_video(tmp_path / "v.mp4", num_frames=30, fps=29.97, width=96, height=64)
     fresh = read_clip(path, spec, start=0.3)
-    cache = FrameCache(tmp_path / "cache")
-    assert not cache.contains(path, spec, start=0.3)
-    assert_equal_clips(cache.get_or_read(path, spec, start=0.3), fresh)
-    assert cache.contains(path, spec, start=0.3)
+    clip, was_decoded = FrameCache(tmp_path / "cache").fetch(path, spec, start=0.3)
+    assert was_decoded
+    assert_equal_clips(clip, fresh)
     forbid_reading()
     assert_equal_clips(FrameCache(tmp_path / "cache").get_or_read(path, spec, start=0.3), fresh)
 
@@ -781,33 +785,34 @@ def test_every_part_of_the_key_counts(cached, monkeypatch):
         SMART,
         dataclasses.replace(SPEC, num_motion_frames=8),
     ]
-    assert not any(cache.contains(path, spec) for spec in other)
-    assert not cache.contains(path, SPEC, start=0.5)
-    assert not cache.contains(path, SPEC, end=0.5)
-    assert cache.contains(path, SPEC)
+    assert all(is_decoded(cache, path, spec) for spec in other)
+    assert is_decoded(cache, path, SPEC, start=0.5)
+    assert is_decoded(cache, path, SPEC, end=0.5)
+    assert not is_decoded(cache, path, SPEC)
     monkeypatch.setattr(frame_cache, "READER_VERSION", frame_cache.READER_VERSION + 1)
-    assert not cache.contains(path, SPEC)
+    assert is_decoded(cache, path, SPEC)
 
 
 def test_content_decides_not_the_name(cached, forbid_reading, tmp_path):
     path, cache = cached
     copy = tmp_path / "copy.mp4"
     copy.write_bytes(path.read_bytes())
-    assert cache.contains(copy, SPEC) and cache.get_or_read(copy, SPEC).path == copy
+    clip, was_decoded = cache.fetch(copy, SPEC)
+    assert clip.path == copy and not was_decoded
     before = path.stat()
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert not cache.contains(path, SPEC)
+    assert is_decoded(cache, path, SPEC)
 
 
 def test_content_is_hashed_once(cached, monkeypatch):
     path, cache = cached
     monkeypatch.setattr(frame_cache.hashlib, "file_digest", None)
-    assert cache.contains(path, SPEC)
+    assert not is_decoded(cache, path, SPEC)
     with pytest.raises(TypeError):
-        FrameCache(cache.folder).contains(path, SPEC)
+        FrameCache(cache.folder).fetch(path, SPEC)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "header", "pixel", "facts"])
@@ -826,9 +831,10 @@ def test_damaged_cache_file_is_read_again(cached, damage):
         }[damage]
     )
     assert file.read_bytes() != good
-    assert not cache.contains(path, SPEC)
-    assert_right_frames(cache.get_or_read(path, SPEC))
-    assert file.read_bytes() == good and cache.contains(path, SPEC)
+    clip, was_decoded = cache.fetch(path, SPEC)
+    assert was_decoded
+    assert_right_frames(clip)
+    assert file.read_bytes() == good and not is_decoded(cache, path, SPEC)
 
 
 def test_killed_writer_leaves_no_clip(cached):
@@ -836,8 +842,7 @@ def test_killed_writer_leaves_no_clip(cached):
     (file,) = files_of(cache)
     aside = file.with_name(f".{file.stem}.dead.tmp")
     file.rename(aside)  # as if the writer died between writing and renaming
-    assert not cache.contains(path, SPEC)
-    cache.get_or_read(path, SPEC)
+    assert is_decoded(cache, path, SPEC)
     assert file.read_bytes() == aside.read_bytes()
 
 

@@ -1,8 +1,9 @@
-"""Evaluation of annotated sets: one CSV a set, a row for every annotated video, and the figures.
+"""Evaluation of annotated sets: one CSV for each set, a row for every annotated video, the figures.
 
-Flow: metas → samples → windows of `WINDOW` videos, dealt out to shards → decoding ahead in guarded
-processes → `QualityScorer` → row journal of the shard → (all shards done) merge → CSV, summary,
-table. A video that fails is a row with a status, never a made-up score.
+Meta files become samples, and samples windows of `WINDOW` videos, which are dealt out to shards.
+Each shard scores its windows (`score/stream.py`) into its row journal. Once all shards are done,
+the last one merges their rows into CSVs, a summary and a table. A video that fails is a row with a
+status, never a made-up score.
 
 What is scored together does not depend on when a run was interrupted: a window that is not complete
 is computed again as a whole, and only the missing rows are kept. So the result is that of the
@@ -10,9 +11,8 @@ uninterrupted run, whatever rounding a batch brings with it.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,21 +23,24 @@ from thinker.eval.fingerprint import scorer_fingerprint, sets_fingerprint
 from thinker.eval.summary import write_results
 from thinker.score.prediction import Prediction
 from thinker.score.scorer import QualityScorer
+from thinker.score.stream import window_predictions
 from thinker.utils.journal import Row, RowJournal, claim_folder, read_rows
 from thinker.utils.lock import folder_lock
-from thinker.video import Clip, VideoError, read_clip
-from thinker.video.read_ahead import TIMEOUT_SECONDS, read_ahead
+from thinker.video.read_ahead import Reading
 
 WINDOW = 64
-"""Videos that are sorted by prompt length and batched together, and the unit that shards share."""
+"""How many videos are sorted by prompt length and cut into batches together. Shards are dealt whole
+windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """Part `index` (from 0) of `count`."""
+    """One of the parts into which an evaluation is divided among processes."""
 
     index: int = 0
+    """Which part, from 0 to `count` - 1."""
     count: int = 1
+    """Into how many parts."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count:
@@ -48,7 +51,7 @@ class Shard:
 
 
 def parse_shard(text: str | None) -> Shard:
-    """`"1/4"` is the second of four; None looks at torchrun's RANK and WORLD_SIZE."""
+    """`"1/4"` is the second of four. None takes torchrun's RANK and WORLD_SIZE, else the whole."""
     if text is None:
         return Shard(
             index=int(os.environ.get("RANK", "0")), count=int(os.environ.get("WORLD_SIZE", "1"))
@@ -61,28 +64,30 @@ def parse_shard(text: str | None) -> Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedSet:
-    """A set with its samples, and the annotations that are none (skipped on request)."""
+    """A set and what its meta file holds."""
 
     eval_set: EvalSet
+    """Where the set is and how it is labelled."""
     samples: list[VideoSample]
+    """Its annotated videos, in the order of the file."""
     bad_lines: list[BadLine]
+    """Annotations that cannot be used; none unless the user asked to skip them."""
 
 
 def evaluate_sets(
     scorer: QualityScorer,
     sets: Sequence[EvalSet],
     output_dir: Path,
+    reading: Reading,
     *,
-    num_workers: int,
-    timeout_seconds: float = TIMEOUT_SECONDS,
     shard: Shard | None = None,
     skip_bad_lines: bool = False,
 ) -> str:
-    """Score this shard of every set; the last shard to finish writes CSVs and `summary.json`.
+    """Score this shard of every set. The last shard to finish writes CSVs and `summary.json`.
 
     Returns the table of figures, or how far the shards are. Raises ValueError before anything is
-    scored when a meta file is bad, when the folder belongs to another model or configuration, and
-    when another run is writing there.
+    scored where a meta file is bad, where the folder belongs to another model or configuration, and
+    where another run is writing to it.
     """
     shard = shard or Shard()
     keys = [eval_set.key for eval_set in sets]
@@ -99,7 +104,7 @@ def evaluate_sets(
         claim_folder(output_dir, fingerprint)
         for one in loaded:
             journal = RowJournal(_journal_path(output_dir, one.eval_set.key, shard))
-            _score_shard(scorer, one.samples, journal, shard, num_workers, timeout_seconds)
+            _score_shard(scorer, one.samples, journal, shard, reading)
     with folder_lock(output_dir, "merge", wait=True):
         return _merge(output_dir, loaded, shard, fingerprint)
 
@@ -121,8 +126,7 @@ def _score_shard(
     samples: Sequence[VideoSample],
     journal: RowJournal,
     shard: Shard,
-    num_workers: int,
-    timeout_seconds: float,
+    reading: Reading,
 ) -> None:
     """Complete this shard's windows of one set."""
     todo = [
@@ -130,43 +134,21 @@ def _score_shard(
         for number, window in enumerate(_windows(len(samples)))
         if number % shard.count == shard.index and any(i not in journal.rows for i in window)
     ]
-    read = partial(read_clip, spec=scorer.clip_spec)
-    paths = [samples[i].path for window in todo for i in window]
-    # While a window is scored the next one is read: two windows of clips are what memory holds.
-    items = read_ahead(
-        paths, read, num_workers=num_workers, timeout_seconds=timeout_seconds, ahead=WINDOW
-    )
-    # disable=None: no bar where standard error is not a terminal
-    with tqdm(total=len(paths), desc=journal.path.stem, unit="video", disable=None) as bar:
-        for window in todo:
-            clips = [(i, next(items)) for i in window]
-            for index, prediction in score_window(scorer, clips):
-                journal.append([(index, _row(samples[index], prediction))])
-                bar.update()
+    paths = [sample.path for sample in samples]
+    num_videos = sum(map(len, todo))
+    # disable=None shows no bar where standard error is not a terminal.
+    with tqdm(total=num_videos, desc=journal.path.stem, unit="video", disable=None) as bar:
+        for index, prediction in window_predictions(scorer, paths, todo, reading):
+            journal.append([(index, _row(samples[index], prediction))])
+            bar.update()
 
 
 def _windows(count: int) -> list[range]:
     return [range(start, min(start + WINDOW, count)) for start in range(0, count, WINDOW)]
 
 
-def score_window(
-    scorer: QualityScorer, items: Sequence[tuple[int, Clip | VideoError]]
-) -> Iterator[tuple[int, Prediction]]:
-    """Predictions of a window's numbered clips, as soon as their batch is done."""
-    numbers = []
-    clips = []
-    for number, item in items:
-        if isinstance(item, VideoError):
-            yield number, scorer.failed(item)
-        else:
-            numbers.append(number)
-            clips.append(item)
-    for place, prediction in scorer.score_as_done(clips):
-        yield numbers[place], prediction
-
-
 def _row(sample: VideoSample, prediction: Prediction) -> Row:
-    """What the journal keeps: the prediction, and the sample it belongs to."""
+    """What the journal keeps: the prediction, and which sample it belongs to."""
     return {"id": sample.id, **replace(prediction, path=sample.path).to_row()}
 
 
@@ -174,7 +156,7 @@ def _row(sample: VideoSample, prediction: Prediction) -> Row:
 
 
 def _merge(output_dir: Path, loaded: Sequence[LoadedSet], shard: Shard, fingerprint: Row) -> str:
-    """Write the results where every row of every shard is there, else say how many are."""
+    """Write the results if every row of every shard is there, else say how many are."""
     merged = []
     num_rows = num_total = 0
     for one in loaded:
@@ -197,7 +179,8 @@ def _merge(output_dir: Path, loaded: Sequence[LoadedSet], shard: Shard, fingerpr
 
 
 def _all_rows(output_dir: Path, one: LoadedSet, num_shards: int) -> dict[int, Row]:
-    """Rows of all shards of a set, each checked against its sample; none may be there twice."""
+    """The rows of all shards of a set, by number. Raises ValueError for one that is there twice, or
+    that belongs to another sample."""
     rows: dict[int, Row] = {}
     for index in range(num_shards):
         path = _journal_path(output_dir, one.eval_set.key, Shard(index=index, count=num_shards))

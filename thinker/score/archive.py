@@ -1,13 +1,13 @@
-"""Archives: `thinker score --engine ray`, on Ray Data; one machine or a cluster, the same call.
+"""Whole archives, by Ray Data (`thinker score --engine ray`), on one machine or on a cluster.
 
-Flow: files that are not in the output yet → chunks → Ray Data hands chunks to actors (each with its
-own model and decoding processes) → every actor writes its chunk's rows as one Parquet part, aside
-and then renamed → counts come back. Ray schedules, holds back work that no actor is free for,
+Files that are not in the output yet are cut into chunks. Ray Data hands the chunks to actors, each
+of which has its own model and worker processes, and an actor writes the rows of a chunk as one
+Parquet part. Only counts come back. Ray schedules, holds back work that no actor is free for,
 restarts actors that die and gives their chunk to another one.
 
-The output is a folder of parts, which readers of Parquet take as one table. A part's name is a hash
-of the paths in it: a chunk done twice (a retry) overwrites itself. A restart reads which paths are
-there and does the rest, so no row is lost and none is there twice.
+The output is a folder of parts, which readers of Parquet take as one table. A part is named by a
+hash of the paths in it, so a chunk that is done twice (a retry) overwrites itself. A restart reads
+which paths are there and does the rest, so no row is lost and none is there twice.
 """
 
 import hashlib
@@ -15,8 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,30 @@ from thinker.score.prediction import OK
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import claim_folder
 from thinker.utils.lock import folder_lock
+from thinker.video.read_ahead import Reading
 
 CHUNK = 64
-"""Videos of one part: enough for a batch, little enough to lose with an actor."""
+"""Videos of one part: enough for a batch, and few enough to lose with an actor."""
 MAX_TASK_RETRIES = 3
+"""How often a chunk is given to another actor before the run stops: a chunk that ended four actors
+would end the next ones, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RaySettings:
-    """num_actors: models at work at once. num_gpus: of each (0 on a machine without)."""
+    """How an archive is divided among actors."""
 
     num_actors: int = 1
+    """Models that work at the same time."""
     num_gpus: float = 0.0
-    num_workers: int = 2
-    timeout_seconds: float = 300.0
+    """GPUs of one actor, which may be a share of one; 0 on a machine without."""
+    reading: Reading = field(default_factory=Reading)
+    """How each actor decodes."""
 
 
 class ScoreActor:
-    """Loads the policy once; then chunks of paths in, one part a chunk out."""
+    """One model on Ray: it loads the policy once, then takes chunks of paths and writes a part for
+    each."""
 
     def __init__(self, output: str, model: str, scorer: dict[str, Any], settings: RaySettings):
         from thinker.score.scorer import QualityScorer
@@ -57,21 +62,11 @@ class ScoreActor:
         return {"status": list(counts), "count": list(counts.values())}
 
     def score_chunk(self, paths: list[Path]) -> Counter[str]:
-        """Score the chunk, write its part, count its statuses."""
-        from thinker.video import VideoError, read_clip
-        from thinker.video.read_ahead import read_ahead
+        """Score the chunk, write its part and count its statuses."""
+        from thinker.score.stream import predictions
 
-        read = partial(read_clip, spec=self.scorer.clip_spec)
-        items = read_ahead(
-            paths,
-            read,
-            num_workers=self.settings.num_workers,
-            timeout_seconds=self.settings.timeout_seconds,
-            ahead=self.scorer.batch_size,
-        )
-        scorer = self.scorer
-        clips = (scorer.failed(item) if isinstance(item, VideoError) else item for item in items)
-        rows = [prediction.to_row() for prediction in scorer.score_stream(clips)]
+        scored = predictions(self.scorer, paths, self.settings.reading)
+        rows = [prediction.to_row() for prediction in scored]
         write_part(self.output, rows)
         return Counter(str(row["status"]) for row in rows)
 
@@ -83,16 +78,17 @@ def score_archive(
     scorer: dict[str, Any],
     settings: RaySettings,
 ) -> dict[str, int]:
-    """Score every path that `output` has no row for; returns how often each status is among them.
+    """Score every path that `output` has no row for. Returns how often each status occurs among all
+    of `paths`.
 
-    Raises ValueError where Ray is not installed, another run writes there, or the rows there are of
-    another model or configuration.
+    Raises ValueError where Ray is not installed, where another run writes to `output`, and where
+    the rows there are of another model or configuration.
     """
     try:
         import ray
     except ImportError:
         raise ValueError("--engine ray needs Ray: pip install 'vqa-thinker[ray]'") from None
-    # The driver knows the model by its files; it never loads it.
+    # This process never loads the model and knows it by its files.
     identity = {"model": model_digest(str(model), None), "settings": scorer}
     absolute = [path.absolute() for path in paths]
     with folder_lock(output / "_run"):
@@ -100,7 +96,7 @@ def score_archive(
         done = done_paths(output)
         todo = [str(path) for path in absolute if str(path) not in done]
         if todo:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it calls home
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray sends usage statistics
             ray.init(ignore_reinit_error=True, log_to_driver=False)
             _run(ray, todo, output.absolute(), model, scorer, settings)
         done = done_paths(output)
@@ -115,7 +111,7 @@ def _run(ray, todo, output, model, scorer, settings: RaySettings) -> None:
     chunks = [
         {"paths": json.dumps(todo[start : start + CHUNK])} for start in range(0, len(todo), CHUNK)
     ]
-    # One block a chunk: what Ray schedules, holds back and retries.
+    # A block is what Ray schedules, holds back and retries; here each chunk is one.
     dataset = ray.data.from_items(chunks, override_num_blocks=len(chunks))
     scored = dataset.map_batches(
         ScoreActor,
@@ -134,7 +130,7 @@ def _run(ray, todo, output, model, scorer, settings: RaySettings) -> None:
 
 
 def write_part(output: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """One Parquet file named by the paths in it, whole or not there at all."""
+    """Write one Parquet file, named by the paths in it. It appears whole or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -158,7 +154,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schema():
-    """Given, not guessed: a part without a single score must not turn a column into nulls."""
+    """The columns of a part. They are stated because a part without a single score would otherwise
+    get a column of type null."""
     import pyarrow as pa
 
     text, number = pa.string(), pa.float64()
@@ -171,7 +168,7 @@ def _schema():
 
 
 def done_paths(output: Path) -> dict[str, str]:
-    """path → status of every row there. Raises ValueError for a path that is there twice."""
+    """The status of every path that has a row. Raises ValueError for a path that has two."""
     import pyarrow.parquet as pq
 
     done: dict[str, str] = {}

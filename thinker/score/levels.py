@@ -20,8 +20,8 @@ LEVEL_SCORES = (1.0, 2.0, 3.0, 4.0, 5.0)  # of prompts.LEVELS, worst first
 def level_ids(tokenizer) -> tuple[list[int], list[int]]:
     """Token ids of the forced prefix, and the first id of each level word behind it.
 
-    A word of several tokens is told by its first one. Raises ValueError for a tokenizer that cannot
-    tell the words apart that way, or that would merge the prefix with them.
+    A word of several tokens is recognized by its first one. Raises ValueError for a tokenizer that
+    cannot tell the words apart that way, or that merges the prefix with them.
     """
     prefix = tokenizer(prompts.LEVEL_PREFIX, add_special_tokens=False)["input_ids"]
     firsts = []

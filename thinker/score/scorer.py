@@ -1,10 +1,13 @@
-"""Scoring: a video in, a score with its reasoning out; a video that fails is a row too.
+"""Scoring: a video goes in, a `Prediction` with a score and its reasoning comes out. A video that
+cannot be scored gives a `Prediction`, too, which says why.
 
 `QualityScorer` is what `single_infer.py`, `batch_infer.py`, the `thinker` command and the trainer's
-held-out evaluation use: one clip reader, one prompt, one encoder, one parser.
+held-out evaluation use, so all of them share one clip reader, one prompt, one encoder and one
+parser. It has three modes with one interface:
 
-Three modes with one interface. `reason`: the greedy completion, `<think>` and `<answer>`. `sample`:
-K rollouts, their mean and interval. `level`: one forward, softmax over level words, no text.
+- `reason`: the greedy completion, with `<think>` and `<answer>`;
+- `sample`: K rollouts, their mean and an interval;
+- `level`: one forward and a softmax over level words, no text.
 """
 
 import logging
@@ -14,13 +17,11 @@ from dataclasses import replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from statistics import stdev
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from rewards import Answer, parse_answer
 from thinker import prompts
 from thinker.config.run import BACKENDS
 from thinker.policies import Policy, load_policy
@@ -29,15 +30,12 @@ from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
 from thinker.score.levels import LEVEL_SCORES, level_probabilities
 from thinker.score.prediction import (
-    INVALID_ANSWER,
-    OK,
     OUT_OF_MEMORY,
     Prediction,
-    empirical,
     failed,
-    mean,
-    quantile_interval,
-    standard_deviation,
+    judged,
+    of_draws,
+    of_levels,
 )
 from thinker.utils.tensors import out_of_memory
 from thinker.video import Clip, ClipSpec, VideoError, read_clip
@@ -47,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 MODES = ("reason", "sample", "level")
 BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
-"""Videos at once where nothing else is asked for; halved whenever they do not fit. A CPU gains
-little from more (tiny policies apart), and the first result would come later."""
+"""How many videos are scored at once where nothing else is asked for. A CPU gains little from more,
+tiny policies apart, and the first result would come later."""
 
 Frames = torch.Tensor | np.ndarray
 Video = str | Path | Frames
@@ -57,11 +55,13 @@ Video = str | Path | Frames
 class QualityScorer:
     """Scores videos with a policy.
 
-    rollout: the back end that generates; where none is given, `backend` names the one that the
-    first generation starts (mode "level" starts none). mode: one of `MODES`. num_samples: K of mode
-    "sample", drawn at temperature 1 from `seed`. batch_size: most videos at once, chosen by device
-    where it is None; it halves, with a warning, when memory runs out, and stays there. model_name:
-    kept in every prediction.
+    rollout: the back end that generates. Where none is given, the first generation starts the one
+        that `backend` names (mode "level" starts none).
+    mode: one of `MODES`.
+    num_samples: K of mode "sample", drawn at temperature 1 from `seed`.
+    batch_size: how many videos are scored at once; chosen by the device where it is None. When
+        memory runs out it halves, with a warning, and stays so.
+    model_name: kept in every prediction.
 
     Example: `QualityScorer.from_pretrained("runs/demo/final").score("video.mp4").score`.
     """
@@ -87,8 +87,9 @@ class QualityScorer:
                 "expected at least 2 and at least 1"
             )
         self.policy = policy
-        self._given_rollout, self.backend = rollout, _checked_backend(backend)
-        self.mode = _checked_mode(mode)
+        self._given_rollout = rollout
+        self.backend = _checked("backend", backend, BACKENDS)
+        self.mode = _checked("mode", mode, MODES)
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
         self.batch_size, self.seed = batch_size, seed
         self.model_name, self.version = model_name, version("vqa-thinker")
@@ -97,10 +98,12 @@ class QualityScorer:
     def from_pretrained(
         cls, folder: str | Path, *, device: str | None = None, **settings
     ) -> "QualityScorer":
-        """Load a saved policy; on a GPU in bfloat16, else in float32 on the CPU.
+        """Load a saved policy: in bfloat16 on a GPU, in float32 on the CPU.
 
-        device: "cuda:1", "cpu"; chosen where it is None. settings: keyword arguments of the
-        constructor, such as `backend`. Raises ValueError for a folder without a readable model.
+        device: such as "cuda:1" or "cpu"; a GPU where there is one, if it is None.
+        settings: keyword arguments of the constructor, such as `backend`.
+
+        Raises ValueError for a folder without a readable model.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
@@ -113,13 +116,14 @@ class QualityScorer:
 
     @cached_property
     def rollout(self) -> Rollout:
-        """What generates."""
+        """The back end that generates, started when it is first asked for."""
         return self._given_rollout or scoring_rollout(
             self.policy, self.backend, max_new_tokens=self.max_new_tokens
         )
 
     @property
     def clip_spec(self) -> ClipSpec:
+        """What the policy needs to be read of a video."""
         return self.policy.inputs.clip_spec
 
     def score(
@@ -131,7 +135,7 @@ class QualityScorer:
         mode: str | None = None,
     ) -> Prediction | list[Prediction]:
         """Score one video or image, given as a path or as frames, or its part from `start` to `end`
-        (seconds); a list of paths gives a list of predictions.
+        (seconds). A list of paths gives a list of predictions.
 
         Frames are uint8 RGB, a tensor (T, 3, H, W) or an array (T, H, W, 3), and count as 25 fps.
         """
@@ -155,8 +159,8 @@ class QualityScorer:
             return self.failed(error)
 
     def failed(self, error: VideoError) -> Prediction:
-        """The row of a video that could not be read."""
-        return self._signed(failed(error.path, error), self.mode)
+        """The prediction of a video that could not be read."""
+        return self._signed(failed(error), self.mode)
 
     def _signed(self, prediction: Prediction, mode: str, seconds: float = 0.0) -> Prediction:
         return replace(
@@ -164,53 +168,52 @@ class QualityScorer:
         )
 
     def score_stream(
-        self,
-        items: Iterable[Clip | Prediction],
-        *,
-        mode: str | None = None,
+        self, items: Iterable[Clip | Prediction], *, mode: str | None = None
     ) -> Iterator[Prediction]:
-        """Score clips in batches, in order; a `Prediction` (a failed video) passes through."""
+        """Score clips in batches, in order. A `Prediction` (of a video that could not be read)
+        passes through and counts as one of its batch."""
         batch: list[Clip | Prediction] = []
         for item in items:
             batch.append(item)
             if len(batch) >= self.batch_size:  # which may have been halved meanwhile
-                yield from self._score_mixed(batch, mode)
+                yield from self.score_clips(batch, mode)
                 batch = []
-        yield from self._score_mixed(batch, mode)
+        yield from self.score_clips(batch, mode)
 
-    def _score_mixed(self, batch: list[Clip | Prediction], mode: str | None) -> list[Prediction]:
-        clips = [item for item in batch if isinstance(item, Clip)]
-        scored = iter(self.score_clips(clips, mode))
-        return [
-            replace(item, mode=mode or self.mode) if isinstance(item, Prediction) else next(scored)
-            for item in batch
-        ]
-
-    def score_clips(self, clips: Sequence[Clip], mode: str | None = None) -> list[Prediction]:
-        """Score decoded clips, in order."""
-        done = dict(self.score_as_done(clips, mode))
-        return [done[place] for place in range(len(clips))]
+    def score_clips(
+        self, items: Sequence[Clip | Prediction], mode: str | None = None
+    ) -> list[Prediction]:
+        """Score decoded clips, in order. A `Prediction` passes through."""
+        done = dict(self.score_as_done(items, mode))
+        return [done[place] for place in range(len(items))]
 
     def score_as_done(
-        self, clips: Sequence[Clip], mode: str | None = None
+        self, items: Sequence[Clip | Prediction], mode: str | None = None
     ) -> Iterator[tuple[int, Prediction]]:
-        """(place, prediction) of every clip, `batch_size` at once; it halves when memory runs out.
+        """(place, prediction) of every item: first those that are a `Prediction` already, then the
+        clips, as soon as their batch is scored.
 
-        Clips of one prompt length share a batch: padding is computed for nothing.
+        Clips are sorted by the length of their prompt before they are cut into batches, because
+        padding is computed for nothing.
         """
-        mode = _checked_mode(mode or self.mode)
-        waiting = sorted(range(len(clips)), key=lambda place: sum(self._slots(clips[place])))
+        mode = _checked("mode", mode or self.mode, MODES)
+        clips = {place: item for place, item in enumerate(items) if isinstance(item, Clip)}
+        for place, item in enumerate(items):
+            if isinstance(item, Prediction):
+                yield place, replace(item, mode=mode)
+        waiting = sorted(clips, key=lambda place: self._prompt_length(clips[place]))
         while waiting:
             batch = waiting[: self.batch_size]
             predictions = self._fitting([clips[place] for place in batch], mode)
             yield from zip(batch, predictions, strict=False)
             waiting = waiting[len(predictions) :]
 
-    def _slots(self, clip: Clip) -> tuple[int, ...]:
-        return self.policy.inputs.slot_tokens(clip)
+    def _prompt_length(self, clip: Clip) -> int:
+        """Tokens that stand for the clip; the text around them is the same for all."""
+        return sum(self.policy.inputs.slot_tokens(clip))
 
     def _fitting(self, clips: list[Clip], mode: str) -> list[Prediction]:
-        """Predictions of as many of the first clips as fit into memory; at least one."""
+        """Predictions of as many of the first clips as fit into memory, at least of one."""
         judges = {"reason": self._reason, "sample": self._sample, "level": self._level}
         while True:
             try:
@@ -222,7 +225,7 @@ class QualityScorer:
                 if not out_of_memory(error):
                     raise
                 message = str(error).partition("\n")[0]
-            # Outside of `except`: its traceback holds the tensors that have to go.
+            # This stands outside of `except`, whose traceback holds the tensors that have to go.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if len(clips) == 1:
@@ -247,27 +250,17 @@ class QualityScorer:
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
         groups = self._generate(clips, self.num_samples, sampling)
         return [
-            _of_draws([judged(clip, *draw) for draw in group])
+            of_draws([judged(clip, *draw) for draw in group])
             for clip, group in zip(clips, groups, strict=True)
         ]
 
     def _level(self, clips: list[Clip]) -> list[Prediction]:
         requests = encode_prompts(self.policy, clips, prompts.LEVEL_QUESTION)
-        predictions = []
-        for clip, shares in zip(clips, level_probabilities(self.policy, requests), strict=True):
-            distribution = tuple(zip(LEVEL_SCORES, shares.tolist(), strict=True))
-            predictions.append(
-                Prediction(
-                    path=clip.path,
-                    score=mean(distribution),
-                    status=OK,
-                    distribution=distribution,
-                    spread=standard_deviation(distribution),
-                    interval=quantile_interval(distribution),
-                    frame_indices=clip.keyframe_indices,
-                )
-            )
-        return predictions
+        shares = level_probabilities(self.policy, requests).tolist()
+        return [
+            of_levels(clip, tuple(zip(LEVEL_SCORES, row, strict=True)))
+            for clip, row in zip(clips, shares, strict=True)
+        ]
 
     def _generate(
         self, clips: list[Clip], num_generations: int, sampling: Sampling
@@ -283,65 +276,7 @@ class QualityScorer:
         return [(text, len(row)) for text, row in zip(texts, ids, strict=True)]
 
 
-def _checked_backend(backend: str) -> str:
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    return backend
-
-
-def _checked_mode(mode: str) -> str:
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
-    return mode
-
-
-def judged(clip: Clip, text: str, num_tokens: int) -> Prediction:
-    """The prediction that one completion makes."""
-    prediction = Prediction(
-        path=clip.path,
-        score=None,
-        status=INVALID_ANSWER,
-        reasoning=_reasoning(text),
-        completion=text,
-        num_tokens=num_tokens,
-        frame_indices=clip.keyframe_indices,
-    )
-    answer = parse_answer(text)
-    if isinstance(answer, Answer):
-        return replace(prediction, score=answer.value, status=OK)
-    return replace(prediction, error=f"{answer.reason}: {answer.detail}")
-
-
-def _of_draws(draws: list[Prediction]) -> Prediction:
-    """The prediction of K rollouts of one video: mean, spread and interval of the valid ones.
-
-    The text is that of the rollout nearest the mean. Where fewer than half are valid there is no
-    score: the rest would be a selection.
-    """
-    scores = [draw.score for draw in draws if draw.score is not None]
-    num_tokens = sum(draw.num_tokens or 0 for draw in draws) / len(draws)
-    if 2 * len(scores) < len(draws) or len(scores) < 2:
-        first = next(draw for draw in draws if draw.score is None)
-        error = f"{len(scores)} of {len(draws)} rollouts are valid; {first.error}"
-        return replace(first, error=error, num_tokens=num_tokens)
-    distribution = empirical(scores)
-    centre = mean(distribution)
-    nearest = min(
-        (draw for draw in draws if draw.score is not None),
-        key=lambda draw: abs((draw.score or 0.0) - centre),
-    )
-    return replace(
-        nearest,
-        score=centre,
-        distribution=distribution,
-        spread=stdev(scores),
-        interval=quantile_interval(distribution),
-        num_tokens=num_tokens,
-    )
-
-
-def _reasoning(text: str) -> str:
-    """The content of <think>, or all that stands before <answer>."""
-    before = text.partition("<answer>")[0]
-    inner = before.partition("<think>")[2] or before
-    return inner.partition("</think>")[0].strip()
+def _checked(name: str, value: str, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+    return value

@@ -1,15 +1,17 @@
-"""Work in guarded processes: an item that crashes, hangs or eats memory costs only itself.
+"""Work in worker processes: an item that crashes, hangs or eats memory costs only itself.
 
-Flow: items, in order → `num_workers` processes, one item at a time each → the bytes that `task`
-gave, or a `Failure`, in the same order. A thread per process hands out the work and watches the
-clock; the decoder and the pipes do not hold the GIL.
+Items go in, in order; each of `num_workers` processes works on one at a time; the bytes that `task`
+gave come out, or a `Failure`, in the same order. One thread for each process hands out the work and
+watches the clock. Threads are enough, because neither the decoder nor the pipes hold the GIL.
 
-What may go wrong is what untrusted files do to a decoder, so nothing that a worker sends is ever
-unpickled: a result is bytes, which the caller parses. The parent ends a process that passes its
-deadline by SIGKILL; the memory limit is the kernel's (RLIMIT_DATA): both hold inside C code, too.
+A worker opens untrusted files and may have been taken over by one. So nothing that a worker sends
+is ever unpickled: a result is bytes, which the caller parses. The parent ends a process that passes
+its deadline by SIGKILL, and the kernel enforces the memory limit (RLIMIT_DATA). Both also hold
+while a worker is inside C code.
 
-The processes are forks of a small server process, never of this one, whose threads (torch) a fork
-would copy as they happen to be. A worker ends with the run, however that ends.
+The processes are forks of a small server process, never of this one: this one runs threads (those
+of torch), and a fork would copy them in whatever state they happen to be. A worker ends with the
+run, however that ends.
 """
 
 import functools
@@ -35,28 +37,25 @@ Item = TypeVar("Item")
 Task = Callable[[Item], bytes]  # picklable, as are the items
 
 AHEAD = 4
-"""Results that wait, for each worker: enough to fill a batch while one is scored."""
+"""How many results may wait for each worker: enough to fill a batch while one is scored."""
 START_SECONDS = 300.0
-"""For a worker to import its modules on a busy machine; does not count as an item's time."""
+"""How long a worker may import its modules, on a busy machine. It is not part of an item's time."""
 ALARM_MARGIN_SECONDS = 10.0
-"""The parent's clock decides; the kernel's alarm, so much later, is for a parent that is gone."""
+"""The parent's clock decides. The kernel's alarm, so much later, is for a parent that is gone."""
 NUM_TRIES = 2
-"""A file on a network mount may fail once; what fails twice, each time in a fresh process, is bad.
-"""
+"""A file on a network mount may fail once. What fails twice, in two fresh processes, is bad."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one item may take.
-
-    seconds: wall clock; an hour-long 4K file is indexed and read in well under a minute, a stalled
-    mount never. memory_bytes: of memory that a worker allocates beyond what it has after start; the
-    sixteen reference pictures of the largest frame the reader takes (2**26 pixels, 10 bit) are
-    3 GiB.
-    """
+    """What one item may take."""
 
     seconds: float = 300.0
+    """Wall clock. An hour-long 4K file is indexed and read in well under a minute; a read from a
+    stalled mount never ends."""
     memory_bytes: int = 4 * 2**30
+    """What a worker may allocate beyond what it has after its start. The sixteen reference pictures
+    of the largest frame that the reader takes (2**26 pixels, 10 bit) are 3 GiB."""
 
     def __post_init__(self) -> None:
         if not self.seconds > 0 or self.memory_bytes < 1:
@@ -68,21 +67,23 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """An item that its guard ended, twice."""
+    """An item on which `NUM_TRIES` worker processes failed."""
 
-    reason: str  # "crashed", "timeout" or "memory"
+    reason: str
+    """"crashed", "timeout" or "memory"; that of the last try."""
     detail: str
+    """The same for a person, such as "more than 300 s"."""
 
 
 class WorkerError(RuntimeError):
-    """A bug: the task raised something. The text holds the worker's traceback."""
+    """The task raised an exception, which is a bug. The text holds the worker's traceback."""
 
 
 class WorkerStartError(RuntimeError):
     """A worker process could not be started."""
 
 
-def guarded_map(
+def map_in_workers(
     task: Task[Item],
     items: Iterable[Item],
     *,
@@ -90,24 +91,25 @@ def guarded_map(
     limits: Limits | None = None,
     ahead: int = 0,
 ) -> Generator[bytes | Failure, None, None]:
-    """`task(item)` of every item, in order, at most `AHEAD` results a worker, or `ahead` in all if
-    that is more, before the consumer.
+    """`task(item)` of every item, in order.
 
-    An item whose process crashes, passes its deadline or its memory limit is tried once more in a
-    fresh process, then it is a `Failure`. Raises `WorkerError` where `task` raises, and
-    `WorkerStartError` where a process ends while it starts: mostly because a script lacks
-    `if __name__ == "__main__":`.
+    The workers run ahead of the consumer, by at most `AHEAD` results for each worker, or by `ahead`
+    results in all if that is more. An item whose process crashes, passes its deadline or its memory
+    limit is tried once more in a fresh process; then it is a `Failure`.
+
+    Raises `WorkerError` where `task` raises, and `WorkerStartError` where a process ends while it
+    starts, mostly because a script lacks `if __name__ == "__main__":`.
     """
     if num_workers < 1:
         raise ValueError(f"num_workers is {num_workers}, expected at least 1")
-    guards = _Guards(task, limits or Limits())
+    workers = _Workers(task, limits or Limits())
     pending: deque[Future[bytes | Failure]] = deque()
     ahead = max(ahead, AHEAD * num_workers)
     try:
         with ThreadPoolExecutor(num_workers) as threads:
             try:
                 for item in items:
-                    pending.append(threads.submit(guards.run, item))
+                    pending.append(threads.submit(workers.run, item))
                     if len(pending) > ahead:
                         yield pending.popleft().result()
                 while pending:
@@ -115,21 +117,21 @@ def guarded_map(
             finally:  # also where the consumer stops early
                 for future in pending:
                     future.cancel()
-                guards.kill()
+                workers.kill()
     finally:
-        guards.release()
+        workers.release()
 
 
 class _Ended(Exception):
-    """A worker is gone; `failure` says why."""
+    """A worker process is gone; `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.detail)
         self.failure = failure
 
 
-class _Guards(Generic[Item]):
-    """One worker process a thread, started when the thread first needs it."""
+class _Workers(Generic[Item]):
+    """One worker process for each thread, started when the thread first needs it."""
 
     def __init__(self, task: Task[Item], limits: Limits) -> None:
         self._task, self._limits = task, limits
@@ -154,7 +156,7 @@ class _Guards(Generic[Item]):
         return failure
 
     def _worker(self) -> "_Worker | None":
-        """This thread's worker; None once all were killed."""
+        """This thread's worker, or None once all were killed."""
         with self._lock:
             if self._is_closed:
                 return None
@@ -166,19 +168,21 @@ class _Guards(Generic[Item]):
         return worker
 
     def kill(self) -> None:
-        """End all processes; their threads notice by the closed pipes."""
+        """End all processes; their threads notice that the pipes are closed."""
         with self._lock:
             self._is_closed = True
             for worker in self._workers:
                 worker.process.kill()
 
     def release(self) -> None:
-        """Once no thread uses a worker any more."""
+        """Close the pipes. To be called once no thread uses a worker any more."""
         for worker in self._workers:
             worker.release()
 
 
 class _Worker:
+    """One process, and this end of the pipe to it."""
+
     def __init__(self, context: Any, task: Task[Any], limits: Limits) -> None:
         self._limits = limits
         self.is_released = False
@@ -203,7 +207,8 @@ class _Worker:
         )
 
     def run(self, item: Any) -> bytes:
-        """The result; raises `_Ended` where the process is gone, `WorkerError` for a bug."""
+        """The result of one item. Raises `_Ended` where the process is gone, and `WorkerError`
+        where the task raised an exception."""
         try:
             self._pipe.send(item)
             if not self._pipe.poll(self._limits.seconds):
@@ -223,7 +228,7 @@ class _Worker:
         raise WorkerError(content.decode(errors="replace"))
 
     def _death(self) -> str:
-        self.process.join(5)  # its status comes a moment after the end of its pipe
+        self.process.join(5)  # its status comes a moment after its pipe closes
         self.release()
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -231,7 +236,7 @@ class _Worker:
         return f"the process ended with exit status {code}"
 
     def release(self) -> None:
-        """End the process and close the pipe; for the thread that uses it."""
+        """End the process and close the pipe. Only the thread that uses the worker may do so."""
         if not self.is_released:
             self.is_released = True
             self.process.kill()
@@ -244,7 +249,7 @@ _RESULT, _MEMORY, _ERROR = b"r", b"m", b"e"
 
 
 def _serve(pipe: Connection, task: Task[Any], limits: Limits) -> None:
-    """A worker's life: items in, bytes out, until the pipe closes."""
+    """What a worker process does: it takes items and answers in bytes, until the pipe closes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_memory(limits.memory_bytes)
     torch.set_num_threads(1)  # its own threads would fight over the cores of the other workers
@@ -266,8 +271,8 @@ def _serve(pipe: Connection, task: Task[Any], limits: Limits) -> None:
 
 
 def _end_with_parent() -> None:
-    """Where the run is killed, end at once, also in mid-item. (C code that holds the interpreter's
-    lock is left to the alarm.)"""
+    """End at once when the run is killed, also in the middle of an item. (Where C code holds the
+    interpreter's lock, the alarm does it.)"""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -280,13 +285,13 @@ def _answer(task: Task[Any], item: Any) -> bytes:
     except Exception as error:
         if out_of_memory(error):
             return _MEMORY
-        # a bug: raised again where it can be seen
+        # This is a bug: the parent raises it where it can be seen.
         return _ERROR + traceback.format_exc().encode(errors="replace")
 
 
 def _limit_memory(num_bytes: int) -> None:
-    """Let this process allocate so much more than it has. Linux counts all private writable memory
-    as data; elsewhere there is no such count, and only the deadline holds."""
+    """Let this process allocate so much more than it has now. Linux counts all private writable
+    memory as data. Other systems have no such count, and there only the deadline holds."""
     status = Path("/proc/self/status")
     if not status.exists():
         return
@@ -300,7 +305,7 @@ def _limit_memory(num_bytes: int) -> None:
 
 
 def _module_of(task: Task) -> str:
-    """The module that holds the task's function: imported once, for all workers."""
+    """The module that holds the task's function. The server imports it once, for all workers."""
     while isinstance(task, functools.partial):
         task = task.func
     return task.__module__

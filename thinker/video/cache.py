@@ -60,17 +60,6 @@ class FrameCache:
         _save_clip(file, clip)
         return clip, True
 
-    def contains(
-        self,
-        path: Path | str,
-        spec: ClipSpec,
-        *,
-        start: float | None = None,
-        end: float | None = None,
-    ) -> bool:
-        """True where a whole, undamaged clip is cached."""
-        return _load_clip(self._file(Path(path), spec, start, end), Path(path)) is not None
-
     def _file(self, path: Path, spec: ClipSpec, start: float | None, end: float | None) -> Path:
         key = [
             READER_VERSION,

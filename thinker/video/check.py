@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from thinker.utils.worker_pool import Failure, Limits, guarded_map
+from thinker.utils.worker_pool import Failure, Limits, map_in_workers
 from thinker.video.cache import FrameCache
 from thinker.video.clip import ClipSpec
 from thinker.video.file import VideoError
@@ -38,17 +38,18 @@ def check_videos(
     num_workers: int | None = None,
     limits: Limits | None = None,
 ) -> dict[Path, VideoError]:
-    """Reads every video once in guarded processes, which fills the cache (if there is one), and
+    """Reads every video once in worker processes, which fills the cache (if there is one), and
     returns the failing ones.
 
-    The caller leaves these out and says so. Raises `TooManyBadVideosError`, listing all, where
-    their share exceeds `max_failed_share` (0..1). A video that crashes its process (reason
-    "crashed"), or passes a limit twice ("timeout", "memory"), costs only itself.
+    The caller leaves these out and says so. Raises `TooManyBadVideosError`, which lists them all,
+    where their share exceeds `max_failed_share` (0..1). A video that twice crashes its process
+    (reason "crashed") or passes a limit ("timeout", "memory") costs only itself.
 
-    The training processes of a run call this together: each reads a part, all know all failures.
-    num_workers: of each of them; None: all cores, shared by the processes of this machine.
+    All training processes of a run call this together: each reads a part of the videos, and each
+    learns of all failures. num_workers counts the workers of one training process; None divides the
+    cores of this machine among its training processes.
     """
-    # Here: a decoding process imports this module and has no use for them.
+    # Imported here because a worker process imports this module and has no use for accelerate.
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
@@ -62,7 +63,7 @@ def check_videos(
     task = partial(_read_once, None if cache is None else cache.folder, spec)
     state = PartialState()
     own = unique[state.process_index :: state.num_processes]
-    answers = guarded_map(task, own, num_workers=num_workers, limits=limits)
+    answers = map_in_workers(task, own, num_workers=num_workers, limits=limits)
     found = {}
     for path, answer in zip(own, answers, strict=True):
         if isinstance(answer, Failure):
@@ -76,7 +77,8 @@ def check_videos(
 
 
 def _read_once(folder: Path | None, spec: ClipSpec, path: Path) -> bytes:
-    """In the worker: nothing, or reason and detail of what is wrong with the video."""
+    """Runs in the worker. Gives no bytes for a good video, else the reason and the detail of its
+    error."""
     try:
         if folder is None:
             read_clip(path, spec)

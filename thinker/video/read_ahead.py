@@ -1,55 +1,63 @@
-"""Decoding ahead of the model, in guarded processes: a video that hangs or kills its decoder costs
+"""Decoding ahead of the model in worker processes: a video that hangs or kills its decoder costs
 only itself.
 
-Flow: paths, in order → `guarded.py`'s processes, each with one video at a time → clips (or the
-`VideoError` of a video), in the same order. Scoring reads like this; `check_videos` uses the same
-processes to fill the frame cache before training.
+Paths go in; clips come out in the same order, or the `VideoError` of a video. Scoring reads like
+this. `check_videos` uses the same worker processes to fill the frame cache before training.
 """
 
 import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from thinker.utils.worker_pool import Failure, Limits, guarded_map
+from thinker.utils.worker_pool import Failure, Limits, map_in_workers
 from thinker.video.clip import Clip, clip_from_tensors, clip_to_tensors
 from thinker.video.file import VideoError
 
 Read = Callable[[Path], Clip]  # picklable; raises VideoError
-TIMEOUT_SECONDS = Limits().seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How files are decoded ahead of the model."""
+
+    num_workers: int = 2
+    """Processes that decode. 0 decodes in this process, which a bad file can then crash or hang."""
+    timeout_seconds: float = Limits().seconds
+    """Wall clock that one file may take. Without effect where `num_workers` is 0."""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0 or not self.timeout_seconds > 0:
+            raise ValueError(
+                f"num_workers is {self.num_workers} and timeout_seconds {self.timeout_seconds}, "
+                "expected at least 0 and above 0"
+            )
 
 
 def read_ahead(
-    paths: Iterable[Path],
-    read: Read,
-    *,
-    num_workers: int,
-    timeout_seconds: float = TIMEOUT_SECONDS,
-    ahead: int = 0,
+    paths: Iterable[Path], read: Read, reading: Reading, *, ahead: int = 0
 ) -> Iterator[Clip | VideoError]:
-    """The clip or the error of every path, in order. 0 workers: read here, without guard.
+    """The clip or the error of every path, in order.
 
-    ahead: how many may be read or wait while the consumer is busy, if more than `guarded.AHEAD` a
-    worker. For a consumer that works on batches, the size of one: the next is then read meanwhile.
-    Reasons "crashed", "timeout" and "memory" of a `VideoError` mean that the video did so twice.
-    Any other exception of `read` is a bug and is raised, as `guarded.WorkerError`.
+    ahead: how many clips may be read, or wait, while the consumer is busy, if that is more than
+    `worker_pool.AHEAD` for each worker. A consumer that works on batches gives the size of one, so
+    that the next batch is read meanwhile.
+
+    The reasons "crashed", "timeout" and "memory" of a `VideoError` mean that the video did so
+    twice. Any other exception of `read` is a bug and is raised as `worker_pool.WorkerError`.
     """
-    if num_workers < 0 or timeout_seconds <= 0:
-        raise ValueError(
-            f"num_workers is {num_workers} and timeout_seconds {timeout_seconds}, "
-            "expected at least 0 and above 0"
-        )
-    if num_workers == 0:
+    if reading.num_workers == 0:
         yield from (_attempt(read, path) for path in paths)
         return
     sent, waiting = itertools.tee(paths)  # answers come in the order of the paths
-    answers = guarded_map(
+    answers = map_in_workers(
         partial(_read_to_bytes, read),
         sent,
-        num_workers=num_workers,
-        limits=Limits(seconds=timeout_seconds),
+        num_workers=reading.num_workers,
+        limits=Limits(seconds=reading.timeout_seconds),
         ahead=ahead,
     )
     with contextlib.closing(answers):
@@ -68,7 +76,8 @@ _CLIP, _ERROR = b"c", b"e"
 
 
 def _read_to_bytes(read: Read, path: Path) -> bytes:
-    """In the worker: a clip, or what is wrong with the video, behind a byte that tells which."""
+    """Runs in the worker: a clip, or what is wrong with the video, behind a byte that tells
+    which."""
     from safetensors.torch import save
 
     result = _attempt(read, path)

@@ -1,4 +1,4 @@
-"""Tasks and readers that misbehave by the name of their item; a small module, because guarded
+"""Tasks and readers that misbehave by the name of their item; a small module, because worker
 processes import it."""
 
 import ctypes

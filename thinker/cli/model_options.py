@@ -1,0 +1,58 @@
+"""The options of every subcommand that loads a policy and reads videos, and what they stand for."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thinker.config.run import BACKENDS
+
+if TYPE_CHECKING:
+    from thinker.score.scorer import QualityScorer
+    from thinker.video.read_ahead import Reading
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="folder of a saved policy")
+    parser.add_argument(
+        "--mode",
+        default="reason",
+        help="reason: greedy text and score; sample: several rollouts, mean and 90%% interval; "
+        "level: one forward, no text",
+    )
+    parser.add_argument("--num-samples", type=int, default=8, help="rollouts of mode sample")
+    parser.add_argument("--backend", choices=BACKENDS, default="hf", help="what generates")
+    parser.add_argument("--max-new-tokens", type=int, default=1024)
+    parser.add_argument("--batch-size", type=int, help="videos at once; halves when memory is out")
+    parser.add_argument("--num-workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds to decode one video")
+
+
+def scorer_settings(args: argparse.Namespace) -> dict[str, object]:
+    """Keyword arguments of `QualityScorer.from_pretrained`."""
+    settings: dict[str, object] = {
+        "mode": args.mode,
+        "num_samples": args.num_samples,
+        "backend": args.backend,
+        "max_new_tokens": args.max_new_tokens,
+    }
+    return settings if args.batch_size is None else settings | {"batch_size": args.batch_size}
+
+
+def load_scorer(args: argparse.Namespace) -> "QualityScorer":
+    """The scorer of `--model`, on this process's GPU where there is one."""
+    import torch
+
+    from thinker.score.scorer import QualityScorer
+
+    # Under torchrun every process has a GPU of its own.
+    rank = os.environ.get("LOCAL_RANK")
+    device = f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
+    return QualityScorer.from_pretrained(args.model, device=device, **scorer_settings(args))
+
+
+def reading_settings(args: argparse.Namespace) -> "Reading":
+    """How the videos are decoded. Raises ValueError for numbers that make no sense."""
+    from thinker.video.read_ahead import Reading
+
+    return Reading(num_workers=args.num_workers, timeout_seconds=args.timeout)

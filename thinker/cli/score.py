@@ -1,0 +1,113 @@
+"""`thinker score` and `single_infer.py`: score videos and print the rows, or score an archive."""
+
+import argparse
+import json
+import shutil
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from thinker.cli.model_options import (
+    add_model_arguments,
+    load_scorer,
+    reading_settings,
+    scorer_settings,
+)
+
+if TYPE_CHECKING:
+    from thinker.score.prediction import Prediction
+
+NAME = "score"
+HELP = "score videos, with reasoning"
+
+PROGRESS_FROM = 4
+"""From so many videos on there is a progress bar."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--video", "--input", dest="video", required=True, nargs="+",
+        help="video or image files, folders (searched), globs in quotes",
+    )  # fmt: skip
+    parser.add_argument("--start", type=float, help="seconds")
+    parser.add_argument("--end", type=float, help="seconds")
+    parser.add_argument("--json", action="store_true", help="one JSON line a video")
+    parser.add_argument("--engine", choices=("local", "ray"), default="local")
+    parser.add_argument("--output", type=Path, help="folder of Parquet parts, with --engine ray")
+    parser.add_argument("--num-actors", type=int, default=1, help="models at once, of engine ray")
+    parser.add_argument("--gpus-per-actor", type=float, default=0.0, help="of engine ray")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status 1: some videos have no score."""
+    from thinker.video.find import find_videos
+
+    if (args.engine == "ray") != (args.output is not None):
+        raise ValueError("--output is for --engine ray, which needs it; else rows are printed")
+    paths = find_videos(args.video)
+    return _score_by_ray(paths, args) if args.engine == "ray" else _score_here(paths, args)
+
+
+def _score_here(paths: list[Path], args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from thinker.score.prediction import OK
+    from thinker.score.stream import predictions
+
+    reading = reading_settings(args)
+    if len(paths) == 1:  # nothing is to be read ahead, and a worker takes seconds to start
+        reading = replace(reading, num_workers=0)
+    scored = predictions(load_scorer(args), paths, reading, start=args.start, end=args.end)
+    failures = 0
+    with tqdm(total=len(paths), unit="video", disable=len(paths) < PROGRESS_FROM) as bar:
+        for prediction in scored:
+            failures += prediction.status != OK
+            shown = json.dumps(prediction.to_row()) if args.json else describe(prediction)
+            tqdm.write(shown)  # above the bar, on standard output
+            bar.update()
+    return 1 if failures else 0
+
+
+def _score_by_ray(paths: list[Path], args: argparse.Namespace) -> int:
+    from thinker.score.archive import RaySettings, format_counts, score_archive
+    from thinker.score.prediction import OK
+
+    if args.start is not None or args.end is not None:
+        raise ValueError("--start and --end are not for --engine ray, which scores whole files")
+    settings = RaySettings(
+        num_actors=args.num_actors, num_gpus=args.gpus_per_actor, reading=reading_settings(args)
+    )
+    counts = score_archive(paths, args.output, args.model, scorer_settings(args), settings)
+    print(format_counts(counts))
+    return 0 if set(counts) <= {OK} else 1
+
+
+def describe(prediction: "Prediction") -> str:
+    """A prediction as lines for a person, wrapped to the terminal."""
+    from thinker.score.prediction import OK
+
+    width = max(40, shutil.get_terminal_size().columns)
+    lines = [("video", str(prediction.path))]
+    if prediction.mode != "level":
+        lines.append(("reasoning", prediction.reasoning or "-"))
+    score = "-" if prediction.score is None else f"{prediction.score:.2f} (1 to 5)"
+    if prediction.interval is not None:
+        low, high = prediction.interval
+        score += f", 90 % in {low:.2f} to {high:.2f}, spread {prediction.spread:.2f}"
+    lines.append(("score", score))
+    if prediction.mode == "level" and prediction.distribution:
+        from thinker.prompts import LEVELS
+
+        shares = zip(LEVELS, prediction.distribution, strict=True)
+        lines.append(("levels", ", ".join(f"{word} {p:.2f}" for word, (_, p) in shares)))
+    if prediction.status != OK:
+        lines.append(("status", f"{prediction.status}: {prediction.error}"))
+    label = 11
+    return "\n".join(
+        textwrap.fill(
+            text, width, initial_indent=f"{name + ':':<{label}}", subsequent_indent=" " * label
+        )
+        for name, text in lines
+    )
