@@ -48,7 +48,8 @@ from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.train.plots import plot_curves, read_metrics
 from thinker.train.run_folder import folder_once, is_complete, json_once, open_run
 from thinker.train.run_log import METRICS, MetricsFile
-from thinker.train.sft.trainer import train_supervised, warm_start_lessons
+from thinker.train.sft.lessons import warm_start_lessons
+from thinker.train.sft.trainer import train_supervised
 from thinker.utils.atomic import write_atomic
 from thinker.utils.lock import run_lock
 from thinker.video import ClipSpec, FrameCache, check_videos
@@ -238,7 +239,7 @@ def start_policy(config: RunConfig) -> Policy:
 def lesson_texts() -> list[str]:
     """Words of the warm start, for the tiny tokenizer."""
     from thinker.prompts import LEVELS
-    from thinker.train.sft.trainer import level_answer, reasoning_text, recognition_answer
+    from thinker.train.sft.lessons import level_answer, reasoning_text, recognition_answer
 
     pairs = [(name, level) for name in DISTORTIONS for level in LEVELS]
     return [

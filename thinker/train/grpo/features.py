@@ -1,11 +1,18 @@
-"""Encode once: what is known of the videos of a generation batch, and who may use it.
+"""Each video is encoded once: what is known of the videos of a batch, and who may use it.
 
-A video passes the vision tower and SlowFast once without gradient per weight version; rollouts and
-old logps use the embeddings. A frozen part is run once a batch for everyone: what it gives its
-projector also serves the training forward, later iterations on the same batch, and the reference,
-if that has the same weights. A perturbed copy takes the slots (frames, or Qwen2.5-VL's frame pairs)
-that its source has from there; the rest of it is encoded, every dropped frame as one; SlowFast runs
-again, because a window of other frames is another motion.
+A batch's videos are needed several times: for the rollouts, for old and reference log-probabilities
+and for the forward with gradient, and all of these again for the perturbed copies. What can be
+shared without changing a result:
+
+- Embeddings computed without gradient serve every such pass under the same weights, so rollouts and
+  old log-probabilities share them (`embeds`, told apart by a weight version).
+- A frozen part (vision tower or SlowFast) gives the same features under every version. It runs once
+  a batch, and its features serve the forward with gradient, later iterations on the batch, and the
+  reference model, where that has bit-equal weights (`media`).
+- A perturbed copy shows pictures of its source in another order. It takes those slots (frames, or
+  Qwen2.5-VL's frame pairs) that its source has; only slots with a new pairing of frames are run.
+  All dropped frames count as one picture. SlowFast runs again, because a window of other frames is
+  another motion.
 
 Features are kept by the key of the clip (`Clip.key`), from `begin` to the next `begin`.
 """

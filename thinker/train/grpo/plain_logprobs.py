@@ -1,9 +1,9 @@
-"""Plain scoring: TRL's own scoring forward, one row a completion, every row with its own video.
+"""Log-probabilities the plain way: TRL's own forward, one row a completion, each with its video.
 
-The oracle that shared-prompt scoring is compared with (`logprobs: plain` in a run's configuration).
-TRL's scoring code runs unchanged; it only knows token rows, so `VideoRows` stands where it expects
-the model and adds the rows' videos and positions. Nothing is shared and nothing is reused: G rows
-of a video encode it G times, in every pass.
+This is the oracle that the packed forward is compared with (`logprobs: plain` in a run's
+configuration). TRL's code runs unchanged. It knows token rows only, so `VideoRows` takes the place
+of the model that TRL calls, and adds the videos and positions of those rows before it calls the
+model. Nothing is shared and nothing is kept: G rows of a video encode it G times, in every pass.
 """
 
 from typing import Any
