@@ -13,7 +13,7 @@ from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
 from thinker.data.samples import MosScale, VideoSample
 from thinker.eval.compare import compare_runs, format_comparison
-from thinker.eval.metrics.agreement import paired_bootstrap
+from thinker.eval.metrics import paired_bootstrap
 from thinker.eval.report.page import known_sets, worst_cases, write_report
 from thinker.eval.report.published import MARK, load_published
 from thinker.eval.summary import ResultRow, load_rows, write_results

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinker.eval.metrics.agreement import PairedDifference, PairedReport, paired_bootstrap
+from thinker.eval.metrics import PairedDifference, PairedReport, paired_bootstrap
 from thinker.eval.summary import ResultRow, load_rows, load_summary
 
 

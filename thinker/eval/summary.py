@@ -15,7 +15,7 @@ from typing import Any
 from thinker.data.datasets import EvalSet
 from thinker.data.samples import BadLine, VideoSample
 from thinker.eval.fingerprint import versions
-from thinker.eval.metrics.agreement import ScoreReport, evaluate_scores, format_table, summarise
+from thinker.eval.metrics import ScoreReport, evaluate_scores, format_table, summarise
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
 

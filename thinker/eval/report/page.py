@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from thinker.data.datasets import EVAL_CONFIGS
-from thinker.eval.metrics.agreement import fit_logistic
+from thinker.eval.metrics import fit_logistic
 from thinker.eval.report import plots
 from thinker.eval.report.published import MARK, Published, load_published
 from thinker.eval.summary import ResultRow, load_rows, load_summary

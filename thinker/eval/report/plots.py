@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from thinker.eval.metrics.agreement import fit_logistic
+from thinker.eval.metrics import fit_logistic
 
 NUM_BINS = 10
 MIN_IN_BIN = 3  # a mean of fewer is noise
