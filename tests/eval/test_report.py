@@ -162,6 +162,20 @@ def test_a_run_without_scores_still_has_a_page(root, tmp_path):
     assert "undefined<br><small>n = 0, at least 3 needed" in text
 
 
+def test_names_with_html_in_them_stay_text(root, tmp_path):
+    name = '<script>"a" & b</script>'
+    run = write_run(tmp_path / "named", root, noisy(0, 0.05)[:3], name=name)
+    csv = run / "konvid_1k.csv"
+    csv.write_text(csv.read_text().replace("v0.mp4", "<img src=x>"))
+    text = write_report(run).read_text()
+    page = Page(text)
+    assert "script" not in {tag for tag, _ in page.seen}
+    assert (
+        text.count("&lt;script&gt;&#34;a&#34; &amp; b&lt;/script&gt;") == 3
+    )  # two tables, a title
+    assert "<b>&lt;img src=x&gt;</b>" in text
+
+
 def test_an_unfinished_folder_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "finished eval" in capsys.readouterr().err
