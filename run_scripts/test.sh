@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything CI checks: installs if needed, lint, format, types, then all tests.
-# Arguments go to pytest: bash run_scripts/test.sh tests/test_ground.py
+# Arguments go to pytest: bash run_scripts/test.sh tests/integration/test_ground.py
 # Two test processes, one thread each: a tiny model gains nothing from a second thread. A file's tests
 # stay together (they share engines), in the order of names.
 set -euo pipefail

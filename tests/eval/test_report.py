@@ -13,7 +13,7 @@ from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
 from thinker.data.samples import MosScale, VideoSample
 from thinker.eval.compare import compare_runs, format_comparison
-from thinker.eval.metrics.agreement import paired_bootstrap
+from thinker.eval.metrics import paired_bootstrap
 from thinker.eval.report.page import known_sets, worst_cases, write_report
 from thinker.eval.report.published import MARK, load_published
 from thinker.eval.summary import ResultRow, load_rows, write_results
@@ -160,6 +160,20 @@ def test_a_run_without_scores_still_has_a_page(root, tmp_path):
     text = write_report(run).read_text()
     assert "0 scored videos: nothing to plot" in text
     assert "undefined<br><small>n = 0, at least 3 needed" in text
+
+
+def test_names_with_html_in_them_stay_text(root, tmp_path):
+    name = '<script>"a" & b</script>'
+    run = write_run(tmp_path / "named", root, noisy(0, 0.05)[:3], name=name)
+    csv = run / "konvid_1k.csv"
+    csv.write_text(csv.read_text().replace("v0.mp4", "<img src=x>"))
+    text = write_report(run).read_text()
+    page = Page(text)
+    assert "script" not in {tag for tag, _ in page.seen}
+    assert (
+        text.count("&lt;script&gt;&#34;a&#34; &amp; b&lt;/script&gt;") == 3
+    )  # two tables, a title
+    assert "<b>&lt;img src=x&gt;</b>" in text
 
 
 def test_an_unfinished_folder_is_refused(tmp_path, capsys):

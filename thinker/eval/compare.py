@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinker.eval.metrics.agreement import PairedDifference, PairedReport, paired_bootstrap
+from thinker.eval.metrics import PairedDifference, PairedReport, paired_bootstrap
 from thinker.eval.summary import ResultRow, load_rows, load_summary
 
 
@@ -12,10 +12,15 @@ class SetComparison:
     """Figures of A minus figures of B on the videos that both scored."""
 
     key: str
+    """The set's key."""
     name: str
+    """The set's name."""
     report: PairedReport
+    """The differences, with intervals."""
     num_common: int
+    """Number of videos that both runs scored."""
     num_total: int
+    """Number of videos of the set."""
 
 
 def compare_runs(folder_a: Path, folder_b: Path) -> list[SetComparison]:
@@ -56,7 +61,7 @@ def _compare(key: str, name: str, folder_a: Path, folder_b: Path) -> SetComparis
 
 
 def _label(row: ResultRow | None) -> float | str | None:
-    """What must agree; a bad annotation has no label but is there."""
+    """What two runs must agree on. A bad annotation has no label, but is not absent either."""
     return "absent" if row is None else row.gt_score
 
 

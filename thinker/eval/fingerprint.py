@@ -5,10 +5,8 @@ composition of a batch.
 """
 
 import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 from thinker import prompts
@@ -16,13 +14,6 @@ from thinker.data.datasets import EvalSet
 from thinker.policies.digest import model_digest
 from thinker.score.scorer import QualityScorer
 from thinker.video import READER_VERSION
-
-PACKAGES = ("vqa-thinker", "torch", "transformers", "av", "numpy")
-
-
-def versions() -> dict[str, str]:
-    """Versions to record beside results; another one is no other configuration."""
-    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:

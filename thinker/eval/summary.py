@@ -1,21 +1,22 @@
-"""What an evaluation leaves behind: `<key>.csv` a set, `summary.json`, `table.txt`.
+"""What an evaluation leaves behind: `<key>.csv` for each set, `summary.json` and `table.txt`.
 
-`load_results` reads them back for reports and comparisons.
+`load_summary` and `load_rows` read them back for reports and comparisons.
 """
 
 import csv
 import io
 import json
+import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from thinker.data.datasets import EvalSet
 from thinker.data.samples import BadLine, VideoSample
-from thinker.eval.fingerprint import versions
-from thinker.eval.metrics.agreement import ScoreReport, evaluate_scores, format_table, summarise
+from thinker.eval.metrics import ScoreReport, evaluate_scores, format_table, summarise
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
 
@@ -24,8 +25,11 @@ COLUMNS = (
     "answer_score", "spread", "interval_low", "interval_high", "num_tokens",
     "frame_indices", "content", "mode", "seconds",
 )  # fmt: skip
-"""The reference's three columns first, under its names. `pred_score` is on the set's own MOS scale,
-as `gt_score` is; `answer_score`, spread and interval are on the answer scale, 1..5."""
+"""The reference's three columns come first, under its names. `pred_score` and `gt_score` are on the
+set's own MOS scale; `answer_score`, `spread` and the interval are on the answer scale, 1..5."""
+
+PACKAGES = ("vqa-thinker", "torch", "transformers", "av", "numpy")
+"""Their versions are recorded beside results; another version is no other configuration."""
 
 BAD_ANNOTATION = "bad_annotation"
 
@@ -55,7 +59,8 @@ def write_results(output_dir: Path, sets: Sequence[SetRows], fingerprint: Row) -
         "sets": entries,
         "averages": [asdict(average) for average in summary.averages],
         "configuration": fingerprint,
-        "versions": versions(),
+        "versions": {name: version(name) for name in PACKAGES}
+        | {"python": platform.python_version()},
     }
     write_atomic(output_dir / "summary.json", json.dumps(values, indent=1))
     write_atomic(output_dir / "table.txt", f"{table}\n")
@@ -151,14 +156,23 @@ class ResultRow:
     """One line of a CSV, numbers as numbers."""
 
     filename: str
+    """Path of the video below the set's video root; the place of a bad annotation."""
     pred_score: float | None
+    """Prediction on the set's own MOS scale; None where the video could not be scored."""
     gt_score: float | None
+    """MOS; None for a bad annotation."""
     status: str
+    """What became of the video: `ok`, or what went wrong."""
     error: str
+    """The message that goes with the status, else empty."""
     reasoning: str
+    """What the policy wrote before its answer; empty in a mode that writes no text."""
     content: str
+    """Source content of the video: versions of one content are not independent."""
     num_tokens: float | None
+    """Length of the answer, a mean where several were sampled; None where no text is written."""
     frame_indices: tuple[int, ...]
+    """Places in the video of the keyframes that the policy was shown."""
 
 
 def load_summary(folder: Path) -> dict[str, Any]:

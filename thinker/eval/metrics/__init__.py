@@ -1,0 +1,36 @@
+"""Figures of an evaluation: agreement with MOS, its intervals, two models compared, tables."""
+
+from thinker.eval.metrics.agreement import (
+    Logistic,
+    MetricResult,
+    ScoreReport,
+    evaluate_scores,
+    fit_logistic,
+    krcc,
+    plcc,
+    plcc_mapped,
+    rmse_mapped,
+    srcc,
+)
+from thinker.eval.metrics.paired import PairedDifference, PairedReport, paired_bootstrap
+from thinker.eval.metrics.tables import Average, Summary, format_table, summarise
+
+__all__ = [
+    "Average",
+    "Logistic",
+    "MetricResult",
+    "PairedDifference",
+    "PairedReport",
+    "ScoreReport",
+    "Summary",
+    "evaluate_scores",
+    "fit_logistic",
+    "format_table",
+    "krcc",
+    "paired_bootstrap",
+    "plcc",
+    "plcc_mapped",
+    "rmse_mapped",
+    "srcc",
+    "summarise",
+]

@@ -11,15 +11,16 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from thinker.eval.metrics.agreement import fit_logistic
+from thinker.eval.metrics import fit_logistic
 
 NUM_BINS = 10
-MIN_IN_BIN = 3  # a mean of fewer is noise
+MIN_IN_BIN = 3
+"""A mean of fewer is noise."""
 BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#9aa3ad"
 DPI = 110
 
 
-def scatter(predicted: Sequence[float], mos: Sequence[float], title: str) -> bytes:
+def scatter(predicted: Sequence[float], mos: Sequence[float]) -> bytes:
     """Every video, and the 4-parameter logistic from prediction to MOS."""
     figure, axis = plt.subplots(figsize=(4.6, 4.2))
     alpha = float(np.clip(60 / max(len(mos), 1) ** 0.5 / 10, 0.12, 0.8))
@@ -29,11 +30,11 @@ def scatter(predicted: Sequence[float], mos: Sequence[float], title: str) -> byt
         line = np.linspace(min(predicted), max(predicted), 200)
         axis.plot(line, mapping(line), color=ORANGE, label="fitted logistic")
         axis.legend(loc="upper left", frameon=False)
-    axis.set(title=title, xlabel="predicted", ylabel="MOS")
+    axis.set(title="Prediction and MOS", xlabel="predicted", ylabel="MOS")
     return _png(figure)
 
 
-def error_by_mos(predicted: Sequence[float], mos: Sequence[float], title: str) -> bytes:
+def error_by_mos(predicted: Sequence[float], mos: Sequence[float]) -> bytes:
     """Mean error and mean absolute error, predicted - MOS, in ten equal bins of MOS."""
     figure, axis = plt.subplots(figsize=(4.6, 4.2))
     x, error = np.asarray(mos, dtype=float), np.subtract(predicted, mos)
@@ -47,8 +48,12 @@ def error_by_mos(predicted: Sequence[float], mos: Sequence[float], title: str) -
         centres, [np.abs(error[place == i]).mean() for i in bins], "s--", color=ORANGE,
         label="mean absolute",
     )  # fmt: skip
-    axis.legend(frameon=False)
-    axis.set(title=title, xlabel="MOS", ylabel="predicted - MOS")
+    if bins:
+        axis.legend(frameon=False)
+    else:
+        note = f"no bin holds {MIN_IN_BIN} videos"
+        axis.text(0.5, 0.6, note, transform=axis.transAxes, ha="center", color=GREY)
+    axis.set(title="Error by MOS", xlabel="MOS", ylabel="predicted - MOS")
     return _png(figure)
 
 

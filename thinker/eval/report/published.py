@@ -9,19 +9,29 @@ from thinker.config.shipped import DATA_CONFIGS
 
 PUBLISHED = DATA_CONFIGS / "published.yaml"
 MARK = "published, not measured"
+"""Stands over every published figure that is shown beside a measured one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedSystem:
+    """One system and what a paper printed of it."""
+
     name: str
-    source: str  # where the figures were printed
-    results: dict[str, tuple[float, float]]  # set key → (SRCC, PLCC)
+    """The system's name."""
+    source: str
+    """Where the figures were printed."""
+    results: dict[str, tuple[float, float]]
+    """From a set's key to (SRCC, PLCC)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
+    """All published figures."""
+
     note: str
+    """What to know before quoting them."""
     systems: tuple[PublishedSystem, ...]
+    """In the order in which they are shown."""
 
 
 def load_published(path: Path = PUBLISHED) -> Published:
