@@ -45,8 +45,8 @@ logger = logging.getLogger(__name__)
 
 MODES = ("reason", "sample", "level")
 BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
-"""How many videos are scored at once where nothing else is asked for. A CPU gains little from more,
-tiny policies apart, and the first result would come later."""
+"""How many videos are scored at once where nothing else is asked for, on a GPU and on a CPU.
+Larger batches gain a CPU little, tiny policies apart, and delay the first result."""
 
 Frames = torch.Tensor | np.ndarray
 Video = str | Path | Frames
@@ -123,7 +123,7 @@ class QualityScorer:
 
     @property
     def clip_spec(self) -> ClipSpec:
-        """What the policy needs to be read of a video."""
+        """What the policy has read of each video."""
         return self.policy.inputs.clip_spec
 
     def score(

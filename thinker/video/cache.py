@@ -19,11 +19,11 @@ class FrameCache:
     """Clips on disk, lossless (raw uint8), one safetensors file each: `<folder>/<key>.safetensors`.
 
     The key is a hash of the file's *content*, the spec, the range and `READER_VERSION`: a moved or
-    copied video hits, an edited one misses. Content is hashed once per (path, size, modification
-    time) and process; BLAKE2b over all bytes, since two encodes of one source may share size,
-    header and tail. Files appear atomically (written aside, then renamed) and carry a checksum, so
-    readers of a shared folder never see half a clip, and a damaged file is read again from the
-    video. Safe to pickle into workers.
+    copied video hits, an edited one misses. The hash is BLAKE2b over all bytes, because two encodes
+    of one source may share size, header and tail. A process hashes the content once for each path,
+    size and modification time. Files appear atomically (written aside, then renamed) and carry a
+    checksum, so readers of a shared folder never see half a clip, and a damaged file is read again
+    from the video. A cache can be pickled into workers.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -39,8 +39,8 @@ class FrameCache:
         start: float | None = None,
         end: float | None = None,
     ) -> Clip:
-        """The cached clip, else `read_clip` (whose errors pass through) stored for the next
-        time."""
+        """The cached clip. Where there is none, the video is read by `read_clip`, whose errors pass
+        through, and the clip is stored for the next time."""
         return self.fetch(path, spec, start=start, end=end)[0]
 
     def fetch(
@@ -51,7 +51,7 @@ class FrameCache:
         start: float | None = None,
         end: float | None = None,
     ) -> tuple[Clip, bool]:
-        """As `get_or_read`, and whether the video had to be decoded."""
+        """The clip, as `get_or_read` gives it, and whether the video had to be decoded."""
         file = self._file(Path(path), spec, start, end)
         clip = _load_clip(file, Path(path))
         if clip is not None:
@@ -119,11 +119,13 @@ def _load_clip(file: Path, path: Path) -> Clip | None:
 
 @dataclass(frozen=True)
 class ClipReader:
-    """Reads clips of one spec, through a frame cache where there is one; safe to pickle into
+    """Reads clips of one spec, through a frame cache where there is one. It can be pickled into
     workers."""
 
     spec: ClipSpec
+    """What to read of each video."""
     cache: FrameCache | None = None
+    """Where clips are kept; None decodes every time."""
 
     def __call__(self, path: Path) -> Clip:
         """Raises `VideoError` as `read_clip`."""
