@@ -19,7 +19,7 @@ from thinker import prompts
 from thinker.data.samples import VideoSample
 from thinker.eval.run import score_window
 from thinker.policies import load_policy
-from thinker.policies.motion.encoder import IMAGENET_MEAN_STD
+from thinker.policies.motion import IMAGENET_MEAN_STD
 from thinker.rollout.base import Completion
 from thinker.score.scorer import QualityScorer
 from thinker.train.grpo.trainer import ThinkerTrainer

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-# Fixed by the public 8x8 checkpoint; a network that differs here is another network.
+# These are fixed by the public 8x8 checkpoint; a network that differs here is another network.
 ALPHA = 4  # fast frames per slow frame
 FUSION_KERNEL = 7  # temporal extent of a lateral connection, of stride ALPHA
 FUSION_RATIO = 2  # a lateral connection doubles the channels of the fast pathway
@@ -35,9 +35,14 @@ class SlowFastConfig:
     pathway 1/beta_inv of that. R50: slow 256, 512, 1024, 2048; fast 32, 64, 128, 256.
     """
 
-    depths: tuple[int, int, int, int] = (3, 4, 6, 3)  # residual blocks of res2, res3, res4, res5
-    slow_width: int = 64  # channels of the slow stem
-    beta_inv: int = 8  # channels of the slow pathway per channel of the fast one
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    """Residual blocks of res2, res3, res4, res5."""
+
+    slow_width: int = 64
+    """Channels of the slow stem."""
+
+    beta_inv: int = 8
+    """Channels of the slow pathway per channel of the fast one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "depths", tuple(self.depths))  # JSON has lists only
@@ -74,34 +79,51 @@ class SlowFastConfig:
 class MotionConfig:
     """What the motion encoder sees and how many tokens it makes of it.
 
-    Lives in a model's config.json as `motion_config`. Modes:
-    - "interleaved": `num_motion_frames` dense frames in `num_keyframes` windows; each keyframe gets
-      `tokens_per_frame` tokens, from its own window.
-    - "pooled": one token a video, from the keyframes, by the rules of the released VQAThinker.
-    - "none": there is no motion encoder.
-
-    The released VQAThinker trained with num_keyframes=6 (448 px), slow_divisor=3, pool_repeats=6,
-    and infers with num_keyframes=12 (560 px), slow_divisor=4, pool_repeats=4.
+    Lives in a model's config.json as `motion_config`. The released VQAThinker trained with
+    num_keyframes=6 (448 px), slow_divisor=3, pool_repeats=6, and infers with num_keyframes=12
+    (560 px), slow_divisor=4, pool_repeats=4.
 
     Raises ValueError for values that do not fit together.
     """
 
     mode: str = "interleaved"
+    """"interleaved": `num_motion_frames` dense frames in `num_keyframes` windows; each keyframe
+    gets `tokens_per_frame` tokens, from its own window. "pooled": one token a video, from the
+    keyframes, by the rules of the released VQAThinker. "none": there is no motion encoder."""
+
     slowfast: SlowFastConfig = SlowFastConfig()
-    hidden_size: int = 3584  # D
-    num_keyframes: int = 8  # K
-    image_mean: tuple[float, float, float] | None = None  # of RGB in 0..1; None: see `mean_std`
+    """Sizes of the SlowFast network."""
+
+    hidden_size: int = 3584
+    """D, the width of the language model."""
+
+    num_keyframes: int = 8
+    """K, the keyframes of a video."""
+
+    image_mean: tuple[float, float, float] | None = None
+    """Mean of red, green and blue in 0..1, for normalising; None: see `mean_std`."""
+
     image_std: tuple[float, float, float] | None = None
+    """Standard deviation of red, green and blue, given together with `image_mean`."""
 
-    # "interleaved" only
-    num_motion_frames: int = 128  # M, a multiple of K
-    motion_px: int = 192  # side of the dense frames; as VQA² with Qwen2.5-VL
-    tokens_per_frame: int = 4  # L, divides the M/K frames of a window
-    max_positions: int = 2000  # rows of the positional embedding, as VQA²; at least K * L
+    num_motion_frames: int = 128
+    """M, the dense frames of a video, a multiple of K; mode "interleaved" only."""
 
-    # "pooled" only
-    slow_divisor: int = 3  # the slow pathway sees K // slow_divisor of the keyframes
-    pool_repeats: int = 6  # each feature is repeated in time, to fill the pooling windows
+    motion_px: int = 192
+    """Side of the dense frames, as VQA² with Qwen2.5-VL; mode "interleaved" only."""
+
+    tokens_per_frame: int = 4
+    """L, which divides the M/K frames of a window; mode "interleaved" only."""
+
+    max_positions: int = 2000
+    """Rows of the positional embedding, as VQA², at least K * L; mode "interleaved" only."""
+
+    slow_divisor: int = 3
+    """The slow pathway sees K // slow_divisor of the keyframes; mode "pooled" only."""
+
+    pool_repeats: int = 6
+    """Each feature is repeated so often in time, to fill the pooling windows; mode "pooled"
+    only."""
 
     def __post_init__(self) -> None:
         if isinstance(self.slowfast, Mapping):
@@ -147,7 +169,8 @@ class MotionConfig:
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Normalisation of uint8 frames; by default 0.5 (VQA²), in mode "pooled" ImageNet's."""
+        """Mean and standard deviation that normalise uint8 frames: those given, else ImageNet's in
+        mode "pooled" and 0.5 (VQA²) in mode "interleaved"."""
         if self.image_mean is not None and self.image_std is not None:
             return self.image_mean, self.image_std
         return IMAGENET_MEAN_STD if self.mode == "pooled" else VQA2_MEAN_STD

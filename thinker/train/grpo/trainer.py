@@ -121,7 +121,7 @@ class ThinkerTrainer(CountedSteps, GuardedTrainer):
         self.counters = Counters()
         for model in (self.core, reference):
             if model is not None:
-                model.model.counters = self.counters
+                self.counters.watch(model.model)
         self.videos = EncodedVideos(
             self.policy.inputs, self.core, reference, self.accelerator.autocast
         )
