@@ -25,10 +25,9 @@ from typing import Any
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from thinker.policies import BACKBONES, backbone_name
+from thinker.policies import BACKBONES, backbone_name, tiny_policy
 from thinker.policies.cost import language_flops, meta_policy
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
-from thinker.policies.tiny import tiny_policy
 from thinker.train.counters import ScoredTokens
 
 MODELS = ("InternVL3-8B", "Qwen2.5-VL-7B")

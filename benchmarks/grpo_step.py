@@ -39,10 +39,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from thinker.config.run import RolloutSettings
 from thinker.data.demo.generate import encode
-from thinker.policies import Policy
+from thinker.policies import Policy, TinySize, tiny_policy
 from thinker.policies.encode import encode_prompts
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
-from thinker.policies.tiny import TinySize, tiny_policy
 from thinker.rollout.base import Rollout, Sampling
 from thinker.rollout.hf import HfRollout
 from thinker.rollout.vllm.colocate import ColocatedEngine

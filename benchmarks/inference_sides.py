@@ -30,7 +30,7 @@ from decord import VideoReader
 from PIL import Image
 
 from thinker.eval.fingerprint import versions
-from thinker.policies.tiny import TinySize, tiny_policy
+from thinker.policies import TinySize, tiny_policy
 from thinker.score.scorer import QualityScorer
 from thinker.score.stream import predictions
 from thinker.video import Clip, keyframe_indices, read_clip

@@ -22,9 +22,8 @@ from pathlib import Path
 import torch
 
 from thinker.config.run import RolloutSettings
-from thinker.policies import Policy
+from thinker.policies import Policy, TinySize, tiny_policy
 from thinker.policies.encode import EncodedPrompt
-from thinker.policies.tiny import TinySize, tiny_policy
 from thinker.rollout.base import Rollout, Sampling
 from thinker.rollout.hf import HfRollout
 from thinker.rollout.vllm.colocate import ColocatedEngine

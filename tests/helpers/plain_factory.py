@@ -11,8 +11,8 @@ from transformers import (
 )
 
 from tests.helpers.policy_factory import SIZE, small_policy
-from thinker.policies.inputs import ClipConfig
-from thinker.policies.motion.encoder import MotionConfig, SlowFastConfig
+from thinker.policies import ClipConfig
+from thinker.policies.motion import MotionConfig, SlowFastConfig
 
 STOCK = {
     "internvl3": (InternVLConfig, InternVLForConditionalGeneration),

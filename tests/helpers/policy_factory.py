@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from thinker.policies import Policy
-from thinker.policies.tiny import TinySize, tiny_policy
+from thinker.policies import Policy, TinySize, tiny_policy
 from thinker.video import Clip
 
 BACKBONES = ("internvl3", "qwen2_5_vl")

@@ -16,7 +16,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tests.helpers.motion_oracle import oracle, randomise
 from thinker import prompts
-from thinker.policies.motion.encoder import SlowFast, SlowFastConfig
+from thinker.policies.motion import SlowFast, SlowFastConfig
 
 WIDTH, LAYERS, HEADS, MLP = 16, 2, 2, 24  # of the vision tower
 TEXT_WIDTH = 32

@@ -18,7 +18,7 @@ from tests.helpers.video_factory import write_video
 from thinker import prompts
 from thinker.data.samples import VideoSample
 from thinker.policies import load_policy
-from thinker.policies.motion.encoder import IMAGENET_MEAN_STD
+from thinker.policies.motion import IMAGENET_MEAN_STD
 from thinker.rollout.base import Completion
 from thinker.score.scorer import QualityScorer
 from thinker.train.grpo.trainer import ThinkerTrainer

@@ -26,7 +26,7 @@ from tests.helpers.video_factory import write_video
 from thinker.config.run import load_run_config
 from thinker.data.datasets import load_dataset_config
 from thinker.data.samples import MosScale, line_rules, scan_meta_json, scan_train_jsonl
-from thinker.policies.motion.slowfast import read_slowfast_checkpoint
+from thinker.policies.motion import read_slowfast_checkpoint
 from thinker.policies.shards import read_headers
 from thinker.video import FrameCache, VideoError
 from thinker.video.file import require_regular

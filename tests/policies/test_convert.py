@@ -21,7 +21,8 @@ from tests.helpers.released_factory import (
     write_shards,
 )
 from thinker.cli.main import main
-from thinker.policies import convert, load_policy
+from thinker.policies import load_policy
+from thinker.policies.convert import vqathinker
 from thinker.policies.convert.vqathinker import (
     convert_checkpoint,
     our_names,
@@ -293,7 +294,7 @@ def test_failure_while_writing_leaves_nothing(source, monkeypatch):
             raise OSError("no space left on device")
         save_file(*args, **kwargs)
 
-    monkeypatch.setattr(convert, "save_file", full_disk)
+    monkeypatch.setattr(vqathinker, "save_file", full_disk)
     before = {path.name for path in source.parent.iterdir()}
     with pytest.raises(OSError, match="no space left"):
         convert_checkpoint(source, source.parent / "out")
@@ -307,7 +308,9 @@ def test_load_policy_sends_the_released_layout_here(released):
 
 def test_settings_are_frozen_facts():
     """As read in the published code: frames, side, slow divisor, repeats, white space."""
-    assert {name: dataclasses.astuple(setting) for name, setting in convert.SETTINGS.items()} == {
+    assert {
+        name: dataclasses.astuple(setting) for name, setting in vqathinker.SETTINGS.items()
+    } == {
         "6x448": (6, 448, 3, 6, "lines"),
         "12x560": (12, 560, 4, 4, "inline"),
     }

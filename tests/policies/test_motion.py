@@ -15,8 +15,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from tests.helpers.motion_oracle import oracle, randomise
-from thinker.policies.motion import encoder as motion
-from thinker.policies.motion.encoder import MotionConfig, MotionEncoder, SlowFast, SlowFastConfig
+from thinker.policies.motion import (
+    MotionConfig,
+    MotionEncoder,
+    SlowFast,
+    SlowFastConfig,
+    init_motion_weights,
+    num_slow_frames,
+    read_slowfast_checkpoint,
+)
+from thinker.policies.motion.encoder import pooled_slow_indices, segment_means, window_weights
 
 TINY = SlowFastConfig(depths=(1, 2, 1, 1), slow_width=4, beta_inv=2)  # fast stem: 2 channels
 # The names that a checkpoint's head has; it is not part of SlowFast here.
@@ -78,7 +86,7 @@ def encoder(config: MotionConfig, dtype=torch.float64) -> MotionEncoder:
 def test_slowfast_equals_the_forward_written_from_names(num_fast, num_slow, px):
     network = slowfast()
     fast, slow = frames_of(2, 3, num_fast, px, px), frames_of(2, 3, num_slow, px, px, seed=1)
-    outputs = network(slow, fast)
+    outputs = network(fast, slow)[::-1]
     side = -(-px // 32)
     assert outputs[0].shape == (2, 128, num_slow, side, side)  # 32 * 4 channels
     assert outputs[1].shape == (2, 64, num_fast, side, side)
@@ -136,23 +144,24 @@ def test_fast_features_do_not_need_the_slow_pathway():
     assert set(discarded) == (set(both.state_dict()) | set(HEAD)) - set(fast.state_dict())
     clip = frames_of(2, 3, 8, 40, 40, dtype=torch.float32)
     with torch.no_grad():
-        full = both(clip[:, :, ::4], clip)[1]
-        assert torch.equal(both.forward_fast(clip), full)
-        assert torch.equal(fast.forward_fast(clip), full)
+        full = both(clip, clip[:, :, ::4])[0]
+        for network in (both, fast):
+            features, slow = network(clip)
+            assert torch.equal(features, full) and slow is None
         counts = []
         for network in (both, fast):
             with FlopCounterMode(display=False) as counter:
-                network.forward_fast(clip)
+                network(clip)
             counts.append(counter.get_total_flops())
         assert counts[0] == counts[1] > 0  # nothing of the slow pathway is computed
-    with pytest.raises(ValueError, match="forward_fast"):
-        fast(clip[:, :, ::4], clip)
+    with pytest.raises(ValueError, match="expected only fast ones"):
+        fast(clip, clip[:, :, ::4])
 
 
 def test_slow_and_fast_lengths_must_fit():
-    assert [motion.num_slow_frames(n) for n in (1, 4, 6, 12, 32)] == [1, 1, 2, 3, 8]
+    assert [num_slow_frames(n) for n in (1, 4, 6, 12, 32)] == [1, 1, 2, 3, 8]
     with pytest.raises(ValueError, match="3 slow frames do not fit 8 fast frames, expected 2"):
-        slowfast()(frames_of(1, 3, 3, 32, 32), frames_of(1, 3, 8, 32, 32))
+        slowfast()(frames_of(1, 3, 8, 32, 32), frames_of(1, 3, 3, 32, 32))
 
 
 # Checkpoints
@@ -199,10 +208,10 @@ def test_a_wrong_checkpoint_lists_every_problem_and_loads_nothing():
 
 def test_files_that_are_no_checkpoint(tmp_path):
     with pytest.raises(ValueError, match="safetensors"):
-        motion.read_slowfast_checkpoint(tmp_path / "slowfast.pkl")
+        read_slowfast_checkpoint(tmp_path / "slowfast.pkl")
     torch.save({"model_state": {"epoch": 3}}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match="names to tensors"):
-        motion.read_slowfast_checkpoint(tmp_path / "a.pth")
+        read_slowfast_checkpoint(tmp_path / "a.pth")
 
 
 # Mode "interleaved"
@@ -254,7 +263,7 @@ def test_a_window_is_a_clip_of_its_own():
 def test_segment_means():
     # (1 + 3) / 2 = 2, (5 + 7) / 2 = 6
     values = torch.tensor([[[1.0, 3.0, 5.0, 7.0]]])
-    assert motion.segment_means(values, 2).tolist() == [[[2.0, 6.0]]]
+    assert segment_means(values, 2).tolist() == [[[2.0, 6.0]]]
 
 
 def test_other_numbers_of_windows_are_fine_up_to_the_positions():
@@ -277,8 +286,8 @@ def test_other_numbers_of_windows_are_fine_up_to_the_positions():
 
 def test_window_weights():
     # Windows 01, 12, 23: positions 0 and 3 are in one, 1 and 2 in two; six in all.
-    assert motion.window_weights(4, 2).tolist() == [1 / 6, 2 / 6, 2 / 6, 1 / 6]
-    assert motion.window_weights(3, 3).tolist() == [1 / 3] * 3
+    assert window_weights(4, 2).tolist() == [1 / 6, 2 / 6, 2 / 6, 1 / 6]
+    assert window_weights(3, 3).tolist() == [1 / 3] * 3
 
 
 @pytest.mark.parametrize(
@@ -286,7 +295,7 @@ def test_window_weights():
     [(6, 3, 6, [0, 5]), (12, 4, 4, [0, 5, 11])],  # released training and inference code
 )
 def test_pooled_token_follows_the_released_rules(num_keyframes, divisor, repeats, slow_indices):
-    assert motion.pooled_slow_indices(num_keyframes, divisor) == slow_indices
+    assert pooled_slow_indices(num_keyframes, divisor) == slow_indices
     config = pooled_config(num_keyframes=num_keyframes, slow_divisor=divisor, pool_repeats=repeats)
     made = encoder(config)
     frames = uint8_frames(1, num_keyframes, 3, 225, 193)  # feature maps of 8 x 7
@@ -317,7 +326,7 @@ def test_pooling_windows_shrink_to_small_maps():
     """A 2 x 2 map is averaged plainly; in time the window of 32 slides over 6 * 6 features."""
     made = encoder(pooled_config())
     frames = frames_of(1, 6, 3, 64, 64)
-    fast = made.slowfast.forward_fast(frames.transpose(1, 2)).mean(dim=(3, 4))
+    fast = made.slowfast(frames.transpose(1, 2))[0].mean(dim=(3, 4))
     windows = F.avg_pool1d(fast.repeat_interleave(6, dim=2), 32, stride=1)
     features = made.pooled_features(frames)
     assert features.shape == (1, 128 + 64)
@@ -332,7 +341,7 @@ def test_pooling_windows_shrink_to_small_maps():
 def test_training_never_moves_batchnorm_statistics(config, frozen):
     made = encoder(config, torch.float32)
     if frozen:
-        made.freeze_slowfast()
+        made.slowfast.requires_grad_(False)
     parent = nn.ModuleDict({"motion": made}).train()  # as a policy's train() reaches it
     before = {name: value.clone() for name, value in made.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in made.parameters() if p.requires_grad], lr=0.1)
@@ -367,7 +376,7 @@ def test_initial_weights():
         randomise(made)  # every value of it must be overwritten
         for network in (made, other):
             torch.manual_seed(2)
-            motion.init_motion_weights(network)
+            init_motion_weights(network)
         for (name, value), expected in zip(
             made.state_dict().items(), other.state_dict().values(), strict=True
         ):
@@ -407,7 +416,7 @@ class Host(PreTrainedModel):
 
     def _init_weights(self, module):
         super()._init_weights(module)
-        motion.init_motion_weights(module)
+        init_motion_weights(module)
 
 
 @pytest.mark.parametrize("make_config", [interleaved_config, pooled_config])
@@ -545,7 +554,7 @@ def test_r50_equals_pytorchvideo(monkeypatch):
     with torch.no_grad():
         for i in range(5):
             expected = reference.blocks[i](list(expected))
-            features = own.blocks[i](*features)
+            features = own.blocks[i](*features[::-1])[::-1]
             for got, wanted in zip(features, expected, strict=True):
                 assert got.shape == wanted.shape and wanted.std() > 0.1
                 assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()

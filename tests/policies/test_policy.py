@@ -15,11 +15,9 @@ from transformers import (
 
 from tests.helpers.plain_factory import CLIP, MOTION, plain_checkpoint
 from tests.helpers.policy_factory import BACKBONES, random_clip, small_policy
-from thinker.policies import Policy, load_policy
+from thinker.policies import ClipConfig, MotionConfig, Policy, load_policy
 from thinker.policies.card import count_parameters
 from thinker.policies.encode import encode_prompts
-from thinker.policies.inputs import ClipConfig
-from thinker.policies.motion.encoder import MotionConfig
 
 
 def loaded(backbone: str, folder: Path, **changes) -> Policy:

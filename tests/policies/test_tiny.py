@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from thinker.data.demo.scenes import Scene
-from thinker.policies.tiny import tiny_policy
+from thinker.policies import tiny_policy
 
 
 def scene_frames(num: int, side: int) -> torch.Tensor:

@@ -1,11 +1,14 @@
 """Each video is encoded once: features are those of a fresh encode, and the counts are exact."""
 
 import contextlib
+import copy as copy_module
+import pickle
 import time
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
 from tests.helpers.scoring_runs import QUESTIONS, Case, recorded_trainer, save_start
@@ -32,12 +35,17 @@ FROZEN = [(), ("vision_tower",), ("slowfast",), ("vision_tower", "slowfast")]
 
 
 def encoded(policy, reference=None):
-    policy.model.model.counters = Counters()
     return VideoFeatureCache(policy.inputs, policy.model, reference, contextlib.nullcontext)
 
 
-def frames(policy, grad="no_grad"):
-    return policy.model.model.counters.take()[f"frames/{grad}"]
+def watched(policy) -> Counters:
+    counters = Counters()
+    counters.watch(policy.model.model)
+    return counters
+
+
+def frames(counters: Counters, grad="no_grad") -> float:
+    return counters.take()[f"frames/{grad}"]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -47,7 +55,7 @@ def test_embeddings_of_a_video_and_its_copies_are_those_of_a_fresh_encode(backbo
     for frozen in FROZEN:
         policy = small_policy(backbone)
         policy.model.freeze(frozen)
-        videos = encoded(policy)
+        videos, counters = encoded(policy), watched(policy)
         clip = random_clip(policy, 3)
         for kind in PERTURBATIONS:
             videos.begin()
@@ -58,12 +66,12 @@ def test_embeddings_of_a_video_and_its_copies_are_those_of_a_fresh_encode(backbo
                     policy.model.model.encode_media(**policy.inputs.media_inputs([c]))[0]
                     for c in (clip, copy)
                 ]
-            frames(policy)
+            frames(counters)
             once = videos.embeds([clip, copy], version=0)
             for one, other in zip(once, fresh, strict=True):
                 assert torch.allclose(one, other, atol=1e-5), (frozen, kind)
             assert videos.embeds([copy, clip], version=0)[1] is once[0]
-            assert frames(policy) == K + changed_frames(backbone, kind), kind
+            assert frames(counters) == K + changed_frames(backbone, kind), kind
 
 
 def changed_frames(backbone: str, kind: str) -> int:
@@ -76,12 +84,12 @@ def changed_frames(backbone: str, kind: str) -> int:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_dropped_frames_of_all_videos_are_encoded_once(backbone):
     policy = small_policy(backbone)
-    videos = encoded(policy)
+    videos, counters = encoded(policy), watched(policy)
     clips = [random_clip(policy, seed) for seed in range(3)]
     copies = [videos.perturbed(clip, "drop", seed=1) for clip in clips]
     videos.embeds([*clips, *copies], version=0)
     extra = 1 if backbone == "internvl3" else 3 * 2  # a pair with one dropped frame is a new pair
-    assert frames(policy) == 3 * K + extra
+    assert frames(counters) == 3 * K + extra
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -89,16 +97,16 @@ def test_new_weights_need_a_new_encode_and_frozen_towers_do_not(backbone):
     for frozen, again in (((), K), (("vision_tower",), 0)):
         policy = small_policy(backbone)
         policy.model.freeze(frozen)
-        videos = encoded(policy)
+        videos, counters = encoded(policy), watched(policy)
         clip = random_clip(policy, 1)
         before = videos.embeds([clip], version=0)[0].clone()
         with torch.no_grad():
             for part in ("vision_projector", "motion_projector"):
                 for parameter in policy.model.parts()[part].parameters():
                     parameter.add_(0.05)
-        frames(policy)
+        frames(counters)
         after = videos.embeds([clip], version=1)[0]
-        assert frames(policy) == again
+        assert frames(counters) == again
         fresh = encode_prompts(policy, [clip])[0].embeds
         assert torch.allclose(after, fresh, atol=1e-5)
         assert (after - before).abs().max() > 1e-3  # the projectors are never remembered
@@ -121,13 +129,13 @@ def test_a_frozen_tower_serves_the_reference_only_with_equal_weights(backbone):
 def test_features_of_the_last_batch_are_forgotten():
     policy = small_policy("internvl3")
     policy.model.freeze(["vision_tower"])
-    videos = encoded(policy)
+    videos, counters = encoded(policy), watched(policy)
     clip = random_clip(policy, 0)
     videos.embeds([clip], version=0)
     videos.begin()
-    frames(policy)
+    frames(counters)
     videos.embeds([clip], version=0)
-    assert frames(policy) == K
+    assert frames(counters) == K
 
 
 # Counts of whole training steps
@@ -204,17 +212,80 @@ def test_trained_towers_reference_and_plain_counts(tmp_path, backbone):
     save_start(backbone, tmp_path)
     case = Case(backbone=backbone, dtype=torch.float32, beta=0.04, steps=1)
     videos = NUM_VIDEOS * K
-    for logprobs, without, with_gradient, share in (
+    for scoring, without, with_gradient, share in (
         ("shared", 2 * videos, videos, 1),
         ("plain", videos + 2 * GROUP * videos, GROUP * videos, GROUP),
     ):
-        trainer = recorded_trainer(case, tmp_path, logprobs)
+        trainer = recorded_trainer(case, tmp_path, scoring)
         trainer.train()
         log = trainer.state.log_history[0]
         assert (log["frames/no_grad"], log["frames/grad"]) == (without, with_gradient)
         prompts = share * NUM_VIDEOS // 2 * sum(prompt_lengths(trainer))
         assert log["tokens/train/prompt"] == prompts
         assert log["tokens/reference/prompt"] == log["tokens/train/prompt"]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("mode", ["interleaved", "pooled"])
+def test_hooks_count_every_frame_of_an_encode(backbone, mode):
+    """Two videos through both towers: K keyframes each, and M dense frames, or in mode "pooled" the
+    K keyframes once more. FLOPs by PyTorch's own counter, three times that with gradient."""
+    size = replace(SIZE, motion_mode=mode, num_keyframes=6, num_motion_frames=24)
+    policy = small_policy(backbone, size=size)
+    policy.model.set_attn_implementation("eager")  # PyTorch's counter does not know the CPU's fused
+    backbone_model = policy.model.model
+    media = policy.inputs.media_inputs([random_clip(policy, seed) for seed in range(2)])
+    per_video = 24 if mode == "interleaved" else 6
+    counters = watched(policy)
+    backbone_model.encode_media(**media)  # tries SlowFast on the meta device, for PyTorch's counter
+    counters.take()
+    for grad in (False, True):
+        flops = FlopCounterMode(display=False)
+        with torch.set_grad_enabled(grad), counters.stage("train"), flops:
+            backbone_model.encode_media(**media)
+        name, taken = "grad" if grad else "no_grad", counters.take()
+        assert taken[f"frames/{name}"] == 2 * 6
+        assert taken[f"motion_frames/{name}"] == 2 * per_video
+        assert taken["flops/train"] == flops.get_total_flops() * (3 if grad else 1)
+        assert sum(value for key, value in taken.items() if "frames" in key) == 12 + 2 * per_video
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_recomputed_layers_add_no_frames(backbone):
+    """Gradient checkpointing runs layers of the tower again, not the tower."""
+    policy = small_policy(backbone)
+    model, counters = policy.model.train(), watched(policy)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    runs = []
+    block = policy.model.model.vision_part.get_submodule(
+        "encoder.layer.0" if backbone == "internvl3" else "1.0"
+    )
+    block.register_forward_pre_hook(lambda *_: runs.append(1))
+    media = policy.inputs.media_inputs([random_clip(policy, 0)])
+    sum(x.sum() for x in model.model.encode_media(**media)).backward()
+    assert len(runs) == 2
+    taken = counters.take()
+    assert taken["frames/grad"] == K and taken["frames/no_grad"] == 0
+    assert taken["motion_frames/grad"] == M
+
+
+def test_a_copy_of_a_watched_model_counts_nothing():
+    """Neither a deepcopy nor a pickle of it takes the counters along, and shapes that are tried on
+    the meta device pass no tower."""
+    policy = small_policy("internvl3")
+    counters, media = watched(policy), policy.inputs.media_inputs([random_clip(policy, 0)])
+    backbone = policy.model.model
+    with torch.no_grad():
+        expected = backbone.encode_media(**media)
+        assert frames(counters) == K
+        for copy in (copy_module.deepcopy(backbone), pickle.loads(pickle.dumps(backbone))):
+            assert torch.equal(copy.encode_media(**media)[0], expected[0])
+            assert frames(counters) == 0
+        assert torch.equal(backbone.encode_media(**media)[0], expected[0])
+        assert frames(counters) == K
+        on_meta = {k: v.to("meta") if torch.is_tensor(v) else v for k, v in media.items()}
+        backbone.to("meta").encode_media(**on_meta)
+    assert frames(counters) == 0
 
 
 def test_counters_nest_and_each_second_counts_once():

@@ -1,24 +1,36 @@
-"""Policies: native vision-language models with a motion branch, and how to load, save and feed
-them."""
+"""Policies: native vision-language models with a motion branch; the one place to import from.
 
-from thinker.policies.policy import (
-    BACKBONES,
-    DEFAULT_CLIP,
-    Backbone,
-    Policy,
-    backbone_name,
-    load_policy,
-    plain_config,
-    register,
-)
+Flow: clips → `PolicyInputs` (prompt ids, pixels) → `MotionBackbone` (embeddings, hidden states).
+
+- `policy.py`: `Policy`, `load_policy`, `tiny_policy`
+- `registry.py`: `BACKBONES`, one line each; what transformers is told of them
+- `internvl3.py`, `qwen2_5_vl.py`: all of one backbone; `backbone.py`, `inputs.py`, `tiny.py`: what
+  they share
+- `motion/`: SlowFast and the motion encoder
+- `encode.py`: clips → encoded prompts; `shared_prompt.py`: one packed row for all completions of a
+  prompt
+- `convert/`: released layouts → policies; `shards.py`: what weight files hold
+- `card.py`, `cost.py`, `digest.py`: the model card, what a step costs, a name for the weights
+"""
+
+from thinker.policies.backbone import Backbone
+from thinker.policies.inputs import ClipConfig, PolicyInputs
+from thinker.policies.motion import MotionConfig
+from thinker.policies.policy import Policy, load_policy, tiny_policy
+from thinker.policies.registry import BACKBONES, backbone_name, plain_config, register
+from thinker.policies.tiny import TinySize
 
 __all__ = [
     "BACKBONES",
-    "DEFAULT_CLIP",
     "Backbone",
+    "ClipConfig",
+    "MotionConfig",
     "Policy",
+    "PolicyInputs",
+    "TinySize",
     "backbone_name",
     "load_policy",
     "plain_config",
     "register",
+    "tiny_policy",
 ]

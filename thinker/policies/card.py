@@ -1,7 +1,7 @@
 """The model card (README.md) that every saved policy carries, filled from its configuration."""
 
 from thinker import prompts
-from thinker.policies.motion.encoder import MotionConfig
+from thinker.policies.motion import MotionConfig
 
 TEMPLATE = """---
 library_name: thinker
@@ -45,7 +45,8 @@ The weights are safetensors under transformers' names, no remote code is involve
 
 
 def model_card(model, *, note: str = "") -> str:
-    """Text of README.md for a policy's model (its weights are not read; "meta" will do)."""
+    """Text of README.md for a policy's model, which may lie on the meta device: its weights are not
+    read."""
     config = model.config
     return TEMPLATE.format(
         backbone=config.model_type.removeprefix("thinker_"),

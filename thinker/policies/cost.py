@@ -1,11 +1,11 @@
-"""What a GRPO step of a real-size policy costs: parameters, tokens, FLOPs and memory, no weights.
+"""What a GRPO step of a real-size policy costs: parameters, tokens, FLOPs and memory.
 
-In: the name of a public backbone (`policies/public_configs.yaml`), frames, group size. The policy
-is built on the meta device, so that every count is read off the real modules. Out: a text of
-tables.
+In: the name of a public backbone (`public_configs.yaml`), frames, group size. The policy is built
+on the meta device, without weights, so that every count is read off the real modules. Out: a text
+of tables.
 
-FLOPs are two for a multiply-add, of matrix products and convolutions alone; attention counts each
-(query, key) pair once, causal ones only. They follow this package's own schedule: a video is
+A multiply-add is two FLOPs, and only matrix products and convolutions are counted; attention counts
+each causal (query, key) pair once. They follow this package's own schedule: a video is
 encoded once, its prompt prefilled once, and its G completions are scored behind one shared prompt
 (docs/architecture.md). Memory follows DeepSpeed's mixed-precision AdamW, before any sharding: 2
 bytes a weight, 2 a gradient, 12 of optimizer state (float32 copy and two moments).
@@ -20,35 +20,46 @@ import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from thinker.config.build import build
 from thinker.config.run import LoraSettings
-from thinker.policies import BACKBONES, DEFAULT_CLIP
 from thinker.policies.card import count_parameters
-from thinker.policies.inputs import ClipConfig
-from thinker.policies.motion.encoder import MotionConfig
-from thinker.video import smart_resize
+from thinker.policies.motion import MotionConfig
+from thinker.policies.registry import BACKBONES
 
-PUBLIC_CONFIGS = Path(__file__).parent / "policies" / "public_configs.yaml"
-FRAMES_PER_WINDOW = 16  # dense frames a keyframe, MotionConfig's default
-TEXT_TOKENS = 110  # estimated: 95 words and marks of the user turn, and those of the chat
-TEXT_TOKENS_PER_SLOT = 7  # "Frame12:", line break, start and end marks
-SOURCE_VIDEO = (1080, 1920)  # whose frames Qwen2.5-VL's aspect-preserving resize is asked about
-PROJECTORS = ("vision_projector", "motion_projector")  # which LoRA trains in full
-WEIGHT, GRADIENT, OPTIMIZER = 2, 2, 12  # bytes a parameter
+PUBLIC_CONFIGS = Path(__file__).parent / "public_configs.yaml"
+FRAMES_PER_WINDOW = 16
+"""Dense frames a keyframe, as in `MotionConfig`'s default."""
+
+TEXT_TOKENS = 110
+"""An estimate: 95 words and marks of the user turn, and those of the chat."""
+
+TEXT_TOKENS_PER_SLOT = 7
+""""Frame12:", a line break, start and end marks."""
+
+SOURCE_VIDEO = (1080, 1920)
+"""Height and width of the video that is counted; they matter where the aspect ratio is kept."""
+
+PROJECTORS = ("vision_projector", "motion_projector")
+"""Parts that LoRA trains in full."""
+
+WEIGHT, GRADIENT, OPTIMIZER = 2, 2, 12
+"""Bytes a parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSize:
-    """What one optimisation step of one process handles.
-
-    num_keyframes: K. num_generations: G. completion_tokens: mean length of a completion.
-    num_videos: prompts a step.
-    """
+    """What one optimisation step of one process handles."""
 
     num_keyframes: int = 12
+    """K, the keyframes of a video."""
+
     num_generations: int = 8
+    """G, the completions of a video."""
+
     completion_tokens: int = 400
+    """Mean length of a completion."""
+
     num_videos: int = 1
+    """Prompts a step."""
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -64,19 +75,22 @@ def public_configs() -> dict[str, dict[str, Any]]:
 def meta_policy(name: str, num_keyframes: int, px: int | None = None):
     """The model of a public backbone with our default motion branch, on the meta device.
 
-    px: side of InternVL's frames (448 by default); Qwen2.5-VL's follow from its pixel limits.
+    px: side of the frames of a backbone that stretches them to squares (InternVL, 448 by default);
+    where the aspect ratio is kept, sizes follow from the limits on the area.
     """
     known = public_configs()
     if name not in known:
         raise ValueError(f"no public configuration {name!r}; known: {', '.join(known)}")
     public = known[name]
-    clip = replace(DEFAULT_CLIP[public["backbone"]], num_keyframes=num_keyframes)
+    backbone = BACKBONES[public["backbone"]]
+    clip = replace(backbone.default_clip, num_keyframes=num_keyframes)
     if px is not None:
-        if public["backbone"] != "internvl3":
+        if not clip.keyframe_px:
             raise ValueError(
-                f"{name} keeps the aspect ratio; a side in pixels is for InternVL only"
+                f"{name} keeps the aspect ratio; a side in pixels is for backbones that stretch "
+                "frames to squares"
             )
-        patch = 2 * public["vision_config"]["patch_size"]
+        patch = 2 * public["vision_config"]["patch_size"]  # 2 x 2 patches become one token
         if px < patch or px % patch:
             raise ValueError(f"px is {px}, expected a positive multiple of {patch}")
         clip = replace(clip, keyframe_px=px)
@@ -85,7 +99,6 @@ def meta_policy(name: str, num_keyframes: int, px: int | None = None):
         num_keyframes=num_keyframes,
         num_motion_frames=FRAMES_PER_WINDOW * num_keyframes,
     )
-    backbone = BACKBONES[public["backbone"]]
     config = backbone.config(
         text_config=dict(public["text_config"]),
         vision_config=dict(public["vision_config"]),
@@ -102,13 +115,22 @@ def meta_policy(name: str, num_keyframes: int, px: int | None = None):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTokens:
-    """Tokens of one prompt; `slots` frames, or frame pairs, of `patches` patches each."""
+    """Tokens of one prompt."""
 
     slots: int
+    """Frames, or frame pairs, that pass the vision tower."""
+
     patches: int
+    """Patches of one slot."""
+
     visual: int
+    """Visual tokens of all slots."""
+
     motion: int
+    """Motion tokens of all slots."""
+
     text: int
+    """All other tokens."""
 
     @property
     def prompt(self) -> int:
@@ -116,24 +138,14 @@ class VideoTokens:
 
 
 def video_tokens(model) -> VideoTokens:
-    """Tokens of a video of `SOURCE_VIDEO` size (its size matters to Qwen2.5-VL only)."""
-    config, vision = model.config, model.config.vision_config
-    clip = build(ClipConfig, config.clip_config, "clip_config")
-    motion = model.model.motion.config.tokens_per_frame * clip.num_keyframes
-    if clip.keyframe_px:
-        slots, patches = clip.num_keyframes, (clip.keyframe_px // vision.patch_size[0]) ** 2
-    else:
-        factor = vision.patch_size * vision.spatial_merge_size
-        height, width = smart_resize(
-            *SOURCE_VIDEO, factor=factor, min_pixels=clip.min_pixels, max_pixels=clip.max_pixels
-        )
-        slots = -(-clip.num_keyframes // vision.temporal_patch_size)
-        patches = height * width // vision.patch_size**2
+    """Tokens of the prompt for one video of `SOURCE_VIDEO` size."""
+    backbone = model.model
+    slots, patches = backbone.video_load(*SOURCE_VIDEO)
     return VideoTokens(
         slots=slots,
         patches=patches,
-        visual=slots * patches // 4,  # both backbones merge 2 x 2 patches
-        motion=motion,
+        visual=slots * patches // backbone.patches_per_token,
+        motion=backbone.motion.config.tokens_per_frame * backbone.clip_config.num_keyframes,
         text=TEXT_TOKENS + TEXT_TOKENS_PER_SLOT * slots,
     )
 
@@ -142,7 +154,8 @@ def video_tokens(model) -> VideoTokens:
 
 
 def linear_flops(module: nn.Module) -> int:
-    """Of all linear layers in `module`, a token; not of the originals that peft keeps aside."""
+    """FLOPs of all linear layers in `module` for one token, without the originals that peft keeps
+    aside."""
     return 2 * sum(
         layer.weight.numel()
         for name, layer in module.named_modules()
@@ -151,8 +164,8 @@ def linear_flops(module: nn.Module) -> int:
 
 
 def language_flops(model, tokens: int, pairs: int, head_tokens: int) -> int:
-    """Of the language model: `tokens` through all layers, `pairs` of query and key in each of them,
-    `head_tokens` through the head."""
+    """FLOPs of the language model: `tokens` pass all layers, with `pairs` of query and key in each
+    of them, and `head_tokens` pass the head."""
     text = model.config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     attention = 4 * text.num_attention_heads * head_dim * text.num_hidden_layers
@@ -163,30 +176,18 @@ def language_flops(model, tokens: int, pairs: int, head_tokens: int) -> int:
 
 
 def vision_flops(model, tokens: VideoTokens) -> int:
-    """Of the vision tower and its projector, a video."""
-    vision, s = model.config.vision_config, tokens.patches
-    if hasattr(model.model, "vision_tower"):
-        tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-        patch, rows, pairs = (
-            vision.patch_size[0] ** 2,
-            s + 1,
-            (s + 1) ** 2 * vision.num_hidden_layers,
-        )
-        layers = linear_flops(tower)
-    else:
-        visual = model.model.visual
-        projector, patch, rows = visual.merger, vision.temporal_patch_size * vision.patch_size**2, s
-        window = min((vision.window_size // vision.patch_size) ** 2, s)
-        full = len(vision.fullatt_block_indexes)
-        pairs = s * s * full + s * window * (vision.depth - full)
-        layers = linear_flops(visual.blocks)
-    embedding = 2 * s * 3 * patch * vision.hidden_size
-    merged = tokens.visual // tokens.slots * linear_flops(projector)
-    return tokens.slots * (embedding + layers * rows + 4 * vision.hidden_size * pairs + merged)
+    """FLOPs of the vision tower and its projector for one video."""
+    backbone, width = model.model, model.config.vision_config.hidden_size
+    work = backbone.tower_work(tokens.patches)
+    embedding = 2 * tokens.patches * 3 * work.patch_pixels * width
+    layers = linear_flops(work.layers) * work.rows + 4 * width * work.pairs
+    merged = tokens.visual // tokens.slots * linear_flops(backbone.vision_projector)
+    return tokens.slots * (embedding + layers + merged)
 
 
 def motion_flops(model) -> int:
-    """Of SlowFast and its projector, a video; counted by running them on the meta device."""
+    """FLOPs of SlowFast and its projector for one video, counted by running them on the meta
+    device."""
     motion = model.model.motion
     px, frames = motion.config.motion_px, motion.config.num_motion_frames
     clip = torch.empty(1, frames, 3, px, px, dtype=torch.uint8, device="meta")
@@ -196,7 +197,7 @@ def motion_flops(model) -> int:
 
 
 def step_flops(model, size: StepSize) -> dict[str, int]:
-    """By stage, for all videos of a step."""
+    """FLOPs by stage, for all videos of a step."""
     tokens = video_tokens(model)
     p, g, c = tokens.prompt, size.num_generations, size.completion_tokens
     causal = p * (p + 1) // 2
@@ -220,7 +221,8 @@ def step_flops(model, size: StepSize) -> dict[str, int]:
 
 
 def lora_parameters(model, settings: LoraSettings) -> int:
-    """What LoRA trains: the adapters of the language model, and both projectors in full."""
+    """Number of parameters that LoRA trains: the adapters of the language model, and both
+    projectors in full."""
     adapters = sum(
         settings.r * (m.in_features + m.out_features)
         for name, m in model.model.language_model.named_modules()
@@ -232,10 +234,12 @@ def lora_parameters(model, settings: LoraSettings) -> int:
 
 
 def activation_bytes(model, size: StepSize, *, train_vision: bool) -> int:
-    """Of the training forward with gradient checkpointing, bfloat16: a hidden state a layer and
-    token of the language model and of the vision tower where that is trained, and what one layer of
-    the language model holds while it is recomputed: its products, and keys and values with the
-    prompt's once for each completion."""
+    """Bytes that the training forward keeps, in bfloat16 and with gradient checkpointing.
+
+    These are a hidden state a layer and token of the language model, and of the vision tower where
+    that is trained; and what one layer of the language model holds while it is recomputed: its
+    products, and keys and values with the prompt's once for each completion.
+    """
     text = model.config.get_text_config()
     prompt, group = video_tokens(model).prompt, size.num_generations
     tokens = prompt + group * size.completion_tokens
@@ -243,14 +247,15 @@ def activation_bytes(model, size: StepSize, *, train_vision: bool) -> int:
     kept = tokens * (text.num_hidden_layers * text.hidden_size + one_layer)
     kept += 2 * group * (prompt + size.completion_tokens) * text.hidden_size
     if train_vision:
-        video, vision = video_tokens(model), model.config.vision_config
-        depth = getattr(vision, "num_hidden_layers", None) or vision.depth
-        kept += video.slots * video.patches * depth * vision.hidden_size
+        video, width = video_tokens(model), model.config.vision_config.hidden_size
+        depth = model.model.tower_work(video.patches).depth
+        kept += video.slots * video.patches * depth * width
     return 2 * kept * size.num_videos
 
 
 def cache_bytes(model, size: StepSize) -> int:
-    """Keys and values of all rollouts of a step, each with its own copy of the prompt's."""
+    """Bytes of keys and values of all rollouts of a step, each with its own copy of the
+    prompt's."""
     text = model.config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     row = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim
@@ -259,8 +264,11 @@ def cache_bytes(model, size: StepSize) -> int:
 
 
 def memory_bytes(model, size: StepSize) -> dict[str, dict[str, int]]:
-    """Of each way to train: weights, reference, gradients, optimizer, and the larger of rollout
-    cache and training activations (they do not live at the same time)."""
+    """Bytes by way to train and by use.
+
+    The uses are weights, reference, gradients, optimizer, and the larger of rollout cache and
+    training activations, which do not live at the same time.
+    """
     counts = count_parameters(model)
     total = counts["total"]
     trained = {

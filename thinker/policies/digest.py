@@ -1,4 +1,4 @@
-"""One short text that stands for the weights of a policy: two policies of one digest are equal."""
+"""One short text that stands for the weights of a policy: policies of equal digest are equal."""
 
 import hashlib
 from pathlib import Path
@@ -7,9 +7,11 @@ from thinker.policies.policy import Policy
 
 
 def model_digest(folder: str, policy: Policy | None) -> str:
-    """Of the files of a saved policy, all bytes; of the weights in memory where there is no folder.
+    """Digest of all bytes of a saved policy's files, or of the weights in memory where there is no
+    folder.
 
-    About a second per GB: two checkpoints of one training run differ in nothing but their weights.
+    It takes about a second per GB. Names and dates would be cheaper, but two checkpoints of one
+    training run differ in nothing but their weights.
     """
     digest = hashlib.blake2b(digest_size=16)
     if folder and Path(folder).is_dir():

@@ -17,22 +17,27 @@ from thinker.video import Clip
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedPrompt:
-    """One prompt with its video already encoded.
-
-    token_ids: P ids, placeholders expanded; a run of placeholders is one item (a frame, or a motion
-    item). embeds: (S, D), one row a placeholder, in order, no gradient. positions: (P,), or (3, P)
-    for M-RoPE. next_position: that of the first completion token. item_grids: (items, 3), the
-    (t, h, w) that M-RoPE positions follow from; None for plain positions.
-    """
+    """One prompt with its video already encoded."""
 
     token_ids: list[int]
+    """P ids, placeholders expanded; a run of placeholders is one item (a frame, or a motion
+    item)."""
+
     embeds: torch.Tensor
+    """(S, D), one row a placeholder, in order, without gradient."""
+
     positions: torch.Tensor
+    """(P,), or (3, P) for M-RoPE."""
+
     next_position: int
+    """The position of the first completion token."""
+
     item_grids: torch.Tensor | None = None
+    """(items, 3), the (t, h, w) that M-RoPE positions follow from; None for plain positions."""
 
 
 Encode = Callable[[list[Clip]], tuple[dict[str, Any], list[torch.Tensor]]]
+"""Clips of one shape → (what their positions follow from, their embeddings)."""
 
 
 @torch.no_grad()
@@ -44,7 +49,7 @@ def encode_prompts(
 ) -> list[EncodedPrompt]:
     """Encode every clip once, without gradient, and build its prompt.
 
-    encode: clips of one shape → (their layout, their embeddings), for a caller that keeps features.
+    encode: how clips become embeddings, for a caller that keeps features; None runs the policy.
     """
     inputs = policy.inputs
     backbone = policy.model.model

@@ -1,10 +1,11 @@
-"""Clips → what a policy eats: prompt token ids and pixel tensors. One builder a backbone.
+"""Clips → what a policy eats: prompt token ids and pixel tensors.
 
-The frame sampler and the sizes are part of the saved policy (`config.clip_config`), so that
-inference reads videos exactly as training did. Prompt ids depend only on the number and size of the
-slots.
+This is what all backbones share; each has its own subclass of `PolicyInputs`. The frame sampler and
+the sizes are part of the saved policy (`config.clip_config`), so that inference reads videos
+exactly as training did. Prompt ids depend only on the number and size of the slots.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,26 +14,31 @@ import torch
 
 from thinker import prompts
 from thinker.config.build import build
-from thinker.policies.motion.encoder import MotionConfig
+from thinker.policies.motion import MotionConfig
 from thinker.video import Clip, ClipSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """What a policy reads of a video, and how its prompt shows it."""
+    """What a policy reads of a video."""
 
     num_keyframes: int = 6
-    """Number K of frames, spread over the whole video."""
+    """K frames over the whole video."""
+
     keyframe_px: int = 448
-    """Side of the square that frames are stretched to (InternVL); 0 for Qwen2.5-VL."""
+    """Side of the square that frames are stretched to; 0 where the aspect ratio is kept."""
+
     min_pixels: int = 0
-    """Smallest area of a frame, whose aspect is kept (Qwen2.5-VL); 0 for InternVL."""
+    """Smallest area of a frame where the aspect ratio is kept; 0 for squares."""
+
     max_pixels: int = 0
-    """Largest area of a frame, whose aspect is kept (Qwen2.5-VL); 0 for InternVL."""
+    """Largest area of a frame where the aspect ratio is kept; 0 for squares."""
+
     layout: str = "lines"
-    """White space of the prompt around the frames, a key of `thinker.prompts.LAYOUTS`."""
+    """White space of the prompt around the frames, one of `thinker.prompts.LAYOUTS`."""
+
     resampler: str = "torch"
-    """Filter that resizes frames, one of `thinker.video.clip.RESAMPLERS`."""
+    """How frames are resized, one of `thinker.video.clip.RESAMPLERS`."""
 
     def __post_init__(self):
         if self.layout not in prompts.LAYOUTS:
@@ -41,20 +47,31 @@ class ClipConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold; `from_dict` reads them back."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ClipConfig":
+        """Raises ValueError for keys and values that are not those of the fields."""
+        return build(cls, values, "clip_config")
 
 
 class PolicyInputs:
-    """Prompt and pixels of clips for one policy; base of the two backbones' builders."""
+    """Prompt and pixels of clips for one policy; the base of each backbone's own inputs class."""
 
     resize = "square"
+    """How keyframes get their size, as `ClipSpec.resize`."""
+
     size_factor = 1
-    pair = 1  # keyframes a slot
+    """Sides of a keyframe are multiples of it, where the aspect ratio is kept."""
+
+    pair = 1
+    """Keyframes that one slot shows."""
 
     def __init__(self, processor, config):
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.clip_config = build(ClipConfig, config.clip_config, "clip_config")
+        self.clip_config = ClipConfig.from_dict(config.clip_config)
         self.motion_config = MotionConfig.from_dict(config.motion_config)
         self.question = config.scoring_question or prompts.SCORING
         self.image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)
@@ -127,8 +144,8 @@ class PolicyInputs:
         return torch.stack([clip.keyframes_KCHW for clip in clips])
 
     def grids(self, clips: list[Clip]) -> dict[str, Any]:
-        """Arguments of `encode_media` that pixels bring along, for clips whose pixels are not
-        needed."""
+        """The arguments of `encode_media` beside the pixels that follow from the size of the clips,
+        for callers that do not need the pixels."""
         return {}
 
     def pixels(self, clips: list[Clip]) -> dict[str, Any]:
@@ -138,89 +155,3 @@ class PolicyInputs:
     def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
         """The same for any runs of frames (T, 3, H, W), uint8, each of them whole slots."""
         raise NotImplementedError
-
-
-class InternVLInputs(PolicyInputs):
-    """A slot is a frame, stretched to a square."""
-
-    def __init__(self, processor, config):
-        super().__init__(processor, config)
-        # Not config.image_seq_length, which is that of the size the tower was trained for; at
-        # another one transformers resamples the position embedding.
-        patches = self.clip_config.keyframe_px // config.vision_config.patch_size[0]
-        self.image_seq_length = int(patches * config.downsample_ratio) ** 2
-
-    def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
-        return (self.image_seq_length,) * len(clip.keyframes_KCHW)
-
-    def max_slot_tokens(self) -> int:
-        return self.image_seq_length
-
-    def slot_text(self, num_visual: int, num_motion: int) -> str:
-        tokenizer = self.tokenizer
-        placeholders = self.image_token * (num_visual + num_motion)
-        return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
-
-    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
-        """Frames rescaled to 0..1 and normalised: float32 (B·K, 3, px, px)."""
-        image_processor = self.processor.image_processor
-        frames = torch.cat(videos).float()
-        mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
-        std = torch.tensor(image_processor.image_std).view(3, 1, 1)
-        return {"pixel_values": frames.div_(255).sub_(mean).div_(std)}
-
-
-class Qwen2_5_VLInputs(PolicyInputs):
-    """A slot is a frame pair, its aspect ratio kept."""
-
-    resize = "smart"
-
-    def __init__(self, processor, config):
-        vision = config.vision_config
-        self.merge = vision.spatial_merge_size
-        self.size_factor = vision.patch_size * self.merge
-        self.pair = vision.temporal_patch_size
-        super().__init__(processor, config)
-        if self.motion_config.mode == "interleaved" and self.clip_config.num_keyframes % self.pair:
-            raise ValueError(
-                f"clip.num_keyframes is {self.clip_config.num_keyframes}, expected an even number: "
-                "a slot is a frame pair, and gets the motion tokens of both"
-            )
-
-    def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
-        num_frames, _, height, width = clip.keyframes_KCHW.shape
-        tokens = (height // self.size_factor) * (width // self.size_factor)
-        return (tokens,) * -(-num_frames // self.pair)  # an odd last frame is doubled
-
-    def max_slot_tokens(self) -> int:
-        return max(1, self.clip_config.max_pixels // self.size_factor**2)
-
-    def grids(self, clips: list[Clip]) -> dict[str, Any]:
-        """`image_grid_thw`: (1, h, w) patches a slot, of all clips in order."""
-        patch = self.size_factor // self.merge
-        grids = [
-            [1, clip.keyframes_KCHW.shape[-2] // patch, clip.keyframes_KCHW.shape[-1] // patch]
-            for clip in clips
-            for _ in self.slot_tokens(clip)
-        ]
-        return {"image_grid_thw": torch.tensor(grids)}
-
-    def slot_text(self, num_visual: int, num_motion: int) -> str:
-        runs = [n for n in (num_visual, num_motion) if n]
-        return "".join(f"<|vision_start|>{self.image_token * n}<|vision_end|>" for n in runs)
-
-    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
-        """Patches of frame pairs from transformers' own video processor, and a (1, h, w) grid a
-        pair."""
-        patches, grids = [], []
-        for frames in videos:
-            output = self.processor.video_processor(
-                videos=[frames],
-                do_resize=False,
-                do_sample_frames=False,
-                return_tensors="pt",
-            )
-            patches.append(output["pixel_values_videos"])
-            num_slots, height, width = output["video_grid_thw"][0].tolist()
-            grids += [[1, height, width]] * num_slots
-        return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids)}

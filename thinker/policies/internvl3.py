@@ -5,48 +5,69 @@ Visual and motion tokens of a frame form one run of `<IMG_CONTEXT>`, so that one
 frame is all that a rollout engine has to know.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import InternVLConfig, InternVLForConditionalGeneration
-from transformers.models.internvl.modeling_internvl import InternVLModel, InternVLPreTrainedModel
+from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
+from transformers.models.internvl.modeling_internvl import InternVLModel
+from transformers.models.internvl.processing_internvl import InternVLProcessor
+from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
-from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositions, with_chunks
+from thinker.policies.backbone import (
+    Backbone,
+    MotionBackbone,
+    MotionPolicy,
+    PolicyConfig,
+    PromptPositions,
+    TowerWork,
+    with_chunks,
+)
+from thinker.policies.inputs import ClipConfig, PolicyInputs
+from thinker.policies.tiny import (
+    CHAT_TEMPLATE,
+    INITIALIZER_RANGE,
+    TinySize,
+    motion_config,
+    text_config,
+    train_tokenizer,
+)
+from thinker.video import Clip
+
+IMAGE_TOKENS = {
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
+    "video_token": "<video>",  # of transformers' processor; expanded before the model sees it
+}
+"""Special tokens by the name under which transformers' processor looks for them."""
 
 
-class ThinkerInternVLConfig(InternVLConfig):
-    """InternVL's configuration plus `motion_config` (see `MotionConfig`) and
-    `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts,
-    and `scoring_question`, what the policy was trained to be asked (None: `prompts.SCORING`)."""
+class ThinkerInternVLConfig(PolicyConfig, InternVLConfig):
+    """InternVL's configuration and what `PolicyConfig` adds to it."""
 
     model_type = "thinker_internvl"
-    motion_config: dict | None = None
-    clip_config: dict | None = None
-    scoring_question: str | None = None
-    auto_map: ClassVar[
-        dict
-    ] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
-
-
-class ThinkerInternVLPreTrainedModel(InternVLPreTrainedModel):
-    config: ThinkerInternVLConfig
-    config_class = ThinkerInternVLConfig
 
 
 class ThinkerInternVLModel(MotionBackbone, InternVLModel):
+    """InternVL's vision tower and language model with the motion branch."""
+
+    config: ThinkerInternVLConfig
     vision_tower: Any
     multi_modal_projector: Any
-    config: ThinkerInternVLConfig
-    config_class = ThinkerInternVLConfig
-
-    def __init__(self, config: ThinkerInternVLConfig):
-        super().__init__(config)
-        self.build_motion(config)
-        self.post_init()
 
     @property
-    def vision_part(self) -> torch.nn.Module:
+    def tower(self) -> nn.Module:
         return self.vision_tower
+
+    @property
+    def vision_part(self) -> nn.Module:
+        return self.vision_tower
+
+    @property
+    def vision_projector(self) -> nn.Module:
+        return self.multi_modal_projector
 
     @property
     def patches_per_token(self) -> int:
@@ -54,10 +75,6 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
 
     def encode_slots(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """pixel_values (N, 3, px, px), normalised → N tensors (image_seq_length, D)."""
-        patch_height, patch_width = self.config.vision_config.patch_size
-        height, width = pixel_values.shape[-2:]
-        patches = (height // patch_height) * (width // patch_width)
-        self.count_slots(len(pixel_values), patches)
         output = self.get_image_features(
             pixel_values,
             vision_feature_layer=self.config.vision_feature_layer,
@@ -88,57 +105,109 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
         ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
         return PromptPositions(ids=ids, next=attention_mask.sum(-1))
 
-    def forward(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        media_embeds=None,
-        media_rows=None,
-        media_inputs=None,
-        hidden_from=0,
-        **kwargs,
-    ):
-        """As `InternVLModel.forward`, with videos given as `media_inputs` (pixels of unique videos)
-        or `media_embeds` (their embeddings), and `media_rows` (row → video); only hidden states
-        from position `hidden_from` on are returned, so that a head need not see the prompt."""
-        if inputs_embeds is None and (media_embeds is not None or media_inputs is not None):
-            inputs_embeds = self.media_forward(input_ids, media_embeds, media_rows, media_inputs)
-            input_ids = None
-        outputs = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
+    def tower_load(self, args, kwargs) -> list[tuple[int, int]]:
+        pixel_values = args[0] if args else kwargs["pixel_values"]
+        patch_height, patch_width = self.config.vision_config.patch_size
+        height, width = pixel_values.shape[-2:]
+        return [(len(pixel_values), (height // patch_height) * (width // patch_width))]
+
+    def video_load(self, height: int, width: int) -> tuple[int, int]:
+        """A frame of any size is stretched to a square."""
+        patches = self.clip_config.keyframe_px // self.config.vision_config.patch_size[0]
+        return self.clip_config.num_keyframes, patches**2
+
+    def tower_work(self, num_patches: int) -> TowerWork:
+        vision, rows = self.config.vision_config, num_patches + 1  # the class token
+        return TowerWork(
+            layers=self.vision_tower,
+            depth=vision.num_hidden_layers,
+            rows=rows,
+            pairs=rows**2 * vision.num_hidden_layers,
+            patch_pixels=vision.patch_size[0] ** 2,
         )
-        outputs.last_hidden_state = outputs.last_hidden_state[:, hidden_from:]
-        return outputs
 
 
 class ThinkerInternVLForConditionalGeneration(MotionPolicy, InternVLForConditionalGeneration):
-    config: ThinkerInternVLConfig
-    config_class = ThinkerInternVLConfig
+    """The policy: `ThinkerInternVLModel` and a language-model head."""
 
+    config: ThinkerInternVLConfig
+    backbone_class = ThinkerInternVLModel
     projector_names = ("multi_modal_projector", "motion.projector")
     forward = with_chunks(InternVLForConditionalGeneration.forward)
-    backbone_class = ThinkerInternVLModel
 
-    def __init__(self, config: ThinkerInternVLConfig):
-        # The stock constructor would build the stock backbone; skip to its base and name ours.
-        super(InternVLForConditionalGeneration, self).__init__(config)
-        self.model = self.backbone_class(config)
-        text_config = config.get_text_config()
-        self.lm_head = torch.nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
-        self.post_init()
 
-    def parts(self) -> dict[str, torch.nn.Module]:
-        parts = {
-            "vision_tower": self.model.vision_tower,
-            "vision_projector": self.model.multi_modal_projector,
-            "language_model": self.model.language_model,
-        }
-        return parts | self.motion_parts()
+class InternVLInputs(PolicyInputs):
+    """A slot is a frame, stretched to a square."""
+
+    def __init__(self, processor, config):
+        super().__init__(processor, config)
+        # Not config.image_seq_length, which belongs to the size that the tower was trained for: at
+        # another size transformers resamples the position embedding.
+        patches = self.clip_config.keyframe_px // config.vision_config.patch_size[0]
+        self.image_seq_length = int(patches * config.downsample_ratio) ** 2
+
+    def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
+        return (self.image_seq_length,) * len(clip.keyframes_KCHW)
+
+    def max_slot_tokens(self) -> int:
+        return self.image_seq_length
+
+    def slot_text(self, num_visual: int, num_motion: int) -> str:
+        tokenizer = self.tokenizer
+        placeholders = self.image_token * (num_visual + num_motion)
+        return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
+
+    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
+        """Frames rescaled to 0..1 and normalised: float32 (B·K, 3, px, px)."""
+        image_processor = self.processor.image_processor
+        frames = torch.cat(videos).float()
+        mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
+        std = torch.tensor(image_processor.image_std).view(3, 1, 1)
+        return {"pixel_values": frames.div_(255).sub_(mean).div_(std)}
+
+
+def tiny(size: TinySize, texts: tuple[str, ...]) -> tuple[ThinkerInternVLConfig, InternVLProcessor]:
+    """Configuration and processor of a tiny policy; see `Backbone.tiny`."""
+    special = tuple(IMAGE_TOKENS.values())
+    tokenizer = train_tokenizer(texts, special_tokens=special, named_tokens=IMAGE_TOKENS)
+    tokens = (size.frame_px // size.patch_px // size.patches_merged) ** 2
+    clip = ClipConfig(num_keyframes=size.num_keyframes, keyframe_px=size.frame_px)
+    config = ThinkerInternVLConfig(
+        vision_config={
+            "hidden_size": size.vision_width,
+            "intermediate_size": 2 * size.vision_width,
+            "num_hidden_layers": size.vision_layers,
+            "num_attention_heads": 4,
+            "image_size": size.frame_px,
+            "patch_size": size.patch_px,
+            "initializer_range": INITIALIZER_RANGE,
+            "layer_scale_init_value": 1.0,
+        },
+        text_config=text_config(size, tokenizer),
+        image_token_id=tokenizer.context_image_token_id,
+        image_seq_length=tokens,
+        downsample_ratio=1 / size.patches_merged,
+        tie_word_embeddings=False,
+        motion_config=motion_config(size),
+        clip_config=clip.to_dict(),
+    )
+    pixels = {"height": size.frame_px, "width": size.frame_px}
+    processor = InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(size=pixels, crop_to_patches=False),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(size=pixels),
+        image_seq_length=tokens,
+        chat_template=CHAT_TEMPLATE,
+    )
+    return config, processor
+
+
+BACKBONE = Backbone(
+    plain_type="internvl",
+    config=ThinkerInternVLConfig,
+    model=ThinkerInternVLForConditionalGeneration,
+    processor=InternVLProcessor,
+    inputs=InternVLInputs,
+    default_clip=ClipConfig(num_keyframes=6, keyframe_px=448),
+    tiny=tiny,
+)

@@ -1,8 +1,7 @@
-"""Policies: native vision-language models with a motion branch, and how to load, save and feed
-them.
+"""A policy: a native vision-language model with a motion branch, its processor and its inputs.
 
-`load_policy(folder)` takes a saved Thinker policy or a plain `-hf` checkpoint of either backbone
-(its motion part is then new). A new backbone is one file and one line in `BACKBONES`.
+`load_policy(folder)` takes a saved policy or a plain `-hf` checkpoint of any backbone, whose motion
+part is then new; `tiny_policy(backbone)` draws a small random one.
 """
 
 from dataclasses import dataclass, replace
@@ -10,139 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    CONFIG_MAPPING,
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    PreTrainedConfig,
-    Qwen2_5_VLProcessor,
-)
-from transformers.conversion_mapping import (
-    get_checkpoint_conversion_mapping,
-    register_checkpoint_conversion_mapping,
-)
-from transformers.models.internvl.processing_internvl import InternVLProcessor
+from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
+from thinker import prompts
 from thinker.policies.card import model_card
-from thinker.policies.inputs import ClipConfig, InternVLInputs, PolicyInputs, Qwen2_5_VLInputs
-from thinker.policies.internvl3 import (
-    ThinkerInternVLConfig,
-    ThinkerInternVLForConditionalGeneration,
-)
-from thinker.policies.motion.encoder import MotionConfig
-from thinker.policies.qwen2_5_vl import (
-    ThinkerQwen2_5_VLConfig,
-    ThinkerQwen2_5_VLForConditionalGeneration,
-)
+from thinker.policies.inputs import ClipConfig, PolicyInputs
+from thinker.policies.motion import MotionConfig
+from thinker.policies.registry import BACKBONES, Backbone, backbone_name
 from thinker.policies.shards import read_headers
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """Everything that differs between backbones, by class.
-
-    plain_type: `model_type` of the plain transformers checkpoint that can be loaded as a start.
-    """
-
-    plain_type: str
-    config: Any
-    model: Any
-    processor: Any
-    inputs: type[PolicyInputs]
-
-
-BACKBONES = {
-    "internvl3": Backbone(
-        plain_type="internvl",
-        config=ThinkerInternVLConfig,
-        model=ThinkerInternVLForConditionalGeneration,
-        processor=InternVLProcessor,
-        inputs=InternVLInputs,
-    ),
-    "qwen2_5_vl": Backbone(
-        plain_type="qwen2_5_vl",
-        config=ThinkerQwen2_5_VLConfig,
-        model=ThinkerQwen2_5_VLForConditionalGeneration,
-        processor=Qwen2_5_VLProcessor,
-        inputs=Qwen2_5_VLInputs,
-    ),
-}
-
-DEFAULT_CLIP = {
-    "internvl3": ClipConfig(num_keyframes=6, keyframe_px=448),
-    # Qwen2.5-VL's own video setting: at most 360·420 pixels a frame (VQA²'s scorer)
-    "qwen2_5_vl": ClipConfig(
-        num_keyframes=8, keyframe_px=0, min_pixels=128 * 28 * 28, max_pixels=360 * 420
-    ),
-}
-
-
-def register() -> None:
-    """Make the policies known to transformers' Auto classes.
-
-    AutoModelForCausalLM too: TRL re-creates the reference model by that class when the architecture
-    is not one of transformers' own. The key renames of the parent class are registered for the
-    subclass, because transformers looks them up by name; without them a plain checkpoint would
-    leave the language model freshly initialised, with only a report.
-    """
-    for backbone in BACKBONES.values():
-        config, model = backbone.config, backbone.model
-        AutoConfig.register(config.model_type, config, exist_ok=True)
-        AutoModelForImageTextToText.register(config, model, exist_ok=True)
-        AutoModelForCausalLM.register(config, model, exist_ok=True)
-        AutoProcessor.register(config, backbone.processor, exist_ok=True)
-        host_model = _host(model)
-        backbone_host = _host(model.backbone_class)
-        for ours, hosts in ((model, host_model), (model.backbone_class, backbone_host)):
-            mapping = get_checkpoint_conversion_mapping(hosts.__name__)
-            if mapping is None and ours is model:
-                mapping = get_checkpoint_conversion_mapping(backbone.plain_type)
-            if mapping is not None:
-                register_checkpoint_conversion_mapping(ours.__name__, mapping, overwrite=True)
-
-
-def _host(cls: type) -> type:
-    """The transformers class that one of ours extends."""
-    return next(c for c in cls.__mro__ if c.__module__.startswith("transformers."))
-
-
-def backbone_name(model_type: str | None) -> str:
-    """Key in `BACKBONES` for a `model_type`, ours or that of a plain checkpoint."""
-    for name, backbone in BACKBONES.items():
-        if model_type in (backbone.config.model_type, backbone.plain_type):
-            return name
-    known = sorted(t for b in BACKBONES.values() for t in (b.config.model_type, b.plain_type))
-    hint = (
-        "; convert the released VQAThinker layout by `thinker convert`"
-        if model_type == "internvl_chat"
-        else ""
-    )
-    raise ValueError(
-        f"no policy for model_type {model_type!r}; a checkpoint must be one of {known}{hint}"
-    )
-
-
-def plain_config(config):
-    """The configuration of the plain transformers checkpoint inside a policy: ours without motion
-    and clip settings, its architecture named."""
-    backbone = BACKBONES[backbone_name(config.model_type)]
-    ours = ("model_type", "motion_config", "clip_config", "scoring_question", "auto_map")
-    values = {key: value for key, value in config.to_dict().items() if key not in ours}
-    plain = CONFIG_MAPPING[backbone.plain_type](**values)
-    plain.architectures = [_host(backbone.model).__name__]
-    return plain
+from thinker.policies.tiny import TinySize, wake_motion, wake_vision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A loaded policy: the model, its processor, and the builder of its inputs."""
+    """A policy in memory."""
 
     model: Any
+    """A `thinker.policies.backbone.MotionPolicy`."""
+
     processor: Any
+    """transformers' processor, with the tokenizer."""
+
     inputs: PolicyInputs
+    """Builds prompt ids and pixel tensors from clips."""
+
     new_parts: tuple[str, ...] = ()
+    """Names of the weights that the checkpoint did not hold and that were drawn instead."""
 
     @property
     def tokenizer(self):
@@ -204,7 +96,7 @@ def _policy_config(
         return name, config
     values = config.to_dict()
     values.pop("model_type")
-    clip_config = clip or DEFAULT_CLIP[name]
+    clip_config = clip or backbone.default_clip
     motion_config = replace(
         motion or MotionConfig(),
         hidden_size=config.get_text_config().hidden_size,
@@ -242,4 +134,33 @@ def _load_model(backbone: Backbone, folder: str | Path, config, dtype) -> tuple[
     return model, tuple(missing)
 
 
-register()
+def tiny_policy(
+    backbone: str,
+    *,
+    size: TinySize | None = None,
+    texts: tuple[str, ...] = (),
+    seed: int = 0,
+) -> Policy:
+    """Build a small random policy, as it stands for a pretrained one in the demo and the tests.
+
+    backbone: a key of `BACKBONES`. texts: what the tokenizer should know beyond the prompts (the
+    answers of the warm start). The result is in memory only; `Policy.save` writes it, and
+    `load_policy` reads it back bit-equal.
+    """
+    if backbone not in BACKBONES:
+        raise ValueError(f"no tiny policy for backbone {backbone!r}; known: {sorted(BACKBONES)}")
+    built = BACKBONES[backbone]
+    config, processor = built.tiny(size or TinySize(), texts)
+    tokenizer = processor.tokenizer
+    config.eos_token_id = tokenizer.eos_token_id
+    config.scoring_question = prompts.SHORT_SCORING
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = built.model(config)
+        if model.model.motion is not None and model.model.motion.config.mode == "interleaved":
+            wake_motion(model.model.motion)
+        wake_vision(model.model.vision_part)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.forbid_placeholders()
+    return Policy(model=model, processor=processor, inputs=built.inputs(processor, config))

@@ -9,64 +9,90 @@ generation and vLLM.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from torch import nn
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.vision_utils import get_vision_window_index
 
-from thinker.policies.backbone import MotionBackbone, MotionPolicy, PromptPositions, with_chunks
+from thinker.policies.backbone import (
+    Backbone,
+    MotionBackbone,
+    MotionPolicy,
+    PolicyConfig,
+    PromptPositions,
+    TowerWork,
+    with_chunks,
+)
+from thinker.policies.inputs import ClipConfig, PolicyInputs
+from thinker.policies.tiny import (
+    CHAT_TEMPLATE,
+    INITIALIZER_RANGE,
+    TinySize,
+    motion_config,
+    text_config,
+    train_tokenizer,
+)
+from thinker.video import Clip, smart_resize
+
+VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
+IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 
 
-class ThinkerQwen2_5_VLConfig(Qwen2_5_VLConfig):
-    """Qwen2.5-VL's configuration plus `motion_config` (see `MotionConfig`) and
-    `clip_config` (see `thinker.policies.inputs.ClipConfig`), both plain dicts,
-    and `scoring_question`, what the policy was trained to be asked (None: `prompts.SCORING`)."""
+class ThinkerQwen2_5_VLConfig(PolicyConfig, Qwen2_5_VLConfig):
+    """Qwen2.5-VL's configuration and what `PolicyConfig` adds to it."""
 
     model_type = "thinker_qwen2_5_vl"
-    motion_config: dict | None = None
-    clip_config: dict | None = None
-    scoring_question: str | None = None
-    auto_map: ClassVar[
-        dict
-    ] = {}  # TRL 1.16 reads it of every architecture that is not transformers' own
 
 
 class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
+    """Qwen2.5-VL's vision tower and language model with the motion branch."""
+
+    config: ThinkerQwen2_5_VLConfig
     visual: Any
     get_rope_index: Callable[..., Any]
-    config: ThinkerQwen2_5_VLConfig
-    config_class = ThinkerQwen2_5_VLConfig
-
-    def __init__(self, config: ThinkerQwen2_5_VLConfig):
-        super().__init__(config)
-        self.build_motion(config)
-        self.post_init()
 
     @property
-    def vision_part(self) -> torch.nn.Module:
-        return torch.nn.ModuleList([self.visual.patch_embed, self.visual.blocks])
+    def tower(self) -> nn.Module:
+        return self.visual
+
+    @property
+    def vision_part(self) -> nn.Module:
+        # `visual` also holds the projector, which is a part of its own.
+        return nn.ModuleList([self.visual.patch_embed, self.visual.blocks])
+
+    @property
+    def vision_projector(self) -> nn.Module:
+        return self.visual.merger
 
     @property
     def patches_per_token(self) -> int:
         return self.visual.spatial_merge_size**2
 
-    def encode_slots(self, pixel_values, **grids) -> list[torch.Tensor]:
+    @property
+    def frames_per_slot(self) -> int:
+        return self.config.vision_config.temporal_patch_size
+
+    def encode_slots(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """Patches (sum t·h·w, C·2·14·14) with `image_grid_thw`, one row (1, h, w) a slot → N
         tensors (h·w/4, D)."""
-        return list(self._vision_outputs(pixel_values, **grids).pooler_output)
+        grid = grids["image_grid_thw"]
+        return list(self.get_image_features(pixel_values, grid, return_dict=True).pooler_output)
 
-    def _vision_outputs(self, pixel_values, image_grid_thw):
-        for num_patches in image_grid_thw.prod(-1).tolist():
-            self.count_slots(1, num_patches)
-        return self.get_image_features(pixel_values, image_grid_thw, return_dict=True)
-
-    def tower_features(self, pixel_values, **grids) -> list[torch.Tensor]:
+    def tower_features(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """As `encode_slots`, before the merger: N tensors (h·w, vision width), patches in the order
         of the window attention."""
-        hidden = self._vision_outputs(pixel_values, **grids).last_hidden_state
-        return list(hidden.split(grids["image_grid_thw"].prod(-1).tolist()))
+        grid = grids["image_grid_thw"]
+        hidden = self.get_image_features(pixel_values, grid, return_dict=True).last_hidden_state
+        return list(hidden.split(grid.prod(-1).tolist()))
 
     def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
         """Merge, and undo the order of the window attention, as transformers' forward does."""
@@ -80,20 +106,17 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
         merged = vision.merger(torch.cat(features))[torch.argsort(window_index).to(grid.device)]
         return list(merged.split((grid.prod(-1) // self.patches_per_token).tolist()))
 
-    def item_grids(self, image_grid_thw: torch.Tensor, num_slots: int) -> torch.Tensor:
+    def media_grids(self, media_inputs: dict[str, Any]) -> torch.Tensor:
         """Grids of all items in prompt order: slots (1, h, w) and motion items (1, 2, 2m)."""
+        slot_grids, num_slots = media_inputs["image_grid_thw"], media_inputs["num_slots"]
         if self.motion is None:
-            return image_grid_thw
+            return slot_grids
         motion = self.motion.config
         pooled = motion.mode == "pooled"
-        pair = self.config.vision_config.temporal_patch_size
-        tokens = 1 if pooled else motion.tokens_per_frame * pair
+        tokens = 1 if pooled else motion.tokens_per_frame * self.frames_per_slot
         every = num_slots if pooled else 1  # a motion item follows the last slot, or every slot
-        item = image_grid_thw.new_tensor([[1, 2, 2 * tokens]])
-        return torch.cat([torch.cat([grids, item]) for grids in image_grid_thw.split(every)])
-
-    def media_grids(self, media_inputs: dict[str, Any]) -> torch.Tensor:
-        return self.item_grids(media_inputs["image_grid_thw"], media_inputs["num_slots"])
+        item = slot_grids.new_tensor([[1, 2, 2 * tokens]])
+        return torch.cat([torch.cat([grids, item]) for grids in slot_grids.split(every)])
 
     def prompt_positions(self, input_ids, attention_mask, media_inputs) -> PromptPositions:
         """M-RoPE positions by transformers' `get_rope_index`; rows show the videos of
@@ -109,60 +132,169 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
     def begin_generation(self, position_offsets: torch.Tensor) -> None:
         self.rope_deltas = position_offsets.unsqueeze(1)
 
-    def forward(
-        self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        inputs_embeds=None,
-        media_embeds=None,
-        media_rows=None,
-        media_inputs=None,
-        hidden_from=0,
-        **kwargs,
-    ):
-        """As `Qwen2_5_VLModel.forward`, with videos given as `media_inputs` (pixels of unique
-        videos) or `media_embeds` (their embeddings), and `media_rows` (row → video); only hidden
-        states from position `hidden_from` on are returned, so that a head need not see the
-        prompt."""
-        if inputs_embeds is None and (media_embeds is not None or media_inputs is not None):
-            inputs_embeds = self.media_forward(input_ids, media_embeds, media_rows, media_inputs)
-            input_ids = None
-        outputs = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
-            **kwargs,
+    def tower_load(self, args, kwargs) -> list[tuple[int, int]]:
+        grids = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
+        return [(1, num_patches) for num_patches in grids.prod(-1).tolist()]
+
+    def video_load(self, height: int, width: int) -> tuple[int, int]:
+        """The aspect ratio is kept, so the size of the video matters."""
+        clip, vision = self.clip_config, self.config.vision_config
+        height, width = smart_resize(
+            height,
+            width,
+            factor=vision.patch_size * vision.spatial_merge_size,
+            min_pixels=clip.min_pixels,
+            max_pixels=clip.max_pixels,
         )
-        outputs.last_hidden_state = outputs.last_hidden_state[:, hidden_from:]
-        return outputs
+        num_slots = -(-clip.num_keyframes // self.frames_per_slot)
+        return num_slots, height * width // vision.patch_size**2
+
+    def tower_work(self, num_patches: int) -> TowerWork:
+        vision = self.config.vision_config
+        window = min((vision.window_size // vision.patch_size) ** 2, num_patches)
+        num_full = len(vision.fullatt_block_indexes)
+        return TowerWork(
+            layers=self.visual.blocks,
+            depth=vision.depth,
+            rows=num_patches,
+            pairs=num_patches * (num_patches * num_full + window * (vision.depth - num_full)),
+            patch_pixels=vision.temporal_patch_size * vision.patch_size**2,
+        )
 
 
 class ThinkerQwen2_5_VLForConditionalGeneration(MotionPolicy, Qwen2_5_VLForConditionalGeneration):
-    config: ThinkerQwen2_5_VLConfig
-    config_class = ThinkerQwen2_5_VLConfig
+    """The policy: `ThinkerQwen2_5_VLModel` and a language-model head."""
 
+    config: ThinkerQwen2_5_VLConfig
+    backbone_class = ThinkerQwen2_5_VLModel
     projector_names = ("visual.merger", "motion.projector")
     forward = with_chunks(Qwen2_5_VLForConditionalGeneration.forward)
-    backbone_class = ThinkerQwen2_5_VLModel
 
-    def __init__(self, config: ThinkerQwen2_5_VLConfig):
-        # The stock constructor would build the stock backbone; skip to its base and name ours.
-        super(Qwen2_5_VLForConditionalGeneration, self).__init__(config)
-        self.model = self.backbone_class(config)
-        text_config = config.get_text_config()
-        self.lm_head = torch.nn.Linear(text_config.hidden_size, text_config.vocab_size, bias=False)
-        self.post_init()
 
-    def parts(self) -> dict[str, torch.nn.Module]:
-        visual = self.model.visual
-        parts = {
-            # `visual` also holds the projector, which is a part of its own
-            "vision_tower": torch.nn.ModuleList([visual.patch_embed, visual.blocks]),
-            "vision_projector": visual.merger,
-            "language_model": self.model.language_model,
-        }
-        return parts | self.motion_parts()
+class Qwen2_5_VLInputs(PolicyInputs):
+    """A slot is a frame pair, its aspect ratio kept."""
+
+    resize = "smart"
+
+    def __init__(self, processor, config):
+        vision = config.vision_config
+        self.merge = vision.spatial_merge_size
+        self.size_factor = vision.patch_size * self.merge
+        self.pair = vision.temporal_patch_size
+        super().__init__(processor, config)
+        if self.motion_config.mode == "interleaved" and self.clip_config.num_keyframes % self.pair:
+            raise ValueError(
+                f"clip.num_keyframes is {self.clip_config.num_keyframes}, expected an even number: "
+                "a slot is a frame pair, and gets the motion tokens of both"
+            )
+
+    def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
+        num_frames, _, height, width = clip.keyframes_KCHW.shape
+        tokens = (height // self.size_factor) * (width // self.size_factor)
+        return (tokens,) * -(-num_frames // self.pair)  # an odd last frame is doubled
+
+    def max_slot_tokens(self) -> int:
+        return max(1, self.clip_config.max_pixels // self.size_factor**2)
+
+    def grids(self, clips: list[Clip]) -> dict[str, Any]:
+        """`image_grid_thw`: (1, h, w) patches a slot, of all clips in order."""
+        patch = self.size_factor // self.merge
+        grids = [
+            [1, clip.keyframes_KCHW.shape[-2] // patch, clip.keyframes_KCHW.shape[-1] // patch]
+            for clip in clips
+            for _ in self.slot_tokens(clip)
+        ]
+        return {"image_grid_thw": torch.tensor(grids)}
+
+    def slot_text(self, num_visual: int, num_motion: int) -> str:
+        runs = [n for n in (num_visual, num_motion) if n]
+        return "".join(f"{VISION_START}{self.image_token * n}{VISION_END}" for n in runs)
+
+    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
+        """Patches of frame pairs from transformers' own video processor, and a (1, h, w) grid a
+        pair."""
+        patches, grids = [], []
+        for frames in videos:
+            output = self.processor.video_processor(
+                videos=[frames],
+                do_resize=False,
+                do_sample_frames=False,
+                return_tensors="pt",
+            )
+            patches.append(output["pixel_values_videos"])
+            num_slots, height, width = output["video_grid_thw"][0].tolist()
+            grids += [[1, height, width]] * num_slots
+        return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids)}
+
+
+def tiny(
+    size: TinySize, texts: tuple[str, ...]
+) -> tuple[ThinkerQwen2_5_VLConfig, Qwen2_5_VLProcessor]:
+    """Configuration and processor of a tiny policy; see `Backbone.tiny`."""
+    tokenizer = train_tokenizer(
+        texts,
+        special_tokens=(VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD),
+        named_tokens={"image_token": IMAGE_PAD, "video_token": VIDEO_PAD},
+    )
+    head_dim = size.width // size.heads
+    # Temporal, height and width sections of head_dim / 2, nearly as 16 : 24 : 24 of the real 64.
+    temporal = head_dim // 8
+    spatial = (head_dim // 2 - temporal) // 2
+    text = text_config(size, tokenizer) | {
+        "model_type": "qwen2_5_vl_text",
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [temporal, spatial, spatial],
+        },
+    }
+    min_pixels, max_pixels = (2 * size.patch_px) ** 2, size.frame_px**2
+    clip = ClipConfig(
+        num_keyframes=size.num_keyframes,
+        keyframe_px=0,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+    )
+    config = ThinkerQwen2_5_VLConfig(
+        vision_config={
+            "depth": size.vision_layers,
+            "hidden_size": size.vision_width,
+            "intermediate_size": 2 * size.vision_width,
+            "num_heads": 4,
+            "out_hidden_size": size.width,
+            "patch_size": size.patch_px,
+            "window_size": 4 * size.patch_px,
+            "initializer_range": INITIALIZER_RANGE,
+            "fullatt_block_indexes": [size.vision_layers - 1],
+        },
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_PAD),
+        video_token_id=tokenizer.convert_tokens_to_ids(VIDEO_PAD),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids(VISION_START),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids(VISION_END),
+        tie_word_embeddings=False,
+        motion_config=motion_config(size),
+        clip_config=clip.to_dict(),
+    )
+    limits = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+    processor = Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=size.patch_px, size=limits),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(patch_size=size.patch_px, size=limits),
+        chat_template=CHAT_TEMPLATE,
+    )
+    return config, processor
+
+
+BACKBONE = Backbone(
+    plain_type="qwen2_5_vl",
+    config=ThinkerQwen2_5_VLConfig,
+    model=ThinkerQwen2_5_VLForConditionalGeneration,
+    processor=Qwen2_5_VLProcessor,
+    inputs=Qwen2_5_VLInputs,
+    # Qwen2.5-VL's own video setting: at most 360·420 pixels a frame (VQA²'s scorer).
+    default_clip=ClipConfig(
+        num_keyframes=8, keyframe_px=0, min_pixels=128 * 28 * 28, max_pixels=360 * 420
+    ),
+    tiny=tiny,
+)

@@ -1,6 +1,6 @@
 """The weight files of a checkpoint folder: what they hold, without reading their data.
 
-Finds a missing, truncated or pickled weight file before a model is built, and names it.
+This finds a missing, truncated or pickled weight file before a model is built, and names it.
 """
 
 import json

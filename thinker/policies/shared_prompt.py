@@ -8,7 +8,7 @@ The last prompt token heads every completion, so that each completion has exactl
 predict its C tokens (`shift_labels` of TRL's fused LM head). Position ids restart after the prompt
 for each completion. Prompt queries attend causally to the prompt; completion queries to the prompt
 and, causally, to their own completion. Loss and gradients equal those of G unshared rows
-(tests/test_shared_prompt.py).
+(tests/policies/test_shared_prompt.py).
 
 The mask travels as the value of transformers' ready-made mask mapping (`{"full_attention": mask}`),
 which every decoder layer hands to the attention function unread. Only the function registered here
@@ -35,14 +35,16 @@ ATTENTION = "thinker_shared_prompt"
 
 @dataclass(frozen=True, kw_only=True)
 class SharedPromptMask:
-    """Which tokens of a packed row see which; one object serves all layers.
-
-    prompt_BP: bool, True for real prompt tokens.
-    """
+    """Which tokens of a packed row see which; one object serves all layers."""
 
     prompt_BP: torch.Tensor
+    """bool, True for real prompt tokens."""
+
     num_completions: int
+    """G, the completions behind each prompt."""
+
     completion_length: int
+    """C, padding included."""
 
     @cached_property
     def is_padded(self) -> bool:
@@ -50,8 +52,8 @@ class SharedPromptMask:
 
     @cached_property
     def of_prompt(self) -> torch.Tensor | None:
-        """Keys that a prompt query may see, (B, 1, P, P), None where it is those before it; a
-        padding query sees itself, lest softmax be NaN."""
+        """Keys that a prompt query may see: (B, 1, P, P), or None where they are plainly itself and
+        those before it. A padding query sees itself, lest softmax be NaN."""
         if not self.is_padded:
             return None
         length, device = self.prompt_BP.shape[1], self.prompt_BP.device
@@ -78,24 +80,28 @@ def _causal(length: int, device: torch.device) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedGroups:
-    """Model inputs of B packed rows.
-
-    labels: (B, G·C), the token that each completion position predicts, -100 where padded. The
-    hidden states they belong to start at packed position P (`num_prompt`); the head never sees the
-    prompt's.
-    """
+    """Model inputs of B packed rows."""
 
     input_ids: torch.Tensor
+    """(B, P + G·C)."""
+
     position_ids: torch.Tensor
+    """(B, P + G·C), or (3, B, P + G·C) for M-RoPE."""
+
     labels: torch.Tensor
+    """(B, G·C), the token that each completion position predicts, -100 where padded. The hidden
+    states they belong to start at packed position P (`num_prompt`): the head never sees the
+    prompt's."""
+
     mask: SharedPromptMask
+    """Which positions see which."""
 
     @property
     def num_prompt(self) -> int:
         return self.mask.prompt_BP.shape[1]
 
     def inputs(self) -> dict[str, Any]:
-        """Arguments of a policy's forward, the video left out."""
+        """Arguments of a policy's forward, except for the video."""
         return {
             "input_ids": self.input_ids,
             "attention_mask": {"full_attention": self.mask},
@@ -173,8 +179,10 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
 
 
 def _cast(x: torch.Tensor) -> torch.Tensor:
-    """As autocast does for scaled dot-product attention, but before a prompt's keys are copied
-    (rotary positions leave them in float32): of the copies it would keep cast ones."""
+    """Cast as autocast does for dot-product attention, but before a prompt's keys are copied.
+
+    Rotary positions leave keys in float32, and autocast would keep a cast version of every copy.
+    """
     device = x.device.type
     if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
         return x
@@ -189,7 +197,8 @@ def _attend(query, key, value, mask, scale):
 
 
 def _attend_completions(query, key, value, prompt_key, prompt_value, mask, scale):
-    """Completion queries over the prompt's keys and their own completion's: (B, G·C, Q, d)."""
+    """Attention of completion queries to the prompt's keys and their own completion's: (B, G·C, Q,
+    d)."""
     group_and_length = (mask.num_completions, mask.completion_length)
 
     def own(x):  # (B, Q, G·C, d) → (B, G, Q, C, d), a view

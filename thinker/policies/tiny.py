@@ -1,29 +1,20 @@
-"""Tiny random policies of both backbones, built offline from configuration classes.
+"""What the tiny random policies of all backbones share; they are built offline, without any file.
 
-Same classes and code path as the 8B models, about 1 M parameters: the demo trains one, the tests
-use smaller ones. The tokenizer is a byte-level BPE trained on our own texts, with the special
-tokens of the real processors, so that every word of the prompt is one token and every digit of a
-score is one token.
+A tiny policy has the classes and the code path of an 8B model and about 1 M parameters: the demo
+trains one, the tests use smaller ones. Each backbone builds its own configuration and processor
+(`Backbone.tiny`) from what stands here, and `thinker.policies.tiny_policy` the policy. The
+tokenizer is a byte-level BPE trained on our own texts, with the special tokens of the real
+processors, so that every word of the prompt is one token and every digit of a score is one token.
 """
 
 from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    Qwen2_5_VLProcessor,
-    Qwen2TokenizerFast,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
-)
-from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
-from transformers.models.internvl.processing_internvl import InternVLProcessor
-from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
+from transformers import Qwen2TokenizerFast
 
 from thinker import prompts
-from thinker.policies import BACKBONES, Policy
-from thinker.policies.inputs import ClipConfig
-from thinker.policies.motion.encoder import MotionConfig, MotionEncoder, SlowFastConfig
+from thinker.policies.motion import MotionConfig, MotionEncoder, SlowFastConfig
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -31,13 +22,9 @@ CHAT_TEMPLATE = (
     "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-SPECIAL_TOKENS = {
-    "internvl3": ("<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
-    "qwen2_5_vl": ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
-}
 ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-VOCAB_SIZE = 640  # 256 bytes, the special tokens, and merges for every word of the texts below
-
+VOCAB_SIZE = 640
+"""256 bytes, the special tokens, and merges for every word of the texts below."""
 
 INITIALIZER_RANGE = 0.08
 """About 1/sqrt(width): the 0.02 of wide models makes layers this narrow nearly blind."""
@@ -45,65 +32,57 @@ INITIALIZER_RANGE = 0.08
 
 @dataclass(frozen=True, kw_only=True)
 class TinySize:
-    """Sizes of a tiny policy; the defaults are those of the demo.
-
-    width, layers, heads: of the language model (2 key/value heads). vision_*: of the vision tower.
-    frame_px: side of a keyframe; patch_px: side of a patch; patches_merged: side of the square of
-    patches that InternVL's pixel shuffle makes one token of (2 in InternVL3) .
-    """
+    """Sizes of a tiny policy; the defaults are those of the demo."""
 
     width: int = 128
+    """Width of the language model."""
+
     layers: int = 3
+    """Layers of the language model."""
+
     heads: int = 2
+    """Attention heads of the language model, which always has two key/value heads."""
+
     vision_width: int = 64
+    """Width of the vision tower."""
+
     vision_layers: int = 2
+    """Layers of the vision tower."""
+
     frame_px: int = 64
+    """Side of a keyframe; its square is the largest area where the aspect ratio is kept."""
+
     patch_px: int = 8
+    """Side of a patch of the vision tower."""
+
     patches_merged: int = 4
+    """Side of the square of patches that InternVL's pixel shuffle makes one token of (2 in
+    InternVL3)."""
+
     num_keyframes: int = 4
+    """Keyframes of a video."""
+
     num_motion_frames: int = 32
+    """Dense frames of a video."""
+
     motion_px: int = 48
+    """Side of a dense frame."""
+
     tokens_per_frame: int = 1
+    """Motion tokens of a keyframe."""
+
     slow_width: int = 16
+    """`SlowFastConfig.slow_width`."""
+
     beta_inv: int = 2
+    """`SlowFastConfig.beta_inv`."""
+
     motion_mode: str = "interleaved"
-
-
-def tiny_policy(
-    backbone: str,
-    *,
-    size: TinySize | None = None,
-    texts: tuple[str, ...] = (),
-    seed: int = 0,
-) -> Policy:
-    """Build a random policy of `backbone` ("internvl3" or "qwen2_5_vl").
-
-    texts: what the tokenizer should know beyond the prompts (the answers of the warm start). The
-    result is in memory only; `Policy.save` writes it, and `load_policy` reads it back bit-equal.
-    """
-    if backbone not in BACKBONES:
-        raise ValueError(f"no tiny policy for backbone {backbone!r}; known: {sorted(BACKBONES)}")
-    size = size or TinySize()
-    build = {"internvl3": _internvl3, "qwen2_5_vl": _qwen2_5_vl}[backbone]
-    tokenizer = train_tokenizer(backbone, texts)
-    config, processor = build(size, tokenizer)
-    config.eos_token_id = tokenizer.eos_token_id
-    config.scoring_question = prompts.SHORT_SCORING
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = BACKBONES[backbone].model(config)
-        if model.model.motion is not None and model.model.motion.config.mode == "interleaved":
-            _wake_motion(model.model.motion)
-        _wake_vision(model.parts()["vision_tower"])
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.forbid_placeholders()
-    inputs = BACKBONES[backbone].inputs(processor, config)
-    return Policy(model=model, processor=processor, inputs=inputs)
+    """`MotionConfig.mode`."""
 
 
 @torch.no_grad()
-def _wake_motion(motion: MotionEncoder) -> None:
+def wake_motion(motion: MotionEncoder) -> None:
     """Give an untrained motion encoder a signal to start from; a pretrained one has its own.
 
     Stem filters become differences of consecutive frames, so that they answer to change alone
@@ -130,7 +109,7 @@ def _wake_motion(motion: MotionEncoder) -> None:
 
 
 @torch.no_grad()
-def _wake_vision(tower: torch.nn.Module) -> None:
+def wake_vision(tower: torch.nn.Module) -> None:
     """Give an untrained patch embedding filters to start from; a pretrained one has its own.
 
     The lowest 2-D cosines of a patch, as many as there are channels, on luma. Amplitudes of natural
@@ -159,10 +138,15 @@ def _wake_vision(tower: torch.nn.Module) -> None:
     weight.copy_(filters[lowest][:, None, None] * shares_T[:, None, None])
 
 
-def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast:
-    """Byte-level BPE over our prompts and `texts`, with the special tokens of the real
-    tokenizer."""
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *SPECIAL_TOKENS[backbone]]
+def train_tokenizer(
+    texts: tuple[str, ...], *, special_tokens: tuple[str, ...], named_tokens: dict[str, str]
+) -> Qwen2TokenizerFast:
+    """Byte-level BPE over our prompts and `texts`.
+
+    special_tokens: those of the real tokenizer that stand around and for a medium. named_tokens:
+    those of them that the processor looks for, by the attribute that it reads.
+    """
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *special_tokens]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
@@ -185,15 +169,6 @@ def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast
     ]
     tokenizer.train_from_iterator(corpus * 3, trainer)  # a merge needs at least two occurrences
     tokenizer.add_tokens(list(ANSWER_TAGS))  # text, not special tokens: decoding keeps them
-    if backbone == "internvl3":
-        extra = {
-            "start_image_token": "<img>",
-            "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>",
-            "video_token": "<video>",
-        }
-    else:
-        extra = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
     return Qwen2TokenizerFast(
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
@@ -201,12 +176,13 @@ def train_tokenizer(backbone: str, texts: tuple[str, ...]) -> Qwen2TokenizerFast
         bos_token=None,
         unk_token=None,
         padding_side="left",
-        extra_special_tokens=extra,
+        extra_special_tokens=named_tokens,
         chat_template=CHAT_TEMPLATE,
     )
 
 
-def _text_config(size: TinySize, tokenizer) -> dict:
+def text_config(size: TinySize, tokenizer) -> dict:
+    """Fields of the language model's configuration, a Qwen2."""
     return {
         "model_type": "qwen2",
         "vocab_size": len(tokenizer),
@@ -224,7 +200,8 @@ def _text_config(size: TinySize, tokenizer) -> dict:
     }
 
 
-def _motion_config(size: TinySize) -> dict:
+def motion_config(size: TinySize) -> dict:
+    """Fields of the motion branch's configuration."""
     slowfast = SlowFastConfig(
         depths=(1, 1, 1, 1), slow_width=size.slow_width, beta_inv=size.beta_inv
     )
@@ -238,88 +215,3 @@ def _motion_config(size: TinySize) -> dict:
         tokens_per_frame=size.tokens_per_frame,
         max_positions=size.num_keyframes * size.tokens_per_frame,
     ).to_dict()
-
-
-def _internvl3(size: TinySize, tokenizer):
-    tokens = (size.frame_px // size.patch_px // size.patches_merged) ** 2
-    config = BACKBONES["internvl3"].config(
-        vision_config={
-            "hidden_size": size.vision_width,
-            "intermediate_size": 2 * size.vision_width,
-            "num_hidden_layers": size.vision_layers,
-            "num_attention_heads": 4,
-            "image_size": size.frame_px,
-            "patch_size": size.patch_px,
-            "initializer_range": INITIALIZER_RANGE,
-            "layer_scale_init_value": 1.0,
-        },
-        text_config=_text_config(size, tokenizer),
-        image_token_id=tokenizer.context_image_token_id,
-        image_seq_length=tokens,
-        downsample_ratio=1 / size.patches_merged,
-        tie_word_embeddings=False,
-        motion_config=_motion_config(size),
-        clip_config=ClipConfig(
-            num_keyframes=size.num_keyframes, keyframe_px=size.frame_px
-        ).to_dict(),
-    )
-    pixels = {"height": size.frame_px, "width": size.frame_px}
-    processor = InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(size=pixels, crop_to_patches=False),
-        tokenizer=tokenizer,
-        video_processor=InternVLVideoProcessor(size=pixels),
-        image_seq_length=tokens,
-        chat_template=CHAT_TEMPLATE,
-    )
-    return config, processor
-
-
-def _qwen2_5_vl(size: TinySize, tokenizer):
-    head_dim = size.width // size.heads
-    quarter = head_dim // 8  # temporal, height, width sections of head_dim / 2, as 16:24:24 of 64
-    text = _text_config(size, tokenizer) | {
-        "model_type": "qwen2_5_vl_text",
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1e6,
-            "mrope_section": [
-                quarter,
-                (head_dim // 2 - quarter) // 2,
-                (head_dim // 2 - quarter) // 2,
-            ],
-        },
-    }
-    config = BACKBONES["qwen2_5_vl"].config(
-        vision_config={
-            "depth": size.vision_layers,
-            "hidden_size": size.vision_width,
-            "intermediate_size": 2 * size.vision_width,
-            "num_heads": 4,
-            "out_hidden_size": size.width,
-            "patch_size": size.patch_px,
-            "window_size": 4 * size.patch_px,
-            "initializer_range": INITIALIZER_RANGE,
-            "fullatt_block_indexes": [size.vision_layers - 1],
-        },
-        text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
-        tie_word_embeddings=False,
-        motion_config=_motion_config(size),
-        clip_config=ClipConfig(
-            num_keyframes=size.num_keyframes,
-            keyframe_px=0,
-            min_pixels=(2 * size.patch_px) ** 2,
-            max_pixels=size.frame_px**2,
-        ).to_dict(),
-    )
-    limits = {"shortest_edge": (2 * size.patch_px) ** 2, "longest_edge": size.frame_px**2}
-    processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(patch_size=size.patch_px, size=limits),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(patch_size=size.patch_px, size=limits),
-        chat_template=CHAT_TEMPLATE,
-    )
-    return config, processor

@@ -1,8 +1,9 @@
 """Exact counts of what a GRPO step does: videos, frames, tokens, FLOPs and seconds by stage.
 
-The backbone reports every frame that passes the vision tower or SlowFast, the trainer every token
-that passes the language model; both under the stage that the trainer has opened. Read once an
-optimizer step (`Counters.take`), as a flat dict of names for `metrics.jsonl`:
+Forward hooks count every frame that passes the vision tower or SlowFast of a watched backbone, the
+trainer reports every token that passes the language model; both count under the stage that the
+trainer has opened. Once an optimizer step `Counters.take` gives them as a flat dict for
+`metrics.jsonl`:
 
 - `seconds/<stage>`: wall clock spent in a stage, inner stages excluded;
 - `frames/no_grad`, `frames/grad`: keyframes through the vision tower (a frame pair is 2);
@@ -16,10 +17,10 @@ Recomputation under gradient checkpointing adds FLOPs, not frames or tokens.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -27,8 +28,9 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from thinker.policies.backbone import MotionBackbone
 from thinker.policies.cost import VideoTokens, language_flops, vision_flops
-from thinker.policies.motion.encoder import MotionConfig, MotionEncoder
+from thinker.policies.motion import MotionConfig, MotionEncoder
 
 STAGES = ("data", "encode", "rollout", "old", "reference", "rewards", "train")
 """data: waiting for the loader; encode: videos without gradient, for rollouts; old, reference,
@@ -104,23 +106,39 @@ class Counters:
             for name, value in zip(counter_names(), total, strict=True)
         }
 
-    # What the parts of a policy report
+    def watch(self, backbone: MotionBackbone) -> None:
+        """Count every frame that passes the vision tower or SlowFast of `backbone` from now on.
 
-    def count_frames(self, backbone, num_slots: int, num_patches: int) -> None:
-        """`num_slots` slots of `num_patches` patches each pass the vision tower of `backbone`."""
+        Layers that gradient checkpointing runs again lie inside these two modules, whose own calls
+        are counted: recomputation adds no frames.
+        """
+        _Hook(partial(self._count_frames, backbone)).put_on(backbone.tower)
+        if backbone.motion is not None:
+            _Hook(partial(self._count_motion, backbone.motion)).put_on(backbone.motion.slowfast)
+
+    def _count_frames(self, backbone: MotionBackbone, args: tuple, kwargs: dict) -> None:
+        """`backbone.tower` is called with these arguments."""
         grad = torch.is_grad_enabled() and _is_trained(backbone.vision_part)
-        pair = getattr(backbone.config.vision_config, "temporal_patch_size", 1)
-        self.add(f"frames/{GRAD[grad]}", num_slots * pair)
-        visual = num_slots * (num_patches // backbone.patches_per_token)
-        tokens = VideoTokens(slots=num_slots, patches=num_patches, visual=visual, motion=0, text=0)
-        self.add_flops(vision_flops(_Model(backbone), tokens) * (3 if grad else 1))
+        for num_slots, num_patches in backbone.tower_load(args, kwargs):
+            self.add(f"frames/{GRAD[grad]}", num_slots * backbone.frames_per_slot)
+            tokens = VideoTokens(
+                slots=num_slots,
+                patches=num_patches,
+                visual=num_slots * (num_patches // backbone.patches_per_token),
+                motion=0,
+                text=0,
+            )
+            self.add_flops(vision_flops(_Model(backbone), tokens) * (3 if grad else 1))
 
-    def count_motion(self, backbone, frames_shape: tuple[int, ...]) -> None:
-        """Frames of shape (B, M, 3, H, W) pass SlowFast."""
-        grad = torch.is_grad_enabled() and _is_trained(backbone.motion.slowfast)
-        self.add(f"motion_frames/{GRAD[grad]}", frames_shape[0] * frames_shape[1])
-        one = motion_flops(backbone.motion.config, tuple(frames_shape[1:]))
-        self.add_flops(frames_shape[0] * one * (3 if grad else 1))
+    def _count_motion(self, motion: MotionEncoder, args: tuple, kwargs: dict) -> None:
+        """`motion.slowfast` is called with these arguments, the first of them (N, 3, T, H, W)."""
+        grad = torch.is_grad_enabled() and _is_trained(motion.slowfast)
+        num_clips, _, num_frames, height, width = args[0].shape
+        self.add(f"motion_frames/{GRAD[grad]}", num_clips * num_frames)
+        one = motion_flops(motion.config, (num_frames, 3, height, width))
+        self.add_flops(num_clips * one * (3 if grad else 1))
+
+    # What the trainer reports
 
     def count_rollouts(self, model, prompt_lengths: list[int], lengths: list[list[int]]) -> None:
         """Prompts forwarded once each, and their completions token by token."""
@@ -189,7 +207,7 @@ def causal_pairs(length: int) -> int:
 
 @lru_cache(maxsize=64)
 def motion_flops(config: MotionConfig, frames_shape: tuple[int, ...]) -> int:
-    """Of SlowFast and its projector for the frames (M, 3, H, W) of one video; counted by running
+    """Of SlowFast and its projector for the frames (T, 3, H, W) of one clip; counted by running
     them on the meta device."""
     with torch.device("meta"):
         motion = MotionEncoder(config)
@@ -201,6 +219,28 @@ def motion_flops(config: MotionConfig, frames_shape: tuple[int, ...]) -> int:
 
 def _is_trained(part: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in part.parameters())
+
+
+class _Hook:
+    """A forward pre-hook that hands the arguments of each call of a module to `count`.
+
+    Only the module that it was put on is counted: a copy of that module (deepcopy, pickle) holds a
+    hook that counts nothing. Nor does a call on the meta device count, which only tries shapes.
+    """
+
+    def __init__(self, count: Callable[[tuple, dict], None] | None = None) -> None:
+        self._count = count
+
+    def put_on(self, module: nn.Module) -> None:
+        module.register_forward_pre_hook(self, with_kwargs=True)
+
+    def __call__(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)]
+        if self._count is not None and not tensors[0].is_meta:
+            self._count(args, kwargs)
+
+    def __reduce__(self) -> tuple[type["_Hook"], tuple[()]]:
+        return _Hook, ()
 
 
 class _Model:

@@ -35,10 +35,14 @@ from thinker.data.datasets import (
 from thinker.data.demo.generate import DISTORTIONS
 from thinker.data.samples import VideoSample
 from thinker.eval.metrics.agreement import plcc, srcc
-from thinker.policies import Policy, load_policy
-from thinker.policies.inputs import ClipConfig
-from thinker.policies.motion.encoder import MotionConfig
-from thinker.policies.tiny import TinySize, tiny_policy
+from thinker.policies import (
+    ClipConfig,
+    MotionConfig,
+    Policy,
+    TinySize,
+    load_policy,
+    tiny_policy,
+)
 from thinker.rollout.base import Rollout, RolloutError
 from thinker.rollout.build import build_rollout
 from thinker.rollout.hf import hf_rollout

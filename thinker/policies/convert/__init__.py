@@ -1,0 +1,1 @@
+"""Checkpoints in layouts that others released → policies; one file a layout."""

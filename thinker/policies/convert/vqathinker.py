@@ -5,13 +5,14 @@ the tokenizer's files. Out: a folder that `load_policy` reads, in motion mode "p
 under transformers' names, configuration, processor, generation config and model card. No remote
 code and no pickle is run.
 
-Streams: headers of all shards are read and every key is accounted for before anything is written;
-then one source shard at a time becomes one output shard. The target appears by one rename, when all
-of it is written.
+The headers of all shards are read, and every key is accounted for, before anything is written. Then
+one source shard at a time becomes one output shard. The target appears by one rename, when all of
+it is written.
 
-What is more than a rename: the fused `attn.qkv` is cut into q, k and v; the position embedding is
-resampled where the frames are larger than those it was trained for, by the rule of InternVL's code
-(bicubic in float32, the class token's row untouched), once instead of in every forward.
+Two tensors are more than renamed. The fused `attn.qkv` is cut into q, k and v. The position
+embedding is resampled where the frames are larger than those it was trained for, by the rule of
+InternVL's code (bicubic in float32, the class token's row untouched), once instead of in every
+forward.
 """
 
 import json
@@ -36,22 +37,32 @@ from transformers.models.internvl.video_processing_internvl import InternVLVideo
 from thinker.policies.card import model_card
 from thinker.policies.inputs import ClipConfig
 from thinker.policies.internvl3 import (
+    IMAGE_TOKENS,
     ThinkerInternVLConfig,
     ThinkerInternVLForConditionalGeneration,
 )
-from thinker.policies.motion.encoder import IMAGENET_MEAN_STD, MotionConfig, SlowFastConfig
+from thinker.policies.motion import IMAGENET_MEAN_STD, MotionConfig, SlowFastConfig
 from thinker.policies.shards import Headers, read_headers
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedSetting:
-    """How one of the two published programs runs the weights: frames, sizes, motion rules, text."""
+    """How one of the two published programs runs the weights."""
 
     num_keyframes: int
+    """Frames over the whole video."""
+
     px: int
+    """Side of the square that frames are stretched to."""
+
     slow_divisor: int
+    """See `MotionConfig.slow_divisor`."""
+
     pool_repeats: int
+    """See `MotionConfig.pool_repeats`."""
+
     layout: str
+    """See `ClipConfig.layout`."""
 
 
 SETTINGS = {
@@ -117,12 +128,6 @@ CHAT_TEMPLATE = (
     "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-IMAGE_TOKENS = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
-    "video_token": "<video>",  # of transformers' processor; expanded before the model sees it
-}
 
 # What the released code fixes, as (keys in config.json, the value we reproduce).
 REQUIRED = (
@@ -193,7 +198,7 @@ def convert_checkpoint(source: str | Path, target: str | Path, setting: str = "1
 
 
 def read_released_config(source: Path) -> dict[str, Any]:
-    """config.json, checked for what we reproduce."""
+    """What config.json holds; a ValueError names every setting that we do not reproduce."""
     path = source / "config.json"
     if not path.is_file():
         raise ValueError(f"{source} holds no config.json; expected the folder of a checkpoint")
@@ -321,7 +326,7 @@ def grid_side(vision_config) -> int:
 def released_processor(
     tokenizer: Qwen2TokenizerFast, config: ThinkerInternVLConfig, template: str
 ) -> InternVLProcessor:
-    """transformers' InternVL processor at the setting's size: one tile a frame, ImageNet's
+    """transformers' InternVL processor at the setting's size, with one tile a frame and ImageNet's
     normalisation."""
     mean, std = (list(values) for values in IMAGENET_MEAN_STD)
     assert config.clip_config is not None
@@ -352,7 +357,7 @@ def our_names(key: str) -> list[str]:
 
 
 def their_name(name: str) -> str:
-    """The inverse of `our_names`, for messages."""
+    """The name of their tensor that holds ours: the inverse of `our_names`, for messages."""
     fused = QKV.fullmatch(name)
     if fused:
         name = f"{fused[1]}.qkv{fused[3]}"
@@ -368,7 +373,7 @@ def _rename(name: str, renames: tuple[tuple[str, str], ...]) -> str | None:
 
 
 def expected_shapes(model, released: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Their names and shapes of everything the policy needs."""
+    """Their names of everything that the policy needs, with the shapes."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, tensor in model.state_dict().items():
         key, shape = their_name(name), tuple(tensor.shape)
@@ -381,7 +386,7 @@ def expected_shapes(model, released: dict[str, Any]) -> dict[str, tuple[int, ...
 
 
 def check_keys(headers: Headers, expected: dict[str, tuple[int, ...]]) -> None:
-    """Every key of the source is used and none is missing, each of its shape."""
+    """Raise ValueError unless the source holds exactly the expected tensors, in their shapes."""
     given = {key: shape for shard in headers.values() for key, shape in shard.items()}
     problems = [f"missing: {key}" for key in sorted(set(expected) - set(given))]
     problems += [f"unknown: {key}" for key in sorted(set(given) - set(expected))]
@@ -401,7 +406,7 @@ def check_keys(headers: Headers, expected: dict[str, tuple[int, ...]]) -> None:
 
 
 def write_shards(headers: Headers, folder: Path, grid: int) -> int:
-    """One output shard a source shard, and the index; returns the number of tensors."""
+    """Write one output shard a source shard, and the index; returns the number of tensors."""
     paths, total_size = list(headers), 0
     weight_map: dict[str, str] = {}
     for i, path in enumerate(paths, start=1):
@@ -450,7 +455,7 @@ def resize_position_embedding(embedding: Tensor, grid: int) -> Tensor:
 
 @contextmanager
 def written_at_once(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that becomes it at the end, or vanishes on any error."""
+    """A folder beside `target` that becomes it at the end, and vanishes on any error."""
     folder = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
     folder.mkdir(parents=True)
     try:

@@ -15,7 +15,7 @@ from pydantic import FiniteFloat
 
 from thinker.config.build import build
 
-# Fixed by the public 8x8 checkpoint; a network that differs here is another network.
+# These are fixed by the public 8x8 checkpoint; a network that differs here is another network.
 ALPHA = 4  # fast frames per slow frame
 FUSION_KERNEL = 7  # temporal extent of a lateral connection, of stride ALPHA
 FUSION_RATIO = 2  # a lateral connection doubles the channels of the fast pathway
@@ -148,7 +148,8 @@ class MotionConfig:
 
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Normalisation of uint8 frames; by default 0.5 (VQA²), in mode "pooled" ImageNet's."""
+        """Mean and standard deviation that normalise uint8 frames: those given, else ImageNet's in
+        mode "pooled" and 0.5 (VQA²) in mode "interleaved"."""
         if self.image_mean is not None and self.image_std is not None:
             return self.image_mean, self.image_std
         return IMAGENET_MEAN_STD if self.mode == "pooled" else VQA2_MEAN_STD

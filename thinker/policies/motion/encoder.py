@@ -23,14 +23,11 @@ from torch import Tensor, nn
 
 from thinker.policies.motion.config import (
     FAST,
-    IMAGENET_MEAN_STD,
     POOL_KERNEL,
     SLOW,
     MotionConfig,
-    SlowFastConfig,
     check_num_positions,
     check_pooled_length,
-    num_slow_frames,
 )
 from thinker.policies.motion.slowfast import (
     DRAW,
@@ -40,21 +37,8 @@ from thinker.policies.motion.slowfast import (
     read_slowfast_checkpoint,
 )
 
-__all__ = [
-    "IMAGENET_MEAN_STD",
-    "MotionConfig",
-    "MotionEncoder",
-    "SlowFast",
-    "SlowFastConfig",
-    "init_motion_weights",
-    "num_slow_frames",
-    "pooled_slow_indices",
-    "read_slowfast_checkpoint",
-    "segment_means",
-    "window_weights",
-]
-
-MIN_VARIANCE = 1e-6  # over time; keeps the gradient of the square root finite for still content
+MIN_VARIANCE = 1e-6
+"""Smallest variance over time; keeps the gradient of the square root finite for still content."""
 
 
 class MotionEncoder(nn.Module):
@@ -126,10 +110,6 @@ class MotionEncoder(nn.Module):
             for norm in group:
                 norm.momentum, norm.training = 0.1, False
 
-    def freeze_slowfast(self) -> None:
-        """Stops training SlowFast; the projector and the positions stay trainable."""
-        self.slowfast.requires_grad_(False)
-
     def load_slowfast_checkpoint(self, path: str | Path) -> tuple[str, ...]:
         """Loads the public SlowFast checkpoint at `path`; returns the names it had no use for.
 
@@ -152,7 +132,7 @@ class MotionEncoder(nn.Module):
     def features(self, frames: Tensor) -> Tensor:
         """SlowFast's features of frames as `forward` takes them, before anything that a frozen
         SlowFast leaves trainable: (B, K, L, 2 * fast_channels), in mode "pooled" (B, slow_channels
-        + fast_channels)."""
+        + fast_channels). `slowfast` is called once, with normalised clips (N, 3, T, H, W)."""
         if frames.ndim != 5 or frames.shape[2] != 3:
             raise ValueError(f"frames are {tuple(frames.shape)}, expected (B, frames, 3, H, W)")
         frames = self._normalised(frames)
@@ -184,7 +164,7 @@ class MotionEncoder(nn.Module):
         if size != (config.motion_px, config.motion_px):
             raise ValueError(f"dense frames are {size}, expected motion_px {config.motion_px}")
         windows_NT3HW = frames_BM3HW.reshape(-1, config.frames_per_window, *frames_BM3HW.shape[2:])
-        features_NCTHW = self.slowfast.forward_fast(windows_NT3HW.transpose(1, 2))
+        features_NCTHW, _ = self.slowfast(windows_NT3HW.transpose(1, 2))
         features_NCT = features_NCTHW.mean(dim=(3, 4))
         # Small deviations from a large mean need at least float32.
         precision = torch.promote_types(features_NCT.dtype, torch.float32)
@@ -208,7 +188,7 @@ class MotionEncoder(nn.Module):
         check_pooled_length(self.config, num_keyframes)
         fast_B3KHW = frames_BK3HW.transpose(1, 2)
         slow_B3SHW = fast_B3KHW[:, :, pooled_slow_indices(num_keyframes, self.config.slow_divisor)]
-        slow_BCSHW, fast_BCKHW = self.slowfast(slow_B3SHW, fast_B3KHW)
+        fast_BCKHW, slow_BCSHW = self.slowfast(fast_B3KHW, slow_B3SHW)
         pooled = [
             _sliding_mean(features, self.config.pool_repeats, kernel)
             for features, kernel in (

@@ -125,7 +125,7 @@ class _FastToSlow(nn.Module):
 
 
 class _Block(nn.Module):
-    """One stage of the present pathways, and the lateral connection behind it."""
+    """One stage of both pathways and the lateral connection behind it, or of the fast one alone."""
 
     multipathway_fusion: _FastToSlow | None
 
@@ -134,12 +134,16 @@ class _Block(nn.Module):
         self.multipathway_blocks = nn.ModuleDict(pathways)
         self.multipathway_fusion = fusion
 
-    def forward(self, slow_NCSHW: Tensor, fast_NCTHW: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, fast_NCTHW: Tensor, slow_NCSHW: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if slow_NCSHW is None:
+            return self.multipathway_blocks[FAST](fast_NCTHW), None
         slow_NCSHW = self.multipathway_blocks[SLOW](slow_NCSHW)
         fast_NCTHW = self.multipathway_blocks[FAST](fast_NCTHW)
         if self.multipathway_fusion is not None:
             slow_NCSHW = self.multipathway_fusion(slow_NCSHW, fast_NCTHW)
-        return slow_NCSHW, fast_NCTHW
+        return fast_NCTHW, slow_NCSHW
 
 
 class SlowFast(nn.Module):
@@ -188,33 +192,34 @@ class SlowFast(nn.Module):
         del mode
         return super().train(False)
 
-    def forward(self, slow_N3SHW: Tensor, fast_N3THW: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of both pathways after res5, before any pooling.
+    def forward(
+        self, fast_N3THW: Tensor, slow_N3SHW: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Features of the fast and the slow pathway after res5, before any pooling.
 
-        Returns (N, slow_channels, S, H/32, W/32) and (N, fast_channels, T, H/32, W/32), sides
-        rounded up. Raises ValueError unless S = ceil(T/4).
+        Returns (N, fast_channels, T, H/32, W/32) and (N, slow_channels, S, H/32, W/32), sides
+        rounded up. Without slow frames the fast pathway runs alone, with the same features, and the
+        second result is None. Raises ValueError unless S = ceil(T/4), and for slow frames where
+        there is no slow pathway.
 
-        Example, R50: (1, 3, 8, 64, 64) and (1, 3, 32, 64, 64) give (1, 2048, 8, 2, 2) and
-        (1, 256, 32, 2, 2).
+        Example, R50: (1, 3, 32, 64, 64) and (1, 3, 8, 64, 64) give (1, 256, 32, 2, 2) and
+        (1, 2048, 8, 2, 2).
         """
-        if self.pathways == "fast":
-            raise ValueError("this SlowFast was built with pathways='fast': use forward_fast")
-        num_slow, num_fast = slow_N3SHW.shape[2], fast_N3THW.shape[2]
-        if num_slow != num_slow_frames(num_fast):
-            raise ValueError(
-                f"{num_slow} slow frames do not fit {num_fast} fast frames, expected "
-                f"{num_slow_frames(num_fast)}: a lateral connection has stride {ALPHA}"
-            )
+        if slow_N3SHW is not None:
+            if self.pathways == "fast":
+                raise ValueError(
+                    "slow frames were given to a SlowFast with pathways='fast', expected only fast "
+                    "ones"
+                )
+            num_slow, num_fast = slow_N3SHW.shape[2], fast_N3THW.shape[2]
+            if num_slow != num_slow_frames(num_fast):
+                raise ValueError(
+                    f"{num_slow} slow frames do not fit {num_fast} fast frames, expected "
+                    f"{num_slow_frames(num_fast)}: a lateral connection has stride {ALPHA}"
+                )
         for block in self.blocks:
-            slow_N3SHW, fast_N3THW = block(slow_N3SHW, fast_N3THW)
-        return slow_N3SHW, fast_N3THW
-
-    def forward_fast(self, fast_N3THW: Tensor) -> Tensor:
-        """The fast features of `forward` alone: (N, fast_channels, T, H/32, W/32)."""
-        for block in self.blocks:
-            assert isinstance(block, _Block)
-            fast_N3THW = block.multipathway_blocks[FAST](fast_N3THW)
-        return fast_N3THW
+            fast_N3THW, slow_N3SHW = block(fast_N3THW, slow_N3SHW)
+        return fast_N3THW, slow_N3SHW
 
     def load_public_state_dict(self, state_dict: Mapping[str, Tensor]) -> tuple[str, ...]:
         """Loads the state dict of a pytorchvideo SlowFast by name; returns the names discarded.
@@ -284,6 +289,7 @@ def read_slowfast_checkpoint(path: str | Path) -> dict[str, Tensor]:
 
 
 def init_layer(layer: nn.Module) -> None:
+    """Draw the parameters of a layer that `mark_layers` marked and reset its statistics."""
     for name, parameter in layer.named_parameters(recurse=False):
         if name == "bias":
             init.zeros_(parameter)
@@ -296,7 +302,9 @@ def init_layer(layer: nn.Module) -> None:
             init.zeros_(buffer)
 
 
-DRAW = "motion_draw"  # attribute of a layer: how its weight is drawn, a key of _INIT_WEIGHT
+DRAW = "motion_draw"
+"""Attribute of a layer: how its weight is drawn, a key of `_INIT_WEIGHT`."""
+
 _INIT_WEIGHT: dict[str, Callable[[Tensor], Tensor]] = {
     "he": lambda weight: init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu"),
     "ones": init.ones_,
@@ -306,6 +314,7 @@ _INIT_WEIGHT: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def mark_layers(module: nn.Module, draws: dict[type[nn.Module], str]) -> None:
+    """Note at all layers of some types how their weights are drawn; see `DRAW`."""
     for layer in module.modules():
         if type(layer) in draws:
             setattr(layer, DRAW, draws[type(layer)])

@@ -123,7 +123,7 @@ class ThinkerTrainer(GRPOTrainer):
         self.counters = Counters()
         for model in (core, reference):
             if model is not None:
-                model.model.counters = self.counters
+                self.counters.watch(model.model)
         inputs = self.policy.inputs
         self.features = VideoFeatureCache(inputs, core, reference, accelerator.autocast)
         self.rollouts = RolloutCollector(
