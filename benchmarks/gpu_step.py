@@ -1,11 +1,11 @@
-"""Shared-prompt scoring at real size on a GPU: forward and backward of a group, against plain rows.
+"""Shared-prompt log-probabilities at real size on a GPU: forward and backward, against plain rows.
 
     python benchmarks/gpu_step.py --output benchmarks/gpu_step.json
     python benchmarks/gpu_step.py --device cpu --models tiny-qwen2_5_vl --prompts 200
 
 Language models in the shapes of InternVL3-8B and Qwen2.5-VL-7B, random bfloat16 weights, text in
 the place of video tokens, gradient checkpointing on both sides. A row holds the milliseconds
-(median), the peak memory, the largest difference of log-probabilities from plain scoring (one row a
+(median), the peak memory, the largest difference of log-probabilities from the plain way (one row a
 completion), and how far the time is above the floor: the FLOPs of `thinker.policies.cost` at the
 rate that a large matrix product reaches on the same device. A side that does not fit is recorded as
 such. Made for ten minutes on one GPU of 80 GB or more; on a CPU it only shows that it runs.

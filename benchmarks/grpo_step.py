@@ -1,8 +1,9 @@
 """What a GRPO step costs: stock TRL, the reference's style, and shared prompts.
 
-Three ways to score the same completions of the same videos with the same weights:
-(a) `trl`: TRL's scoring forward with our video inputs, one row a completion, fused LM head, every
-    row encodes its video in every pass (`logprobs: plain`); clips come from the frame cache;
+Three ways to get the log-probabilities of the same completions of the same videos with the same
+weights (a record calls this part `scoring`):
+(a) `trl`: TRL's own forward with our video inputs, one row a completion, fused LM head, every row
+    encodes its video in every pass (`logprobs: plain`); clips come from the frame cache;
 (b) `reference`: as the published VQAThinker trainer: one row a completion, decoded and encoded for
     every row, logits of the whole vocabulary over prompt and completion;
 (c) `shared`: one packed row a group, a video encoded once a pass, frozen SlowFast once a step;
@@ -11,10 +12,11 @@ Three ways to score the same completions of the same videos with the same weight
 A step is: read the clips (timed alone, too), reference logps (β = 0.04), training forward,
 backward, SGD. Generation is timed beside it, by transformers and where it is installed by vLLM: for
 (a) and (b) G copies of a video are encoded and generate once each, for (c) one is, and generates G
-times; all to the same length, with the same engine. Perturbed copies are left out. One process, one
-thread, interleaved, medians. The gate first: logps and gradients must be equal. Counts that do not
-depend on the machine (FLOPs of forward and backward by torch's FlopCounterMode, attention left out;
-bytes that autograd keeps for the backward pass) are recorded beside the times.
+times; all to the same length, with the same engine. Perturbed copies are left out. The ways take
+turns in one process with one thread, and medians are recorded. Before anything is timed their logps
+and gradients must be equal. Counts that do not depend on the machine (FLOPs of forward and backward
+by torch's FlopCounterMode, attention left out; bytes that autograd keeps for the backward pass) are
+recorded beside the times.
 
     python benchmarks/grpo_step.py --group 8 --frames 8 --ratio 8 --out benchmarks/grpo_step.jsonl
 """
@@ -146,7 +148,7 @@ def score_reference(contender: "Contender", core, batch: Batch, clips: list[Clip
 
 
 def score_shared(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
-    """One packed row a group, as `ThinkerTrainer._forward_inputs`."""
+    """One packed row a group, as `Logprobs._forward_inputs`."""
     mask = torch.ones_like(batch.prompt_ids)
     videos = contender.videos
     positions = core.model.prompt_positions(batch.prompt_ids, mask, videos.layout(clips))

@@ -2,9 +2,10 @@
 
     python benchmarks/rollout.py --sizes tiny 50m --groups 4 8 16 --output benchmarks/rollout.json
 
-Same policy, same encoded prompts, same number of tokens (no end token), alternating runs, medians.
-An equality gate comes first: the greedy answers of both back ends must be the same. The record
-holds the machine, the versions, the commit and the load average: a shared machine makes noise.
+Both back ends have the same policy, the same encoded prompts and the same number of tokens (no end
+token stops them). Their runs alternate, and medians are taken. An equality gate comes first: the
+greedy answers of both must be the same. The record holds the machine, the versions, the commit and
+the load average, because a shared machine makes noise.
 """
 
 import argparse
