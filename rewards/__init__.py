@@ -100,6 +100,11 @@ def _build_own(path: str, config: dict[str, Any]) -> Reward:
             f"got reward {path!r} without {' and '.join(missing)}; expected a rewards.Reward; "
             "add what is missing to the class"
         )
+    if "mos" in inspect.signature(reward_class.__call__).parameters:
+        raise ValueError(
+            f"got reward {path!r}, whose __call__ takes `mos`; the label on the answer scale is "
+            "called `target` now: rename the argument"
+        )
     _check_keys(path, config, reward_class)
     return reward_class(**config)
 

@@ -194,3 +194,17 @@ def test_needs_the_standard_library_and_numpy_only() -> None:
     imported |= {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
     roots = {name.partition(".")[0] for name in imported}
     assert roots - set(sys.stdlib_module_names) == {"numpy", "rewards"}
+
+
+class OldArguments:
+    name = "old"
+    needs_perturbed = False
+
+    def __call__(self, completions, sample_id, mos, **columns):
+        return [0.0] * len(completions)
+
+
+def test_the_old_name_of_the_target_is_an_error_that_says_the_new_one(monkeypatch):
+    monkeypatch.setattr(rewards, "OldArguments", OldArguments, raising=False)
+    with pytest.raises(ValueError, match=r"takes `mos`; .* called `target` now"):
+        build_reward("rewards.OldArguments")

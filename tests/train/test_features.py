@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.helpers.logprobs_runs import QUESTIONS, Case, recorded_trainer, save_start
 from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
-from tests.helpers.scoring_runs import QUESTIONS, Case, recorded_trainer, save_start
 from tests.helpers.trainer_runs import (
     GROUP,
     NUM_VIDEOS,

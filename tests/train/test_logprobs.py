@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.helpers.exact_precision import use_exact_precision
+from tests.helpers.logprobs_runs import LOSS_TYPES, Case, compare, save_start, with_frozen
 from tests.helpers.places import REPO
 from tests.helpers.policy_factory import BACKBONES
-from tests.helpers.scoring_runs import LOSS_TYPES, Case, compare, save_start, with_frozen
 from tests.helpers.trainer_runs import make_trainer
 from thinker.config.run import RunConfig
 from thinker.train.grpo.plain_logprobs import VideoRows
@@ -65,7 +65,7 @@ def test_two_processes_equal_the_plain_path(tmp_path):
         [
             sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc_per_node=2",
             "--master_addr=127.0.0.1", "--master_port=29671",
-            str(HELPERS / "scoring_worker.py"), str(tmp_path),
+            str(HELPERS / "logprobs_worker.py"), str(tmp_path),
         ],
         capture_output=True, text=True, env=environment, cwd=tmp_path,
     )  # fmt: skip

@@ -148,6 +148,15 @@ def test_another_configuration_is_refused_and_faster_reading_is_not(tmp_path):
         open_run(tmp_path, load_run_config(SMOKE, ["rewards=[{name: format, weight: 0.7}]"]))
 
 
+def test_a_run_of_an_older_version_is_told_what_its_keys_are_called_now(tmp_path):
+    open_run(tmp_path, load_run_config(SMOKE))
+    path = tmp_path / "run.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "scoring": values.pop("logprobs")}))
+    with pytest.raises(ValueError, match=r"older version.*scoring \(logprobs now\).*output_dir"):
+        open_run(tmp_path, load_run_config(SMOKE))
+
+
 def test_results_of_an_unknown_run_are_not_continued(tmp_path):
     (tmp_path / "rollouts.jsonl").write_text("{}\n")
     with pytest.raises(ValueError, match=r"no run\.json that says of which"):

@@ -220,7 +220,7 @@ def start_policy(config: RunConfig) -> Policy:
     """The policy that training starts from, parts frozen as configured."""
     settings = config.model
     if settings.path == "tiny":
-        size = TinySize(**settings.clip, **settings.motion)
+        size = build(TinySize, settings.clip | settings.motion, "model.clip and model.motion")
         texts = tuple(lesson_texts())
         # It stands for a pretrained model, whose weights no seed of a run changes.
         policy = tiny_policy(settings.backbone, size=size, texts=texts)

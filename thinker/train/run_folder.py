@@ -13,7 +13,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from thinker.config.run import RunConfig
+from thinker.config.run import RENAMED, RunConfig
 from thinker.train.checkpoint import checkpoints
 from thinker.train.run_log import ROLLOUTS
 from thinker.utils.atomic import atomic_folder, write_atomic
@@ -31,7 +31,14 @@ def open_run(folder: Path, config: RunConfig) -> None:
     identity = {key: value for key, value in identity.items() if key not in IGNORED}
     path = folder / IDENTITY
     if is_complete(path):
-        require_same(folder, json.loads(path.read_text(encoding="utf-8")), identity)
+        before = json.loads(path.read_text(encoding="utf-8"))
+        old = [f"{key} ({RENAMED[key]} now)" for key in sorted(RENAMED.keys() & before.keys())]
+        if old:
+            raise ValueError(
+                f"{folder} belongs to a run of an older version, whose {IDENTITY} has the key "
+                f"{', '.join(old)}; finish it with that version, or choose another output_dir"
+            )
+        require_same(folder, before, identity)
     elif checkpoints(folder) or (folder / ROLLOUTS).exists():
         raise ValueError(
             f"{folder} holds results of a run, but no {IDENTITY} that says of which; "

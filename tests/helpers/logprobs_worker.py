@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from tests.helpers.exact_precision import use_exact_precision
+from tests.helpers.logprobs_runs import LOSS_TYPES, Case, compare, save_start, with_frozen
 from tests.helpers.policy_factory import BACKBONES
-from tests.helpers.scoring_runs import LOSS_TYPES, Case, compare, save_start, with_frozen
 
 
 def main(folder: Path) -> None:
