@@ -24,7 +24,7 @@ with folder_lock(Path(sys.argv[1])):
         time.sleep(60)
         os._exit(0)
     print(os.getpid(), flush=True)
-    time.sleep(60)
+    time.sleep(600)  # ended by the tests, some of which first start a slow process
 """
 
 

@@ -206,7 +206,7 @@ def test_reading_ahead_over_faults(tmp_path):
 
 def test_checking_a_data_set_under_a_memory_limit(tmp_path):
     """A real video whose pictures do not fit, between two that do."""
-    small = [write_video(tmp_path / f"{i}.mp4", num_frames=3) for i in range(2)]
+    small = [write_video(tmp_path / f"{i}.mp4", num_frames=3 + i) for i in range(2)]
     large = write_video(tmp_path / "large.mp4", width=4096, height=4096, num_frames=2)
     paths = [small[0], large, small[1]]
     limits = Limits(memory_bytes=100 * 2**20)
