@@ -273,8 +273,11 @@ def test_a_copy_of_a_watched_model_counts_nothing():
     """Neither a deepcopy nor a pickle of it takes the counters along, and shapes that are tried on
     the meta device pass no tower."""
     policy = small_policy("internvl3")
-    counters, media = watched(policy), policy.inputs.media_inputs([random_clip(policy, 0)])
     backbone = policy.model.model
+    plain_size = len(pickle.dumps(backbone.vision_tower))
+    counters, media = watched(policy), policy.inputs.media_inputs([random_clip(policy, 0)])
+    # A hook that took what it counts for along would bring the whole backbone.
+    assert len(pickle.dumps(backbone.vision_tower)) < plain_size + 1000
     with torch.no_grad():
         expected = backbone.encode_media(**media)
         assert frames(counters) == K
