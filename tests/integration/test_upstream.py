@@ -40,12 +40,12 @@ def test_signature(method):
         assert parameters == list(method.parameters)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.owner}.{m.name}")
+OVERRIDDEN = [method for method in METHODS if method.name in vars(ThinkerTrainer)]
+
+
+@pytest.mark.parametrize("method", OVERRIDDEN, ids=lambda m: m.name)
 def test_our_override_takes_the_same(method):
-    ours = vars(ThinkerTrainer).get(method.name)
-    if ours is None:
-        pytest.skip("called, not overridden")
-    parameters = inspect.signature(ours).parameters.values()
+    parameters = inspect.signature(vars(ThinkerTrainer)[method.name]).parameters.values()
     named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         assert set(named) <= set(method.parameters)
@@ -172,8 +172,9 @@ def test_the_sums_that_a_checkpoint_holds(tmp_path):
 def test_transformers_takes_a_step_too_many_at_max_steps(tmp_path):
     """The reason for our `_run_epoch`; where this fails, the override can go."""
     settings = dict(
-        rollout=scripted(), reward_list=rewards("regression"), save_strategy="steps", save_steps=1
-    )
+        rollout=scripted(), reward_list=rewards("regression"), save_strategy="steps", save_steps=1,
+        per_device_train_batch_size=NUM_VIDEOS * GROUP // 2,  # stops in the middle of an epoch
+    )  # fmt: skip
     make_trainer(tmp_path, **settings).train()
     resumed = make_trainer(tmp_path, save_start=False, **settings)
     resumed.train(resume_from_checkpoint=True)

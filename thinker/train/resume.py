@@ -84,12 +84,16 @@ class Checkpoints:
         set_extra: Callable[[dict[str, Any]], None],
     ):
         self.trainer, self.accelerator = trainer, trainer.accelerator
-        self.folder = Path(trainer.args.output_dir)
         self.is_sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
         self._extra, self._set_extra = extra, set_extra
         self.staging: Path | None = None  # where transformers has to write now
         self._resumed_from: Path | None = None
         self._saved_batches: list[dict[str, torch.Tensor]] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints lie."""
+        return Path(self.trainer.args.output_dir)
 
     # Saving
 
