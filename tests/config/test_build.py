@@ -1,9 +1,6 @@
 """The checker of configurations: what it takes, what it refuses, and in which words."""
 
-import ast
 import dataclasses
-import importlib
-import inspect
 import json
 import math
 import random
@@ -16,7 +13,6 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BeforeValidator, FiniteFloat, ValidationInfo
 
-from rewards import REWARDS
 from thinker.config.build import build
 from thinker.config.run import LoraSettings
 from thinker.config.yaml_file import load_yaml
@@ -168,37 +164,6 @@ def test_floats_keep_every_bit() -> None:
 def test_yaml_that_json_cannot_hold(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         load_yaml(text, "a.yaml")
-
-
-DOCUMENTED = [
-    (f"thinker.{module}", name)
-    for module, names in {
-        "config.run": "LoraSettings ModelSettings DataSettings RewardSettings RolloutSettings "
-        "WarmStartSettings RunConfig",
-        "data.datasets": "TrainSource EvalSet DatasetConfig",
-        "data.samples": "MosScale VideoSample BadLine Loaded LineRules",
-        "policies.motion.config": "SlowFastConfig MotionConfig",
-        "policies.inputs": "ClipConfig",
-        "video.clip": "ClipSpec Clip",
-    }.items()
-    for name in names.split()
-] + [(config.__module__, config.__name__) for config, _ in REWARDS.values() if config is not None]
-
-
-@pytest.mark.parametrize(("module", "name"), DOCUMENTED, ids=lambda value: value.split(".")[-1])
-def test_every_field_has_its_docstring_under_itself(module: str, name: str) -> None:
-    cls = getattr(importlib.import_module(module), name)
-    (definition,) = ast.parse(inspect.getsource(cls)).body
-    assert isinstance(definition, ast.ClassDef)
-    fields = [node for node in definition.body if isinstance(node, ast.AnnAssign)]
-    assert fields
-    for node in fields:
-        below = definition.body[definition.body.index(node) + 1]
-        assert isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant), (
-            f"{ast.unparse(node.target)} of {name} has no docstring under itself"
-        )
-        text = below.value.value
-        assert isinstance(text, str) and text[0].isupper() and text.rstrip().endswith((".", ")"))
 
 
 def test_what_is_built_goes_back_to_json() -> None:

@@ -116,3 +116,23 @@ def test_no_test_imports_another():
                 f"{path.name}: {n}" for n in names if n.rpartition(".")[2].startswith("test_")
             ]
     assert not wrong
+
+
+def dataclasses_of(module: ast.Module) -> list[ast.ClassDef]:
+    """Its dataclasses, wherever they stand."""
+    classes = [node for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
+    return [c for c in classes if any("dataclass" in ast.unparse(d) for d in c.decorator_list)]
+
+
+def test_every_field_of_a_dataclass_has_its_docstring_under_itself():
+    wrong = []
+    for name, module in MODULES.items():
+        for definition in dataclasses_of(module):
+            body = definition.body
+            for node, below in zip(body, [*body[1:], None], strict=True):
+                if not isinstance(node, ast.AnnAssign):
+                    continue
+                text = getattr(getattr(below, "value", None), "value", None)
+                if not (isinstance(text, str) and text.rstrip().endswith((".", ")"))):
+                    wrong.append(f"{name}: {definition.name}.{ast.unparse(node.target)}")
+    assert not wrong, "\n".join(wrong)

@@ -28,10 +28,11 @@ def video_dataset(samples: Sequence[VideoSample], read_clip: Callable[[Path], Cl
 
 @dataclass(frozen=True)
 class _ClipColumn:
-    """Batch transform of `datasets`: adds `clip`, reading each distinct path once, and `decoded`,
-    whether that took decoding (known of a `thinker.data.rows.ClipReader`)."""
+    """Batch transform of `datasets`: reads each distinct path once and adds two columns, `clip` and
+    `decoded` (whether reading it took decoding)."""
 
     read_clip: Callable[[Path], Clip]
+    """A `ClipReader`, which knows whether it decoded, or any function that reads a path."""
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
         clips: dict[str, Clip] = {}

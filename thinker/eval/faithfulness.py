@@ -57,27 +57,35 @@ class Case:
     """A distorted clip and the pristine version of the same content."""
 
     distorted: Path
+    """A clip with a known distortion."""
     pristine: Path
+    """The same content without it."""
     distortion: str
+    """A key of `DISTORTIONS`."""
     content: str
+    """The source that both were made from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FaithfulnessReport:
-    """Shares in 0..1, each the mean over distortions of the mean over their clips.
-
-    named, let_go, score_rises: the three conditions alone. faithful: all at once, with a 95 %
-    bootstrap interval over contents. passes: the interval lies above one half.
-    """
+    """Shares in 0..1, each the mean over distortions of the mean over their clips."""
 
     named: float
+    """The explanation names the distortion (1 over the number of distortions that it names)."""
     let_go: float
+    """The explanation of the pristine version does not name it."""
     score_rises: float
+    """The pristine version has the higher score."""
     faithful: float
+    """All three at once."""
     ci_low: float
+    """Lower end of the 95 % interval of `faithful`, by a bootstrap over contents."""
     ci_high: float
+    """Its upper end."""
     num_cases: int
+    """Clips that were judged."""
     by_distortion: dict[str, float]
+    """`faithful` of each distortion."""
 
     @property
     def passes(self) -> bool:

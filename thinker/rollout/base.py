@@ -28,9 +28,13 @@ class Sampling:
     """How completions are drawn; temperature 0 is greedy."""
 
     max_new_tokens: int = 2048
+    """A completion is cut after so many tokens."""
     temperature: float = 1.0
+    """0 is greedy; other values divide the logits."""
     top_p: float = 1.0
+    """Share of the probability that is drawn from; 1 is all of it."""
     top_k: int = 0
+    """Number of tokens that are drawn from; 0 is all of them."""
 
     def __post_init__(self):
         if self.max_new_tokens < 1 or self.temperature < 0:
@@ -42,11 +46,12 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
-    """token_ids end with the end-of-sequence id unless cut at max_new_tokens; logprobs, one a
-    token, are those of the sampling distribution, None where the back end does not report them."""
+    """What a back end wrote."""
 
     token_ids: list[int]
+    """They end with the end-of-sequence id, unless cut at `max_new_tokens`."""
     logprobs: list[float] | None = None
+    """One a token, of the distribution that it was drawn from; None where none is reported."""
 
 
 class Rollout(Protocol):

@@ -165,14 +165,18 @@ class Counters:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredTokens:
-    """Of one scoring pass. prompt, completion: real tokens; positions, pairs (of query and key) and
-    head (rows that reach the LM head): with padding."""
+    """Tokens of one pass that computes log-probabilities."""
 
     prompt: int
+    """Real tokens of the prompts, padding left out."""
     completion: int
+    """Real tokens of the completions."""
     positions: int
+    """Positions that pass the language model, padding included."""
     pairs: int
+    """(query, key) pairs of its attention, padding included."""
     head: int
+    """Rows that reach the LM head, padding included."""
 
     @classmethod
     def shared(cls, prompt_mask, completion_mask, group: int) -> "ScoredTokens":

@@ -68,11 +68,14 @@ CALIBRATION_VIDEOS = 128
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """Samples of a run, videos checked; eval_sets holds (set, its samples)."""
+    """What a run reads; every video of it was read once without an error."""
 
     train: list[VideoSample]
+    """Samples to train on."""
     eval_sets: list[tuple[EvalSet, list[VideoSample]]]
+    """Held-out sets, each with its samples."""
     reader: ClipReader
+    """Reads their clips."""
 
 
 def run_training(config: RunConfig) -> dict[str, Any]:

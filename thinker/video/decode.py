@@ -45,12 +45,17 @@ _SKIPS_AT_ONCE = frozenset({"h264"})
 
 @dataclass(frozen=True, kw_only=True)
 class FrameIndex:
-    pts: (
-        list[int] | None
-    )  # of each frame in display order, stream time base; None: frames are known by count only
-    starts: list[int]  # pts of the seek points, ascending
-    seconds: list[float]  # presentation times, the first frame at 0
+    """Where the frames of a file lie."""
+
+    pts: list[int] | None
+    """Of each frame in display order, in the time base of the stream; None where frames are known
+    by their number only."""
+    starts: list[int]
+    """pts of the seek points, ascending."""
+    seconds: list[float]
+    """Presentation times, the first frame at 0."""
     fps: float
+    """Mean rate."""
 
 
 Opened = tuple["av.container.InputContainer", "av.VideoStream"]

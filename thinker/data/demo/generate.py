@@ -61,8 +61,12 @@ MIN_IMPAIRMENT = 0.06
 
 @dataclass(frozen=True, kw_only=True)
 class Distortion:
-    kind: str  # "spatial": seen in one frame; "motion": seen in consecutive frames only; "none"
-    weight: float  # share of MOS_RANGE that severity 1 costs
+    """One kind of impairment."""
+
+    kind: str
+    """"spatial": seen in one frame; "motion": seen in consecutive frames only; "none": nothing."""
+    weight: float
+    """Share of MOS_RANGE that severity 1 costs."""
 
 
 # Weights are close to each other: recognising the type must not give the score away.
@@ -116,15 +120,24 @@ def rate(mos: float, rng: np.random.Generator) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig:
+    """What the demo set holds."""
+
     num_train_contents: int = 1250
+    """Scenes of the training clips."""
     num_eval_contents: int = 75
+    """Scenes of the held-out clips, none of which is trained on."""
     clips_per_content: int = 4
-    none_share: float = 0.05  # share of pristine clips
-    # Both sides of a frame, in whole patches of the tiny policies: a codec's blocks line up.
+    """Versions of each scene, every one with its own distortion."""
+    none_share: float = 0.05
+    """Share of pristine clips."""
     size_px: int = 64
+    """Both sides of a frame, in whole patches of the tiny policies: a codec's blocks line up."""
     num_frames: int = 48
+    """Frames of a clip."""
     fps: int = 24
+    """Frames a second."""
     seed: int = 0
+    """Of everything that is drawn."""
 
     def __post_init__(self) -> None:
         for name in ("num_train_contents", "num_eval_contents", "clips_per_content", "fps"):
@@ -144,26 +157,44 @@ class SyntheticConfig:
 class ClipPlan:
     """All that is known of a clip before it is rendered."""
 
-    path: str  # relative to the video root
-    split: str  # one of SPLITS
-    content: str  # also the folder of its clips
-    distortion: str  # a key of DISTORTIONS
+    path: str
+    """Relative to the video root."""
+    split: str
+    """One of SPLITS."""
+    content: str
+    """The scene; also the folder of its clips."""
+    distortion: str
+    """A key of DISTORTIONS."""
     severity: float
-    true_mos: float  # by the rule
-    mos: float  # the label
+    """0 to 1."""
+    true_mos: float
+    """By the rule, without the noise of raters."""
+    mos: float
+    """The label: the mean of the simulated raters."""
     scene_seed: tuple[int, ...]
+    """What the scene is drawn from."""
     clip_seed: tuple[int, ...]
+    """What the distortion is drawn from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSet:
-    root: Path  # video root: the paths in the label files are relative to it
+    """Where the files of a generated set lie."""
+
+    root: Path
+    """The video root: paths in the label files are relative to it."""
     train_jsonl: Path
+    """Training labels."""
     eval_json: Path
-    eval_motion_json: Path  # the motion distortions of eval_json alone
+    """Labels of the held-out clips."""
+    eval_motion_json: Path
+    """Those of `eval_json` with a motion distortion."""
     distortions_json: Path
+    """The truth behind the labels, by path."""
     num_train: int
+    """Training clips."""
     num_eval: int
+    """Held-out clips."""
 
 
 def plan_demo_set(config: SyntheticConfig) -> list[ClipPlan]:

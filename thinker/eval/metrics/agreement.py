@@ -103,9 +103,13 @@ class Logistic:
     """
 
     beta_1: float
+    """The asymptote at high x; below beta_2 where the mapping falls."""
     beta_2: float
+    """The asymptote at low x."""
     beta_3: float
+    """Where the mapping stands half-way."""
     beta_4: float
+    """The width of the step, above 0."""
 
     def __call__(self, x: Scores) -> FloatArray:
         z = (np.asarray(x, dtype=np.float64) - self.beta_3) / self.beta_4

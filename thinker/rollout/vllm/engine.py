@@ -23,28 +23,36 @@ SUPPORTED_VLLM = "0.31."
 
 @dataclass(frozen=True, kw_only=True)
 class MediaItem:
-    """One run of placeholders: where it stands, its embeddings (length, D), and its M-RoPE grid."""
+    """One run of placeholders in a prompt."""
 
     offset: int
+    """Place of its first token."""
     embeds: torch.Tensor
+    """(length, D), what stands at its placeholders."""
     grid: torch.Tensor | None
+    """(t, h, w) that its M-RoPE positions follow from; None for plain positions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRequest:
-    """A prompt, its items, and the fields of vLLM's SamplingParams."""
+    """One prompt and what is to be done with it."""
 
     token_ids: list[int]
+    """Placeholders expanded."""
     items: list[MediaItem]
+    """In the order of the prompt."""
     params: dict[str, Any]
+    """Fields of vLLM's SamplingParams."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineResult:
-    """What came back: the prompt as the engine saw it, and the completions."""
+    """What came back."""
 
     prompt_token_ids: list[int]
+    """The prompt as the engine saw it."""
     completions: list[Completion]
+    """As many as were asked for."""
 
 
 class Engine(Protocol):

@@ -32,10 +32,12 @@ Note = Callable[[str, float], None]
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedReward:
-    """A reward and its weight in the sum."""
+    """A reward and its place in the sum."""
 
     reward: Reward
+    """What judges."""
     weight: float = 1.0
+    """What its values are multiplied by."""
 
 
 class RewardTable:

@@ -21,8 +21,11 @@ class Lesson:
     """One supervised example."""
 
     path: Path
-    question: str | None  # None: the policy's own scoring question
+    """The video."""
+    question: str | None
+    """What is asked; None stands for the policy's own scoring question."""
     answer: str
+    """What the policy should say, without the end-of-sequence token."""
 
 
 def recognition_answer(distortion: str) -> str:
