@@ -10,7 +10,7 @@ import yaml
 from tests.helpers.places import REPO
 from thinker.config.build import foreign_values
 from thinker.config.run import RENAMED, RunConfig, load_run_config
-from thinker.train.pipeline import grpo_args
+from thinker.train.grpo.run import grpo_args
 
 CONFIGS = REPO / "run_scripts" / "configs"
 RUNS = sorted(CONFIGS.glob("grpo_*.yaml"))

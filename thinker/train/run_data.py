@@ -1,0 +1,62 @@
+"""What a run reads: labels to samples, and every video of them read once before training."""
+
+import logging
+from dataclasses import dataclass
+
+from thinker.config.run import RunConfig
+from thinker.data.datasets import (
+    EvalSet,
+    load_dataset_config,
+    load_eval_samples,
+    load_train_samples,
+)
+from thinker.data.samples import VideoSample
+from thinker.video import ClipSpec, FrameCache, check_videos
+from thinker.video.cache import ClipReader
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """What a run reads; every video of it was read once without an error."""
+
+    train: list[VideoSample]
+    """Samples to train on."""
+    eval_sets: list[tuple[EvalSet, list[VideoSample]]]
+    """Held-out sets, each with its samples."""
+    reader: ClipReader
+    """Reads their clips."""
+
+
+def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
+    """Read all labels, then decode (or find cached) every video once; what fails is left out."""
+    settings = config.data
+    dataset = load_dataset_config(
+        settings.config, variables=settings.variables, overrides=settings.overrides
+    )
+    train, bad = load_train_samples(dataset, skip_bad_lines=settings.skip_bad_lines)
+    if bad:
+        logger.warning("%d bad label lines skipped", len(bad))
+    eval_sets = [
+        (eval_set, load_eval_samples(eval_set, require_files=True).samples)
+        for eval_set in dataset.eval
+    ]
+    reader = clip_reader(settings.cache, spec)
+    videos = [sample.path for _, samples in [(None, train), *eval_sets] for sample in samples]
+    failures = check_videos(videos, spec, reader.cache, max_failed_share=settings.max_failed_share)
+    for error in failures.values():
+        logger.warning("left out: %s", error)
+    return RunData(
+        train=[sample for sample in train if sample.path not in failures],
+        eval_sets=[
+            (eval_set, [s for s in samples if s.path not in failures])
+            for eval_set, samples in eval_sets
+        ],
+        reader=reader,
+    )
+
+
+def clip_reader(cache: str | None, spec: ClipSpec) -> ClipReader:
+    """path → Clip, picklable."""
+    return ClipReader(spec, None if cache is None else FrameCache(cache))
