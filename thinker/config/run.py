@@ -15,6 +15,9 @@ from pydantic import FiniteFloat
 from thinker.config.build import build
 from thinker.config.yaml_file import load_yaml, read_settings
 
+LOGPROBS = ("shared", "plain")
+"""Ways to compute log-probabilities: one packed row a group, or one row a completion."""
+
 RENAMED = {"scoring": "logprobs"}
 """Keys that had another name in earlier versions: the error names the new one."""
 
@@ -212,8 +215,8 @@ class RunConfig:
     run."""
 
     def __post_init__(self):
-        if self.logprobs not in ("shared", "plain"):
-            raise ValueError(f"logprobs is {self.logprobs!r}, expected shared or plain")
+        if self.logprobs not in LOGPROBS:
+            raise ValueError(f"logprobs is {self.logprobs!r}, expected {' or '.join(LOGPROBS)}")
         if self.max_skipped_steps < 1:
             raise ValueError(f"max_skipped_steps is {self.max_skipped_steps}, expected at least 1")
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from thinker import prompts
 from thinker.data.samples import VideoSample
 from thinker.video import Clip
 from thinker.video.cache import ClipReader
@@ -17,7 +16,7 @@ def video_dataset(samples: Sequence[VideoSample], read_clip: Callable[[Path], Cl
     """Rows of TRL's form whose `clip` is read when the row is fetched, once a video and batch."""
     dataset = Dataset.from_dict(
         {
-            "prompt": [prompts.SCORING] * len(samples),
+            "prompt": [""] * len(samples),  # TRL wants the column; prompts are built from clips
             "sample_id": [sample.id for sample in samples],
             "path": [str(sample.path) for sample in samples],
             "target": [sample.target for sample in samples],

@@ -12,11 +12,11 @@ from thinker.train.run_data import RunData
 EVAL_BATCH = 64
 
 
-Scores = dict[str, dict[str, float | None]]
+HeldOutFigures = dict[str, dict[str, float | None]]
 """By held-out set: srcc, plcc, valid_share."""
 
 
-def held_out(policy: Policy, data: RunData, rollout: Rollout, config: RunConfig) -> Scores:
+def held_out(policy: Policy, data: RunData, rollout: Rollout, config: RunConfig) -> HeldOutFigures:
     """SRCC, PLCC and the share of valid answers, by held-out set; each video is scored once."""
     max_new_tokens = config.grpo.get("max_completion_length", GRPOConfig.max_completion_length)
     scorer = QualityScorer(policy, rollout, max_new_tokens=max_new_tokens, batch_size=EVAL_BATCH)

@@ -1,8 +1,9 @@
 """A whole training run: configuration in, `OUTPUT_DIR` out.
 
-Flow: labels → samples → check and cache every video → policy (loaded, or tiny and warm-started) →
-held-out scores before → GRPO → held-out scores after → `final/`, `summary.json`, `curves.png`;
-`metrics.jsonl` and `rollouts.jsonl` are written as it goes. Each stage leaves a result that appears
+Flow: policy (loaded, or tiny; start.py) → labels, and every video read once (run_data.py) → warm
+start → held-out scores before (held_out.py) → GRPO (grpo/run.py) → held-out scores after →
+`final/`, `summary.json` (summary.py), `curves.png`; `metrics.jsonl` and `rollouts.jsonl` are
+written as it goes. Each stage leaves a result that appears
 when it is complete (run_folder.py), so the same command continues where a killed run stopped.
 """
 

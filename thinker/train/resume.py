@@ -1,9 +1,13 @@
 """Continuing after `kill -9` as if nothing had happened.
 
-Next to weights, optimizer and schedule a checkpoint holds, for each process: the random streams,
-the rollouts of a batch that is not used up yet (`num_iterations`, `steps_per_generation`), the
-position in it, sums that are not logged yet, and the sizes of the journals, which are cut back to
-them. The order of the data follows from (seed, epoch). Everything is safetensors and JSON.
+A checkpoint holds weights, optimizer and schedule, and for each process:
+- the random streams;
+- the rollouts of a batch that is not used up yet (`num_iterations`, `steps_per_generation`), and
+  the place in it;
+- sums that are not logged yet;
+- the sizes of the journals, which are cut back to these sizes on a restart.
+
+The order of the data follows from (seed, epoch). Everything is safetensors and JSON.
 
 `Checkpoints` does the work; the trainer's overrides of transformers' and TRL's methods call it:
 - `_save_checkpoint`, `_get_output_dir`: written aside and renamed (checkpoint.py);
@@ -24,8 +28,8 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
+from transformers import TrainerCallback
 from transformers.trainer import TRAINING_ARGS_NAME
-from trl import GRPOConfig
 from trl.trainer.utils import RepeatSampler
 
 from thinker.policies import load_policy
@@ -36,13 +40,6 @@ from thinker.train.state_file import load_tree, random_state, save_tree, set_ran
 from thinker.utils import atomic
 
 OPTIMIZER = "optimizer.safetensors"
-_UNSUPPORTED = {
-    "load_best_model_at_end": "evaluate checkpoints with `thinker eval`",
-    "save_only_model": "a run must be able to resume",
-    "auto_find_batch_size": "it would change the update",
-    "push_to_hub": "push the finished `final/` instead",
-    "ignore_data_skip": "a resumed run must see the data of the uninterrupted one",
-}
 
 
 class EpochOrder(RepeatSampler):
@@ -284,10 +281,17 @@ class Checkpoints:
         return batches
 
 
-def check_supported(args: GRPOConfig) -> None:
-    """Refuse settings under which a run could not resume exactly."""
-    for name, instead in _UNSUPPORTED.items():
-        if getattr(args, name):
-            raise ValueError(f"grpo.{name} is not supported: {instead}")
-    if args.save_strategy == "best":
-        raise ValueError("grpo.save_strategy is best, expected steps, epoch or no")
+class Moments(TrainerCallback):
+    """The two moments of a run that only a callback is told of."""
+
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """After transformers' resets, before the first step."""
+        self.trainer.checkpoints.restore_progress()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """A checkpoint that was due at a skipped step is made up for."""
+        if self.trainer.guard.must_save:
+            control.should_save = True

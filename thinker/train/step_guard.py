@@ -36,7 +36,9 @@ class StepGuard:
         """Remember whether the loss of a micro-batch was finite."""
         self._bad_losses += not bool(torch.isfinite(loss))
 
-    def judge(self, model: torch.nn.Module, norm: torch.Tensor | float | None, step: int) -> None:
+    def check_gradient(
+        self, model: torch.nn.Module, norm: torch.Tensor | float | None, step: int
+    ) -> None:
         """Drop the gradient if it, or a loss that it came from, is not finite in any process.
 
         norm: of the whole gradient, None where it is not known.

@@ -6,13 +6,15 @@ from importlib.metadata import version
 from typing import Any
 
 from thinker.config.run import RunConfig
-from thinker.train.held_out import Scores
+from thinker.train.held_out import HeldOutFigures
 from thinker.train.run_data import RunData
 
 REPORTED_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "vqa-thinker")
 
 
-def summarise_run(config: RunConfig, data: RunData, before: Scores, after: Scores) -> dict:
+def summarise_run(
+    config: RunConfig, data: RunData, before: HeldOutFigures, after: HeldOutFigures
+) -> dict:
     """What `summary.json` holds; the top figures are those of the first held-out set."""
     main = next(iter(before), None)
     figures = {

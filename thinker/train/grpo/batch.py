@@ -33,6 +33,13 @@ class BatchContext:
     rows: list[dict[str, Any]]
     """One a rollout, as the data set gives them; the G rollouts of a video follow one another."""
 
+    shown: list[Clip] = field(default_factory=list)
+    """The videos of the rows whose log-probabilities TRL asks for now: of all rows while a batch is
+    generated, of a micro-batch while it is trained on."""
+
+    trained_logps: torch.Tensor | None = None
+    """Log-probabilities of the last pass with gradient, detached."""
+
     perturbed_texts: list[str | None] = field(default_factory=list)
     """One a row: a rollout of the perturbed copy of the row's video, None where there is none."""
 

@@ -5,8 +5,7 @@ reference, and of the policy with gradient ("train"). All three go through here.
 is TRL's own forward with one row a completion: the same maths, slower, the oracle of the tests.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,10 +20,7 @@ from thinker.train.grpo.oom import GroupChunks, GroupsAtOnce
 from thinker.train.grpo.plain_logprobs import VideoRows
 from thinker.video import Clip
 
-LOGPROBS = ("shared", "plain")
-"""Ways to compute them: one packed row a group, or one row a completion."""
-
-Scores = tuple[torch.Tensor, torch.Tensor | None, None]
+LogprobsAndEntropies = tuple[torch.Tensor, torch.Tensor | None, None]
 """What TRL expects: log-probabilities (rows, C), entropies (rows, C) or None, no auxiliary loss."""
 
 
@@ -50,17 +46,6 @@ class Logprobs:
         self.core, self.reference_model, self.inputs = core, reference_model, inputs
         self.features, self.counters, self.accelerator = features, counters, accelerator
         self.num_generations, self.groups_at_once = num_generations, groups_at_once
-        self.last_trained: torch.Tensor | None = None  # of the last pass with gradient
-        self._clips: list[Clip] = []
-
-    @contextmanager
-    def of(self, clips: list[Clip]) -> Iterator[None]:
-        """Within, the rows that TRL hands over show these videos, one each."""
-        before, self._clips = self._clips, clips
-        try:
-            yield
-        finally:
-            self._clips = before
 
     def pass_of(self, model: Any) -> str:
         """Which of its three passes TRL is in: "train" (with gradient), "reference", or "old"."""
@@ -76,14 +61,16 @@ class Logprobs:
         attention_mask: torch.Tensor,
         num_completion: int,
         *,
+        clips: list[Clip],
         batch_size: int | None,
         with_entropy: bool,
         version: int,
-    ) -> Scores:
+    ) -> LogprobsAndEntropies:
         """One packed row a group, `batch_size` rows at once.
 
         input_ids, attention_mask: (rows, P + C), prompts left-padded, completions right-padded to
-        `num_completion` = C. version: number of the weights, under which embeddings are kept.
+        `num_completion` = C. clips: the video of each row. version: number of the weights, under
+        which embeddings are kept.
         """
         stage = self.pass_of(model)
         batch_size = batch_size or len(input_ids)
@@ -97,16 +84,13 @@ class Logprobs:
                     input_ids[rows],
                     attention_mask[rows],
                     num_completion,
-                    self._clips[rows][:: self.num_generations],
+                    clips[rows][:: self.num_generations],
                     version,
                 )
             logps.append(log_probs.view(-1, num_completion))
             if with_entropy:
                 entropies.append(entropy.view(-1, num_completion))
-        all_logps = torch.cat(logps)
-        if stage == "train":
-            self.last_trained = all_logps.detach()
-        return all_logps, torch.cat(entropies) if with_entropy else None, None
+        return torch.cat(logps), torch.cat(entropies) if with_entropy else None, None
 
     def _groups(self, model, stage, input_ids, attention_mask, num_completion, clips, version):
         """Log-probabilities and entropies of whole groups, as many at once as fit (oom.py)."""
@@ -155,11 +139,12 @@ class Logprobs:
         attention_mask: torch.Tensor,
         num_completion: int,
         *,
-        by_trl: Callable[..., Scores],
-    ) -> Scores:
+        clips: list[Clip],
+        by_trl: Callable[..., LogprobsAndEntropies],
+    ) -> LogprobsAndEntropies:
         """TRL's own forward `by_trl`, one row a completion, every row with its own video."""
         stage = self.pass_of(model)
-        rows = VideoRows(model, self.core, self.inputs, self._clips, num_completion)
+        rows = VideoRows(model, self.core, self.inputs, clips, num_completion)
         with self.counters.stage(stage):
             tokens = ScoredTokens.plain(attention_mask, num_completion)
             self.counters.count_scoring(self.core, stage, tokens)

@@ -1,13 +1,13 @@
 """GRPO on videos: the one adapter between TRL's `GRPOTrainer` and this project.
 
-Losses, advantages, KL, optimisation and logging are TRL's. Every method here overrides one of
-TRL's or transformers', and hands the work to an object with one job:
+Losses, advantages, KL, optimisation and logging are TRL's. A method that overrides one of TRL's or
+transformers' hands the work to an object with one job:
 
 | object | job | methods |
 |---|---|---|
 | `RolloutCollector` | each video encoded once; its G rollouts and those of its perturbed copy in one call | `_tokenize_prompts`, `_generate_single_turn` |
 | `RewardTable` | rewards over the rows of all processes | `_calculate_rewards` |
-| `Logprobs` | one packed row a group; TRL's scoring forward knows no video | `_get_per_token_logps_and_entropies`, `_compute_loss` |
+| `Logprobs` | one packed row a group; TRL's own forward knows no video | `_get_per_token_logps_and_entropies`, `_compute_loss` |
 | `BackwardRetry` | a backward pass that does not fit is redone with half the groups | `training_step`, `compute_loss` |
 | `StepGuard` | steps that are not finite are skipped | `_get_grad_norm`, `_save_checkpoint`, `log` |
 | `Checkpoints` | whole or absent, nothing pickled, exact resume | the methods that save and load |
@@ -26,11 +26,11 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
-from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
+from thinker.config.run import LOGPROBS
 from thinker.data.rows import video_dataset
 from thinker.data.samples import VideoSample
 from thinker.policies import Policy
@@ -39,11 +39,12 @@ from thinker.rollout.base import Rollout, Sampling
 from thinker.train.counters import Counters
 from thinker.train.grpo.batch import BatchContext, JudgedRows
 from thinker.train.grpo.features import VideoFeatureCache
-from thinker.train.grpo.logprobs import LOGPROBS, Logprobs
+from thinker.train.grpo.logprobs import Logprobs
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward
 from thinker.train.grpo.rollouts import RolloutCollector
-from thinker.train.resume import Checkpoints, EpochOrder, check_supported
+from thinker.train.grpo.settings import check_settings
+from thinker.train.resume import Checkpoints, EpochOrder, Moments
 from thinker.train.run_log import ROLLOUTS, append_lines, rollout_lines
 from thinker.train.step_guard import StepGuard
 from thinker.utils.seeds import derive_seed
@@ -78,8 +79,7 @@ class ThinkerTrainer(GRPOTrainer):
         logprobs: str = "shared",
         max_skipped_steps: int = 5,
     ):
-        check_supported(args)
-        check_batch_sizes(args)
+        check_settings(args)
         if logprobs not in LOGPROBS:
             raise ValueError(f"logprobs is {logprobs!r}, expected one of {', '.join(LOGPROBS)}")
         self.is_shared = logprobs == "shared"
@@ -98,7 +98,7 @@ class ThinkerTrainer(GRPOTrainer):
             eval_dataset=dataset if args.eval_strategy != "no" else None,
             processing_class=policy.processor,
             peft_config=peft_config,
-            callbacks=[*(callbacks or []), _Moments(self)],
+            callbacks=[*(callbacks or []), Moments(self)],
         )
         self.reward_func_names = [weighted.reward.name for weighted in rewards]
         self.policy = replace(policy, model=self.core)
@@ -196,19 +196,19 @@ class ThinkerTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _generate_and_score_completions(self, inputs):
-        context = self._context = BatchContext(rows=inputs)
+        clips = [row["clip"] for row in inputs]
+        context = self._context = BatchContext(rows=inputs, shown=clips)
         self.features.begin()
         seen = {row["clip"].key: row.get("decoded", False) for row in inputs}
         self.counters.add("videos/seen", len(seen))
         self.counters.add("videos/decoded", sum(seen.values()))
-        with self.logprobs.of(context.clips):
-            output = super()._generate_and_score_completions(inputs)
+        output = super()._generate_and_score_completions(inputs)
         self.features.release()
         assert context.judged is not None
         output["advantages"] = self.reward_table.zero_equal_groups(
             output["advantages"], context.judged, self._logs["advantages"]
         )
-        output["clip"] = context.clips
+        output["clip"] = clips
         self._write_rollouts(context.judged)
         return output
 
@@ -264,11 +264,12 @@ class ThinkerTrainer(GRPOTrainer):
 
     @property
     def _first_pass_gives_old_logps(self) -> bool:
-        """Whether a batch is scored for its first update with the weights it was generated with.
+        """Whether the first forward with gradient over a batch runs with the weights that drew its
+        rollouts.
 
-        Then that forward's logps are the old ones of later updates, which need no pass of their
-        own. TRL's own pass stays where several updates share the first pass over a batch, and where
-        logps are corrected against the engine's before.
+        Its log-probabilities are then the old ones of all later updates, and TRL's separate pass is
+        skipped. It is not skipped where several optimizer steps share the first pass, or where
+        log-probabilities are corrected against the rollout engine's.
         """
         return (
             self.is_shared
@@ -287,36 +288,37 @@ class ThinkerTrainer(GRPOTrainer):
         compute_aux_loss=False,
         **media,
     ):
-        """Log-probabilities of the completions; rows show the clips of `Logprobs.of`."""
+        """Log-probabilities of the completions; row i shows `BatchContext.shown[i]`."""
         del compute_aux_loss, media  # no mixture of experts; videos come as clips
+        context, rows = self._context, (model, input_ids, attention_mask, logits_to_keep)
         if not self.is_shared:
             by_trl = super()._get_per_token_logps_and_entropies
             return self.logprobs.plain(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                by_trl=lambda *rows: by_trl(*rows, batch_size, compute_entropy),
+                *rows,
+                clips=context.shown,
+                by_trl=lambda *given: by_trl(*given, batch_size, compute_entropy),
             )
-        if self._first_pass_gives_old_logps and self.logprobs.pass_of(model) == "old":
+        stage = self.logprobs.pass_of(model)
+        if self._first_pass_gives_old_logps and stage == "old":
             return None, None, None
-        return self.logprobs.shared(
-            model,
-            input_ids,
-            attention_mask,
-            logits_to_keep,
+        found = self.logprobs.shared(
+            *rows,
+            clips=context.shown,
             batch_size=batch_size,
             with_entropy=compute_entropy,
             version=self.state.global_step,
         )
+        if stage == "train":
+            context.trained_logps = found[0].detach()
+        return found
 
     def _compute_loss(self, model, inputs):
-        with self.logprobs.of(inputs["clip"]):
-            loss = super()._compute_loss(model, inputs)
+        self._context.shown = inputs["clip"]
+        loss = super()._compute_loss(model, inputs)
         # The second pass over the batch finds them here. A step whose loss is not finite is skipped
         # and leaves the weights alone, so the second pass is then the first.
         if self._first_pass_gives_old_logps and torch.isfinite(loss):
-            inputs.setdefault("old_per_token_logps", self.logprobs.last_trained)
+            inputs.setdefault("old_per_token_logps", self._context.trained_logps)
         return loss
 
     # Steps
@@ -350,7 +352,7 @@ class ThinkerTrainer(GRPOTrainer):
     def _get_grad_norm(self, model, grad_norm=None):
         """The one place between the reduced gradient and the optimizer step."""
         norm = super()._get_grad_norm(model, grad_norm)
-        self.guard.judge(model, norm, self.state.global_step)
+        self.guard.check_gradient(model, norm, self.state.global_step)
         return norm
 
     def log(self, logs, start_time=None):
@@ -440,28 +442,3 @@ class ThinkerTrainer(GRPOTrainer):
     def _load_rng_state(self, checkpoint):
         if checkpoint is not None:
             self.checkpoints.load_random_streams(checkpoint)
-
-
-class _Moments(TrainerCallback):
-    """The two moments of a run that only a callback is told of."""
-
-    def __init__(self, trainer: ThinkerTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """After transformers' resets, before the first step."""
-        self.trainer.checkpoints.restore_progress()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        """A checkpoint that was due at a skipped step is made up for."""
-        if self.trainer.guard.must_save:
-            control.should_save = True
-
-
-def check_batch_sizes(args: GRPOConfig) -> None:
-    """Groups must not straddle processes or micro-batches."""
-    if args.per_device_train_batch_size % args.num_generations:
-        raise ValueError(
-            f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
-            f"multiple of num_generations ({args.num_generations}): groups stay whole"
-        )

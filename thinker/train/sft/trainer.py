@@ -45,7 +45,6 @@ def train_supervised(
     lessons: Sequence[Lesson],
     read_clip: Callable[[Path], Clip],
     args: TrainingArguments,
-    callbacks: list | None = None,
 ) -> None:
     """Train all unfrozen parts of the policy on the lessons for `args.max_steps`, in place."""
     enable_shared_prompt(policy.model)
@@ -61,6 +60,5 @@ def train_supervised(
             args.seed,
         ),
         data_collator=LessonCollator(policy, read_clip),
-        callbacks=callbacks,
     )
     trainer.train()
