@@ -15,6 +15,7 @@ from transformers import (
 
 from tests.helpers.plain_factory import CLIP, MOTION, plain_checkpoint
 from tests.helpers.policy_factory import BACKBONES, random_clip, small_policy
+from thinker import policies
 from thinker.policies import ClipConfig, MotionConfig, Policy, load_policy
 from thinker.policies.card import count_parameters
 from thinker.policies.encode import encode_prompts
@@ -46,6 +47,17 @@ def test_a_plain_checkpoint_keeps_every_weight(backbone, tied, tmp_path):
     embedding = policy.model.get_input_embeddings().weight
     assert (policy.model.lm_head.weight is embedding) == tied
     assert policy.model.generation_config.temperature == 0.7
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_plain_checkpoint_needs_no_settings(backbone, tmp_path):
+    """`MODEL=… run_grpo_lsvq.sh` gives none; InternVL's default of 6 keyframes does not divide the
+    128 dense frames of `MotionConfig`'s default, so every keyframe gets a window of its 16."""
+    plain_checkpoint(backbone, tmp_path)
+    motion = load_policy(tmp_path).inputs.motion_config
+    clip = policies.BACKBONES[backbone].default_clip
+    assert motion.num_keyframes == clip.num_keyframes
+    assert motion.num_motion_frames == 16 * clip.num_keyframes
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -97,8 +97,12 @@ def _policy_config(
     values = config.to_dict()
     values.pop("model_type")
     clip_config = clip or backbone.default_clip
+    if motion is None:  # windows as long as the default's, however many keyframes there are
+        default = MotionConfig()
+        frames = default.frames_per_window * clip_config.num_keyframes
+        motion = replace(default, num_keyframes=clip_config.num_keyframes, num_motion_frames=frames)
     motion_config = replace(
-        motion or MotionConfig(),
+        motion,
         hidden_size=config.get_text_config().hidden_size,
         num_keyframes=clip_config.num_keyframes,
     )
