@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trl.trainer.utils import add_fused_lm_head
 
 from thinker.config.run import RolloutSettings
-from thinker.data.demo.generate import encode
+from thinker.data.demo.render import encode
 from thinker.policies import Policy, TinySize, tiny_policy
 from thinker.policies.encode import encode_prompts
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
