@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+"""Endings of files that PyTorch and its users pickle, which may run code when they are read. None
+belongs into a folder of ours."""
+
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace a file: its old or its new content is there at any moment."""
@@ -30,12 +34,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` when the block ends without an exception."""
+    """A folder to write into that becomes `target` when the block ends without an exception, and
+    vanishes with one."""
     aside = target.with_name(f".{target.name}.tmp")
     remove_tree(aside)
     aside.mkdir(parents=True)
-    yield aside
-    publish(aside, target)
+    try:
+        yield aside
+        publish(aside, target)
+    except BaseException:
+        remove_tree(aside)
+        raise
 
 
 def publish(aside: Path, target: Path) -> None:
