@@ -16,20 +16,26 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 belongs into a folder of ours."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file: its old or its new content is there at any moment."""
+def write_atomic(path: Path, content: str | bytes, *, flush: bool = True) -> None:
+    """Replace a file: its old or its new content is there at any moment.
+
+    flush: wait until it is on disk, so that this holds for a machine that loses power, too, and not
+    only for a process that dies. It takes some milliseconds a file.
+    """
     # Beside the target, so that the rename stays in one file system; a name of its own for each
     # writer, because several processes or threads may write one file.
     aside = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
     try:
         with open(aside, "xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-    fsync(path.parent)
+    if flush:
+        fsync(path.parent)
 
 
 @contextmanager
@@ -41,10 +47,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     aside.mkdir(parents=True)
     try:
         yield aside
-        publish(aside, target)
     except BaseException:
         remove_tree(aside)
         raise
+    publish(aside, target)
 
 
 def publish(aside: Path, target: Path) -> None:

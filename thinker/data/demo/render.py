@@ -136,4 +136,4 @@ def encode(
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-    write_atomic(path, file.getvalue())
+    write_atomic(path, file.getvalue(), flush=False)  # thousands, and each can be made again
