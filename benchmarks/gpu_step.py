@@ -28,7 +28,7 @@ from trl.trainer.utils import add_fused_lm_head
 from thinker.policies import BACKBONES, backbone_name, tiny_policy
 from thinker.policies.cost import language_flops, meta_policy
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
-from thinker.train.counters import ScoredTokens
+from thinker.train.counters import LogprobTokens
 
 MODELS = ("InternVL3-8B", "Qwen2.5-VL-7B")
 TINY = "tiny-"  # before the name of a backbone: the demo's size
@@ -72,7 +72,7 @@ def positions_of(model, length: int, device: torch.device) -> torch.Tensor:
     return positions.expand(3, 1, -1) if three else positions
 
 
-def score_plain(model, group: Group) -> torch.Tensor:
+def logprobs_plain(model, group: Group) -> torch.Tensor:
     length = group.completions.shape[1]
     labels = group.rows.clone()
     labels[:, :-length] = -100
@@ -81,7 +81,7 @@ def score_plain(model, group: Group) -> torch.Tensor:
     return output.log_probs[:, -length:]
 
 
-def score_shared(model, group: Group) -> torch.Tensor:
+def logprobs_shared(model, group: Group) -> torch.Tensor:
     num_prompt, device = group.prompt.shape[1], group.prompt.device
     packed = pack_groups(
         group.prompt,
@@ -96,8 +96,8 @@ def score_shared(model, group: Group) -> torch.Tensor:
 
 
 SIDES: dict[str, Callable[[Any, Group], torch.Tensor]] = {
-    "shared": score_shared,
-    "plain": score_plain,
+    "shared": logprobs_shared,
+    "plain": logprobs_plain,
 }
 
 
@@ -154,15 +154,15 @@ def measure(model, num_prompt: int, num_group: int, args: argparse.Namespace, ra
         completions=torch.randint(20, 250, shape, generator=draw).to(args.device),
     )
     masks = torch.ones_like(group.prompt), torch.ones_like(group.completions)
-    tokens = ScoredTokens.shared(*masks, num_group)
+    tokens = LogprobTokens.shared(*masks, num_group)
     # forward, its recomputation under checkpointing, and twice that much backward
     floor = 4 * language_flops(model, tokens.positions, tokens.pairs, tokens.head) / rate
     row: dict[str, Any] = {"prompt": num_prompt, "completion": args.completion, "group": num_group}
     logps = {}
-    for name, score in SIDES.items():
+    for name, logprobs in SIDES.items():
         try:
             with torch.no_grad():
-                logps[name] = score(model, group).float()
+                logps[name] = logprobs(model, group).float()
             row[name] = measure_side(model, name, group, args)
         except torch.OutOfMemoryError:
             row[name] = "out of memory"

@@ -1,7 +1,7 @@
 """What a GRPO step costs: stock TRL, the reference's style, and shared prompts.
 
 Three ways to get the log-probabilities of the same completions of the same videos with the same
-weights (a record calls this part `scoring`):
+weights (`logprobs` in a record, `scoring` and `flops_scoring` in those of before):
 (a) `trl`: TRL's own forward with our video inputs, one row a completion, fused LM head, every row
     encodes its video in every pass (`logprobs: plain`); clips come from the frame cache;
 (b) `reference`: as the published VQAThinker trainer: one row a completion, decoded and encoded for
@@ -40,7 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from trl.trainer.utils import add_fused_lm_head
 
 from thinker.config.run import RolloutSettings
-from thinker.data.demo.generate import encode
+from thinker.data.demo.render import encode
 from thinker.policies import Policy, TinySize, tiny_policy
 from thinker.policies.encode import encode_prompts
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
@@ -117,7 +117,7 @@ def make_batch(policy: Policy, paths: list[Path], group: int, ratio: int) -> Bat
     )
 
 
-# Three ways to score
+# Three ways to get log-probabilities
 
 
 def rows_of(batch: Batch):
@@ -127,7 +127,7 @@ def rows_of(batch: Batch):
     return ids, torch.ones_like(ids)
 
 
-def score_trl(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+def logprobs_trl(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
     """Log-probabilities (V·G, C); the lines of TRL's `_get_per_token_logps_and_entropies`."""
     ids, mask = rows_of(batch)
     shown = [clip for clip in clips for _ in range(batch.group)]
@@ -138,8 +138,10 @@ def score_trl(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> 
     return output.log_probs[:, -batch.length :]
 
 
-def score_reference(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
-    """As `score_trl`, with the logits of every position."""
+def logprobs_reference(
+    contender: "Contender", core, batch: Batch, clips: list[Clip]
+) -> torch.Tensor:
+    """As `logprobs_trl`, with the logits of every position."""
     ids, mask = rows_of(batch)
     rows = VideoRows(core, core, contender.inputs, clips, batch.length)
     logits = rows(ids, mask).logits[:, :-1]
@@ -147,7 +149,7 @@ def score_reference(contender: "Contender", core, batch: Batch, clips: list[Clip
     return logps[:, -batch.length :]
 
 
-def score_shared(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+def logprobs_shared(contender: "Contender", core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
     """One packed row a group, as `Logprobs._forward_inputs`."""
     mask = torch.ones_like(batch.prompt_ids)
     videos = contender.videos
@@ -165,7 +167,7 @@ def score_shared(contender: "Contender", core, batch: Batch, clips: list[Clip]) 
     return output.log_probs.view(-1, batch.length)
 
 
-SCORE = {"trl": score_trl, "reference": score_reference, "shared": score_shared}
+LOGPROBS = {"trl": logprobs_trl, "reference": logprobs_reference, "shared": logprobs_shared}
 
 
 class Contender:
@@ -188,10 +190,10 @@ class Contender:
             return [self.reader(path) for path in batch.paths for _ in range(times)]
         return [clip for clip in batch.clips for _ in range(times)]
 
-    def score(self, core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
-        return SCORE[self.way](self, core, batch, clips)
+    def logprobs(self, core, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+        return LOGPROBS[self.way](self, core, batch, clips)
 
-    def scoring(self, batch: Batch, clips: list[Clip]) -> torch.Tensor:
+    def train_logprobs(self, batch: Batch, clips: list[Clip]) -> torch.Tensor:
         """Forward and backward of a new batch; returns the logps."""
         self.videos.begin()
         return self._train(batch, clips)
@@ -200,13 +202,13 @@ class Contender:
         self.videos.begin()
         clips = self.clips(batch, decode=True)
         with torch.no_grad():
-            ref_logps = self.score(self.reference, batch, clips)
+            ref_logps = self.logprobs(self.reference, batch, clips)
         self._train(batch, clips, ref_logps)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def _train(self, batch: Batch, clips: list[Clip], ref_logps=None) -> torch.Tensor:
-        logps = self.score(self.core, batch, clips)
+        logps = self.logprobs(self.core, batch, clips)
         per_token = -batch.advantages * (logps - logps.detach()).exp()
         if ref_logps is not None:
             gap = ref_logps - logps
@@ -215,7 +217,7 @@ class Contender:
         return logps.detach()
 
     def generate(self, batch: Batch, rollout: Rollout) -> None:
-        """Completions of the batch's size; those that are scored are fixed, these are dropped."""
+        """Completions of the batch's size, which are dropped: those of the batch are fixed."""
         copies = 1 if self.way == "shared" else batch.group
         clips = [clip for clip in batch.clips for _ in range(copies)]
         requests = encode_prompts(self.policy, clips)
@@ -253,7 +255,7 @@ def gate(contenders: list[Contender], batch: Batch) -> dict[str, float]:
     """Largest differences from TRL's way; raises where they exceed `TOLERANCE`."""
     results = []
     for contender in contenders:
-        logps = contender.scoring(batch, contender.clips(batch, decode=False))
+        logps = contender.train_logprobs(batch, contender.clips(batch, decode=False))
         named = contender.core.named_parameters()
         gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}
         contender.optimizer.zero_grad()
@@ -274,24 +276,24 @@ def gate(contenders: list[Contender], batch: Batch) -> dict[str, float]:
 
 
 def kept_bytes(contender: Contender, batch: Batch) -> int:
-    """Bytes allocated by the scoring forward and not freed at its end: what autograd keeps for the
-    backward pass, and the small outputs."""
+    """Bytes allocated by the forward and not freed at its end: what autograd keeps for the backward
+    pass, and the small outputs."""
     clips = contender.clips(batch, decode=False)
     contender.videos.begin()
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profile:
-        logps = contender.score(contender.core, batch, clips)
+        logps = contender.logprobs(contender.core, batch, clips)
     kept = sum(event.self_cpu_memory_usage for event in profile.key_averages())
     del logps  # freed after the count
     return kept
 
 
 def flops(contender: Contender, batch: Batch) -> int:
-    """Of scoring, forward and backward: matrix products and convolutions. Attention is left out of
-    all three ways, since torch's counter does not know the CPU's fused kernel."""
+    """Of log-probabilities, forward and backward: matrix products and convolutions. Attention is
+    left out of all three ways, since torch's counter does not know the CPU's fused kernel."""
     with FlopCounterMode(display=False) as counter:
-        contender.scoring(batch, contender.clips(batch, decode=False))
+        contender.train_logprobs(batch, contender.clips(batch, decode=False))
     contender.optimizer.zero_grad()
     return counter.get_total_flops()
 
@@ -299,8 +301,8 @@ def flops(contender: Contender, batch: Batch) -> int:
 def timed(
     contenders: list[Contender], batch: Batch, rollouts: dict[str, Rollout], repeats: int
 ) -> dict[str, dict]:
-    """Interleaved wall clock of whole steps, of scoring alone and of generation: median, minimum
-    and maximum. A first round warms up."""
+    """Interleaved wall clock of whole steps, of log-probabilities alone and of generation: median,
+    minimum and maximum. A first round warms up."""
     seconds: dict[str, dict[str, list[float]]] = {c.way: {} for c in contenders}
     for repeat in range(repeats + 1):
         for contender in contenders:
@@ -308,7 +310,7 @@ def timed(
             work = {
                 "step": lambda c=contender: c.step(batch),
                 "reading": lambda c=contender: c.clips(batch, decode=True),
-                "scoring": lambda c=contender, clips=clips: c.scoring(batch, clips),
+                "logprobs": lambda c=contender, clips=clips: c.train_logprobs(batch, clips),
             } | {
                 f"generation by {name}": lambda c=contender, r=rollout: c.generate(batch, r)
                 for name, rollout in rollouts.items()
@@ -330,8 +332,9 @@ def timed(
 
 
 def speedups(seconds: dict[str, dict], rollouts: dict[str, Rollout]) -> dict[str, float]:
-    """Medians of the other ways over ours: of a step, of scoring, of a step with generation."""
-    parts = {"step": ("step",), "scoring": ("scoring",)} | {
+    """Medians of the other ways over ours: of a step, of log-probabilities, of a step with
+    generation."""
+    parts = {"step": ("step",), "logprobs": ("logprobs",)} | {
         f"step with generation by {name}": ("step", f"generation by {name}") for name in rollouts
     }
 
@@ -353,7 +356,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         "group": args.group, "frames": args.frames, "videos": args.videos,
         "prompt_tokens": batch.prompt_ids.shape[1], "completion_tokens": batch.length,
         "gate": gate(contenders, batch),
-        "flops_scoring": {c.way: flops(c, batch) for c in contenders},
+        "flops_logprobs": {c.way: flops(c, batch) for c in contenders},
         "kept_bytes": {c.way: kept_bytes(c, batch) for c in contenders},
     }  # fmt: skip
     if args.repeats:
@@ -362,7 +365,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         record |= {"repeats": args.repeats, "seconds": seconds}
         record["speedup"] = speedups(seconds, rollouts)
     record["flops_ratio"] = {
-        way: record["flops_scoring"][way] / record["flops_scoring"]["shared"] for way in WAYS[:2]
+        way: record["flops_logprobs"][way] / record["flops_logprobs"]["shared"] for way in WAYS[:2]
     }
     packages = [name for name in ("torch", "transformers", "trl", "vllm") if find_spec(name)]
     record["versions"] = {"python": platform.python_version()} | {p: version(p) for p in packages}

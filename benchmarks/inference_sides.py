@@ -29,7 +29,7 @@ import torch
 from decord import VideoReader
 from PIL import Image
 
-from thinker.eval.fingerprint import versions
+from thinker.eval.summary import versions
 from thinker.policies import TinySize, tiny_policy
 from thinker.score.scorer import QualityScorer
 from thinker.score.stream import predictions

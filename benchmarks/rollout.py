@@ -80,9 +80,7 @@ def measure_size(size: str, args: argparse.Namespace) -> list[dict]:
 
 def synthetic_prompts(policy: Policy, count: int) -> list[EncodedPrompt]:
     """Prompts of full size with random embeddings: encoding is not what is measured."""
-    bound = policy.inputs.max_slot_tokens()
-    slots = -(-policy.inputs.clip_config.num_keyframes // policy.inputs.pair)
-    ids = list(policy.inputs._prompt_ids((bound,) * slots, policy.inputs.question))
+    ids = policy.inputs.longest_prompt_ids()
     num_media = ids.count(policy.model.config.image_token_id)
     width = policy.model.config.get_text_config().hidden_size
     draw = torch.Generator().manual_seed(0)

@@ -30,8 +30,10 @@ __all__ = [
 class Reward(Protocol):
     """What the trainer calls, once a step, with the rows of all processes."""
 
-    name: str  # in metrics
-    needs_perturbed: bool  # True: `columns` holds perturbed_completions, row-aligned
+    name: str
+    """What metrics call it."""
+    needs_perturbed: bool
+    """True where `columns` has to hold `perturbed_completions`, aligned with the rows."""
 
     def __call__(
         self,

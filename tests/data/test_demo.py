@@ -14,21 +14,17 @@ from scipy.stats import spearmanr
 
 from tests.helpers.label_files import read_train
 from thinker import prompts
-from thinker.data.demo.generate import (
+from thinker.data.demo.generate import DemoSet, generate_demo_set
+from thinker.data.demo.plan import (
     DISTORTIONS,
-    DemoSet,
     SyntheticConfig,
-    encode,
-    frame_drop_times,
-    generate_demo_set,
     impairment,
     plan_demo_set,
     rate,
-    render_clip,
     severity_of,
-    stutter_times,
     true_mos,
 )
+from thinker.data.demo.render import encode, frame_drop_times, render_clip, stutter_times
 from thinker.data.demo.scenes import Scene, scale_luminance
 from thinker.data.samples import MosScale, read_meta_json
 
@@ -202,7 +198,7 @@ def test_videos(small_set: DemoSet) -> None:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.average_rate, stream.frames) == ("h264", 24, 48)
         assert (stream.height, stream.width) == (64, 64)
-    assert not list(small_set.root.parent.rglob("*.partial"))
+    assert not list(small_set.root.parent.rglob("*.tmp"))
 
 
 def test_same_config_same_set_whatever_the_workers(small_set: DemoSet, tmp_path: Path) -> None:
@@ -227,11 +223,11 @@ def test_reuse_and_repair(tmp_path: Path) -> None:
     lost, cut = demo.root / "train_0000/1.mp4", demo.root / "eval_0000/2.mp4"
     lost.unlink()
     cut.write_bytes(content[cut][:500])
-    (demo.root / "train_0000/.0.mp4.1.partial").write_bytes(b"half")
+    (demo.root / "train_0000/.0.mp4.1.tmp").write_bytes(b"half")
     demo.train_jsonl.unlink()
     generate_demo_set(tmp_path, config, num_workers=1)
     assert {path: path.read_bytes() for path in files} == content
-    assert not list(tmp_path.rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.tmp"))
     kept = demo.root / "train_0000/0.mp4"
     assert kept.stat().st_mtime_ns == files[kept]
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from thinker.data.demo.generate import DISTORTIONS, SyntheticConfig, generate_demo_set
+from thinker.data.demo.generate import generate_demo_set
+from thinker.data.demo.plan import DISTORTIONS, SyntheticConfig
 from thinker.eval.faithfulness import Case, faithfulness_cases, measure, named_distortions
 from thinker.prompts import level_word
 from thinker.score.prediction import Prediction

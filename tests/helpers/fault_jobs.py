@@ -16,7 +16,8 @@ from transformers import TrainerCallback, modeling_utils
 
 from tests.helpers import trainer_runs
 from tests.helpers.policy_factory import small_policy
-from thinker.data.demo.generate import SyntheticConfig, generate_demo_set
+from thinker.data.demo.generate import generate_demo_set
+from thinker.data.demo.plan import SyntheticConfig
 from thinker.train import pipeline
 from thinker.train import state_file as train_state
 from thinker.train.checkpoint import newest_valid

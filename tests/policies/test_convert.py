@@ -283,6 +283,9 @@ def test_no_tokenizer_no_config_existing_target(source, tmp_path, capsys):
     (tmp_path / "there").mkdir()
     assert main(["convert", "--from", str(source), "--to", str(tmp_path / "there")]) == 2
     assert "exists; give a folder that does not" in capsys.readouterr().err
+    command = ["convert", "--from", str(source), "--to", str(tmp_path / "new"), "--layout", "other"]
+    assert main(command) == 2
+    assert "layout is 'other', expected one of vqathinker" in capsys.readouterr().err
 
 
 def test_failure_while_writing_leaves_nothing(source, monkeypatch):

@@ -23,8 +23,9 @@ from tests.helpers.trainer_runs import (
 )
 from tests.helpers.video_factory import write_video
 from thinker.data.rows import video_dataset
+from thinker.policies.cost import causal_pairs
 from thinker.policies.encode import encode_prompts
-from thinker.train.counters import Counters, ScoredTokens, causal_pairs, counter_names
+from thinker.train.counters import Counters, LogprobTokens, counter_names
 from thinker.train.grpo.features import VideoFeatureCache, same_part
 from thinker.video import FrameCache
 from thinker.video.cache import ClipReader
@@ -311,10 +312,10 @@ def test_scored_tokens_by_hand():
     the prompt, and (3·3 + 6) for each completion."""
     prompt = torch.tensor([[0, 1, 1, 1]])
     completion = torch.tensor([[1, 1, 1], [1, 1, 0]])
-    shared = ScoredTokens.shared(prompt, completion, 2)
+    shared = LogprobTokens.shared(prompt, completion, 2)
     assert (shared.prompt, shared.completion, shared.positions) == (3, 5, 9)
     assert shared.pairs == causal_pairs(3) + 2 * (3 * 3 + 6) == 36 and shared.head == 6
-    plain = ScoredTokens.plain(torch.cat([prompt.repeat(2, 1), completion], dim=1), 3)
+    plain = LogprobTokens.plain(torch.cat([prompt.repeat(2, 1), completion], dim=1), 3)
     assert (plain.prompt, plain.completion, plain.positions) == (6, 5, 14)
     assert plain.pairs == 2 * 28 and plain.head == 12
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.helpers.pipeline_runs import run_config
 from tests.helpers.places import REPO
-from thinker.data.demo.generate import SyntheticConfig, generate_demo_set
+from thinker.data.demo.generate import generate_demo_set
+from thinker.data.demo.plan import SyntheticConfig
 from thinker.policies import load_policy
 from thinker.score.scorer import QualityScorer
 from thinker.train.pipeline import run_training

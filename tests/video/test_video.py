@@ -762,20 +762,20 @@ def forbid_reading(monkeypatch):
     return forbid
 
 
-def is_decoded(cache, path, spec, **interval):
+def is_decoded(cache, path, spec):
     """Whether `fetch` has to decode the video; afterwards the clip is cached."""
-    return cache.fetch(path, spec, **interval)[1]
+    return cache.fetch(path, spec)[1]
 
 
 @pytest.mark.parametrize("spec", [SPEC, SMART, dataclasses.replace(SPEC, num_motion_frames=0)])
 def test_cached_clip_is_the_clip(tmp_path, forbid_reading, spec):
     path = write_video(tmp_path / "v.mp4", num_frames=30, fps=29.97, width=96, height=64)
-    fresh = read_clip(path, spec, start=0.3)
-    clip, was_decoded = FrameCache(tmp_path / "cache").fetch(path, spec, start=0.3)
+    fresh = read_clip(path, spec)
+    clip, was_decoded = FrameCache(tmp_path / "cache").fetch(path, spec)
     assert was_decoded
     assert_equal_clips(clip, fresh)
     forbid_reading()
-    assert_equal_clips(FrameCache(tmp_path / "cache").get_or_read(path, spec, start=0.3), fresh)
+    assert_equal_clips(FrameCache(tmp_path / "cache").get_or_read(path, spec), fresh)
 
 
 def test_every_part_of_the_key_counts(cached, monkeypatch):
@@ -786,8 +786,6 @@ def test_every_part_of_the_key_counts(cached, monkeypatch):
         dataclasses.replace(SPEC, num_motion_frames=8),
     ]
     assert all(is_decoded(cache, path, spec) for spec in other)
-    assert is_decoded(cache, path, SPEC, start=0.5)
-    assert is_decoded(cache, path, SPEC, end=0.5)
     assert not is_decoded(cache, path, SPEC)
     monkeypatch.setattr(frame_cache, "READER_VERSION", frame_cache.READER_VERSION + 1)
     assert is_decoded(cache, path, SPEC)

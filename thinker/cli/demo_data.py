@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from thinker.data.demo.generate import SyntheticConfig, generate_demo_set
+    from thinker.data.demo.generate import generate_demo_set
+    from thinker.data.demo.plan import SyntheticConfig
 
     small = {"num_train_contents": 40, "num_eval_contents": 12} if args.small else {}
     demo = generate_demo_set(args.output, SyntheticConfig(**small))

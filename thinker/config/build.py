@@ -90,9 +90,8 @@ def _complaint(cls: type, found: ErrorDetails, renamed: Mapping[str, str]) -> st
 def _class_at(cls: Any, place: Iterable[int | str]) -> Any:
     """The dataclass at a place inside `cls`."""
     for name in place:
-        if isinstance(
-            name, str
-        ):  # a number is the place in a tuple, whose entries are of one class
+        # A number is the place in a tuple, whose entries are of one class.
+        if isinstance(name, str):
             hint = typing.get_type_hints(cls)[name]
             cls = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))))
     return cls

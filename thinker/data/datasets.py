@@ -42,7 +42,9 @@ class _Lookup(NamedTuple):
     """What turns the text of a path in a YAML file into a path."""
 
     base: Path
+    """Folder of the YAML file, which relative paths start from."""
     variables: Mapping[str, str]
+    """What `${NAME}` in a path stands for, by name."""
 
 
 def _look_up(text: object, info: ValidationInfo) -> object:

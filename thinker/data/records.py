@@ -32,10 +32,14 @@ class BadValueError(ValueError):
 class Record(NamedTuple):
     """What a file says of one video."""
 
-    dataset: str  # key of the data set
+    dataset: str
+    """Key of the data set."""
     id: str
-    video: str  # relative path, not yet looked up
-    mos: float  # finite, on the data set's own scale
+    """What the file calls the video."""
+    video: str
+    """Relative path, not yet looked up."""
+    mos: float
+    """Finite, on the data set's own scale."""
 
 
 def train_record(raw: bytes) -> Record:

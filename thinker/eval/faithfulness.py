@@ -20,15 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from thinker.data.demo.generate import (
-    CLEAN_QP,
-    DISTORTIONS,
-    ClipPlan,
-    SyntheticConfig,
-    encode,
-    plan_demo_set,
-    render_clip,
-)
+from thinker.data.demo.plan import DISTORTIONS, ClipPlan, SyntheticConfig, plan_demo_set
+from thinker.data.demo.render import CLEAN_QP, encode, render_clip
 from thinker.data.demo.scenes import Scene
 from thinker.score.prediction import Prediction
 

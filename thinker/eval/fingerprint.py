@@ -19,7 +19,8 @@ from thinker.video import READER_VERSION
 def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
     """Model and settings of a scorer."""
     level = scorer.mode == "level"
-    question = prompts.LEVEL_QUESTION + prompts.LEVEL_PREFIX if level else prompts.SCORING
+    own_question = scorer.policy.inputs.question  # two policies may differ in it
+    question = prompts.LEVEL_QUESTION + prompts.LEVEL_PREFIX if level else own_question
     values: dict[str, Any] = {
         "model": model_digest(scorer.model_name, scorer.policy),
         "version": scorer.version,

@@ -59,12 +59,16 @@ def write_results(output_dir: Path, sets: Sequence[SetRows], fingerprint: Row) -
         "sets": entries,
         "averages": [asdict(average) for average in summary.averages],
         "configuration": fingerprint,
-        "versions": {name: version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions(),
     }
     write_atomic(output_dir / "summary.json", json.dumps(values, indent=1))
     write_atomic(output_dir / "table.txt", f"{table}\n")
     return table
+
+
+def versions() -> dict[str, str]:
+    """The version of each of `PACKAGES` and of Python."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
 
 
 def _report(

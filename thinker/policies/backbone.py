@@ -65,7 +65,8 @@ class Backbone:
 
 @dataclass(init=False, repr=False, eq=False)
 class PolicyConfig:
-    """Mixin before a transformers configuration: what the config.json of a policy holds more.
+    """Mixin before a transformers configuration: the fields that a policy's config.json has beyond
+    transformers' own.
 
     These are dataclass fields only; transformers makes each configuration class a dataclass with a
     constructor of its own.
@@ -409,9 +410,10 @@ class MotionPolicy(nn.Module):
     def forbid_placeholders(self) -> None:
         """Give the LM head a fixed bias that rules the placeholder ids out.
 
-        A sampled placeholder would break the scoring forward, which would then see more
-        placeholders than features. As a bias of the head it holds for generation and scoring alike,
-        so both see one distribution. The buffer is not saved: the checkpoint stays a plain one.
+        A sampled placeholder would break the forward that computes log-probabilities, which would
+        then see more placeholders than features. As a bias of the head it holds for generation and
+        log-probabilities alike, so both see one distribution. The buffer is not saved: the
+        checkpoint stays a plain one.
         """
         head = self.get_output_embeddings()
         bias = torch.zeros(head.out_features, dtype=head.weight.dtype, device=head.weight.device)

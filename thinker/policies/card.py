@@ -1,5 +1,7 @@
 """The model card (README.md) that every saved policy carries, filled from its configuration."""
 
+from torch import nn
+
 from thinker import prompts
 from thinker.policies.motion import MotionConfig
 
@@ -35,7 +37,7 @@ The answer is the number in `<answer>…</answer>`; a completion without one has
 thinker score --model <this folder> --video video.mp4
 ```
 ```python
-from thinker.score.scorer import QualityScorer
+from thinker import QualityScorer
 
 print(QualityScorer.from_pretrained("<this folder>").score("video.mp4").score)
 ```
@@ -56,19 +58,18 @@ def model_card(model, *, note: str = "") -> str:
         ),
         clip=_clip_text(config.clip_config),
         motion=_motion_text(MotionConfig.from_dict(config.motion_config)),
-        question=prompts.SCORING,
+        question=config.scoring_question or prompts.SCORING,
     ).replace("  \n", "\n")
 
 
 def count_parameters(model) -> dict[str, int]:
     """Parameters by part, each counted once, and their total; a tied LM head is part of the
     language model."""
-    counts, seen = {}, set()
-    parts = {**model.parts(), "lm_head": model.lm_head}
-    for name, part in parts.items():
-        own = [p for p in part.parameters() if id(p) not in seen]
-        seen |= {id(p) for p in own}
-        counts[name] = sum(p.numel() for p in own)
+    parts = nn.ModuleDict({**model.parts(), "lm_head": model.lm_head})
+    counts = dict.fromkeys(parts, 0)
+    # Named after the first part that holds it, each parameter once.
+    for name, parameter in parts.named_parameters(remove_duplicate=True):
+        counts[name.partition(".")[0]] += parameter.numel()
     counts["total"] = sum(p.numel() for p in model.parameters())
     return counts
 
@@ -91,8 +92,9 @@ def _motion_text(motion: MotionConfig) -> str:
             f"released VQAThinker; slow pathway 1 in {motion.slow_divisor} frames, features "
             f"repeated {motion.pool_repeats} times)."
         )
+    tokens = motion.tokens_per_frame
     return (
         f"Motion: {motion.num_motion_frames} dense frames of {motion.motion_px} x "
         f"{motion.motion_px} px in windows around the keyframes, SlowFast's fast pathway, "
-        f"{motion.tokens_per_frame} tokens a keyframe."
+        f"{tokens} token{'s' if tokens > 1 else ''} a keyframe."
     )

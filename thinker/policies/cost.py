@@ -5,13 +5,14 @@ on the meta device, without weights, so that every count is read off the real mo
 of tables.
 
 A multiply-add is two FLOPs, and only matrix products and convolutions are counted; attention counts
-each causal (query, key) pair once. They follow this package's own schedule: a video is
-encoded once, its prompt prefilled once, and its G completions are scored behind one shared prompt
-(docs/architecture.md). Memory follows DeepSpeed's mixed-precision AdamW, before any sharding: 2
-bytes a weight, 2 a gradient, 12 of optimizer state (float32 copy and two moments).
+each causal (query, key) pair once. They follow this package's own schedule: a video is encoded
+once, its prompt prefilled once, and the log-probabilities of its G completions are computed behind
+one shared prompt (docs/architecture.md). Memory follows DeepSpeed's mixed-precision AdamW, before
+any sharding: 2 bytes a weight, 2 a gradient, 12 of optimizer state (float32 copy and two moments).
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from thinker.config.run import LoraSettings
+from thinker.policies.backbone import MotionBackbone
 from thinker.policies.card import count_parameters
-from thinker.policies.motion import MotionConfig
+from thinker.policies.motion import MotionConfig, MotionEncoder
 from thinker.policies.registry import BACKBONES
 
 PUBLIC_CONFIGS = Path(__file__).parent / "public_configs.yaml"
@@ -163,21 +165,30 @@ def linear_flops(module: nn.Module) -> int:
     )
 
 
+def causal_pairs(length: int) -> int:
+    """(query, key) pairs of causal attention. Example: `causal_pairs(3) == 6`."""
+    return length * (length + 1) // 2
+
+
+def head_dim(text) -> int:
+    """Width of an attention head of a language model, given its configuration."""
+    return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+
+
 def language_flops(model, tokens: int, pairs: int, head_tokens: int) -> int:
     """FLOPs of the language model: `tokens` pass all layers, with `pairs` of query and key in each
     of them, and `head_tokens` pass the head."""
     text = model.config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    attention = 4 * text.num_attention_heads * head_dim * text.num_hidden_layers
+    attention = 4 * text.num_attention_heads * head_dim(text) * text.num_hidden_layers
     head = 2 * text.hidden_size * text.vocab_size
     return (
         linear_flops(model.model.language_model) * tokens + attention * pairs + head * head_tokens
     )
 
 
-def vision_flops(model, tokens: VideoTokens) -> int:
+def vision_flops(backbone: MotionBackbone, tokens: VideoTokens) -> int:
     """FLOPs of the vision tower and its projector for one video."""
-    backbone, width = model.model, model.config.vision_config.hidden_size
+    width = backbone.config.vision_config.hidden_size
     work = backbone.tower_work(tokens.patches)
     embedding = 2 * tokens.patches * 3 * work.patch_pixels * width
     layers = linear_flops(work.layers) * work.rows + 4 * width * work.pairs
@@ -185,14 +196,19 @@ def vision_flops(model, tokens: VideoTokens) -> int:
     return tokens.slots * (embedding + layers + merged)
 
 
-def motion_flops(model) -> int:
+@lru_cache(maxsize=64)
+def motion_flops(config: MotionConfig, frames_shape: tuple[int, ...] | None = None) -> int:
     """FLOPs of SlowFast and its projector for one video, counted by running them on the meta
-    device."""
-    motion = model.model.motion
-    px, frames = motion.config.motion_px, motion.config.num_motion_frames
-    clip = torch.empty(1, frames, 3, px, px, dtype=torch.uint8, device="meta")
-    with FlopCounterMode(display=False) as counter:
-        motion(clip)
+    device.
+
+    frames_shape: (T, 3, H, W) of the frames that pass; None for the dense frames of `config`.
+    """
+    dense = (config.num_motion_frames, 3, config.motion_px, config.motion_px)
+    with torch.device("meta"):
+        motion = MotionEncoder(config)
+        frames = torch.empty(1, *(frames_shape or dense), dtype=torch.uint8)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        motion(frames)
     return counter.get_total_flops()
 
 
@@ -200,19 +216,18 @@ def step_flops(model, size: StepSize) -> dict[str, int]:
     """FLOPs by stage, for all videos of a step."""
     tokens = video_tokens(model)
     p, g, c = tokens.prompt, size.num_generations, size.completion_tokens
-    causal = p * (p + 1) // 2
-    behind = g * (c * p + c * (c + 1) // 2)  # completion queries: the whole prompt, then their own
-    encode = vision_flops(model, tokens) + motion_flops(model)
-    rollout = language_flops(model, p + g * c, causal + behind, g * c)
-    score = encode + rollout  # the same products, as one packed row
+    behind = g * (c * p + causal_pairs(c))  # completion queries: the whole prompt, then their own
+    encode = vision_flops(model.model, tokens) + motion_flops(model.model.motion.config)
+    rollout = language_flops(model, p + g * c, causal_pairs(p) + behind, g * c)
+    logprobs = encode + rollout  # the same products, as one packed row
     stages = {
         "encode video (vision, motion)": encode,
         f"rollout: prefill and {g} completions": rollout,
         "perturbed copy: encode and rollout (temporal reward only)": encode + rollout,
-        "reference logps (beta > 0 only)": score,
-        "training forward": score,
-        "training backward": 2 * score,
-        "recomputation (gradient checkpointing)": score,
+        "reference logps (beta > 0 only)": logprobs,
+        "training forward": logprobs,
+        "training backward": 2 * logprobs,
+        "recomputation (gradient checkpointing)": logprobs,
     }
     return {name: flops * size.num_videos for name, flops in stages.items()}
 
@@ -256,11 +271,15 @@ def activation_bytes(model, size: StepSize, *, train_vision: bool) -> int:
 def cache_bytes(model, size: StepSize) -> int:
     """Bytes of keys and values of all rollouts of a step, each with its own copy of the
     prompt's."""
-    text = model.config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    row = 2 * 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim
+    row = cache_bytes_a_token(model.config.get_text_config(), itemsize=2)
     length = video_tokens(model).prompt + size.completion_tokens
     return row * length * size.num_generations * size.num_videos
+
+
+def cache_bytes_a_token(text, itemsize: int) -> int:
+    """Bytes of the keys and values of one token in all layers of a language model, given its
+    configuration; itemsize: bytes of one value."""
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim(text) * itemsize
 
 
 def memory_bytes(model, size: StepSize) -> dict[str, dict[str, int]]:

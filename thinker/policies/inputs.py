@@ -103,8 +103,13 @@ class PolicyInputs:
 
     def max_prompt_tokens(self) -> int:
         """Upper bound on the length of a prompt with the policy's own question."""
+        return len(self.longest_prompt_ids())
+
+    def longest_prompt_ids(self) -> list[int]:
+        """As `prompt_ids` with the policy's own question, for a clip with slots of the largest
+        size."""
         num_slots = -(-self.clip_config.num_keyframes // self.pair)
-        return len(self._prompt_ids((self.max_slot_tokens(),) * num_slots, self.question))
+        return list(self._prompt_ids((self.max_slot_tokens(),) * num_slots, self.question))
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         """Placeholder text of one slot."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from thinker.utils.atomic import PICKLE_SUFFIXES
+
 ADAPTER_CONFIG = "adapter_config.json"
 Headers = dict[Path, dict[str, tuple[int, ...]]]
 """Shape of every tensor of every shard."""
-
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def read_headers(folder: Path) -> Headers:

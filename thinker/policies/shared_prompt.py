@@ -1,4 +1,4 @@
-"""Shared-prompt scoring: G completions of a video, one forward over its prompt.
+"""Shared prompts: log-probabilities of G completions of a video by one forward over its prompt.
 
 One packed row a group, P - 1 + G·C tokens instead of G·(P + C):
 

@@ -55,10 +55,12 @@ class Completion:
 
 
 class Rollout(Protocol):
-    """A rollout back end. reports_logprobs: completions carry the logprobs they were drawn with."""
+    """A rollout back end."""
 
     name: str
+    """The key of the run configuration that chooses it, "hf" or "vllm"."""
     reports_logprobs: bool
+    """Whether completions carry the logprobs they were drawn with."""
 
     def generate(
         self,

@@ -13,14 +13,12 @@ import os
 import re
 from pathlib import Path
 
-from thinker.utils.atomic import fsync, remove_tree
+from thinker.utils.atomic import PICKLE_SUFFIXES, fsync, remove_tree
 
 logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 STAGING = ".saving"
 FORMAT = 1
-PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-"""Endings of files that PyTorch and its users pickle; none belongs into a checkpoint of ours."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -96,7 +94,7 @@ def check_checkpoint(folder: Path, *, pickles: bool = False) -> dict:
             f"files not in the manifest {sorted(present - set(files))[:3]}"
         )
     for name, (size, digest) in files.items():
-        if not pickles and Path(name).suffix in PICKLES:
+        if not pickles and Path(name).suffix in PICKLE_SUFFIXES:
             raise CheckpointError(f"{folder / name} is a pickle by its name; none is loaded")
         _check_file(folder / name, size, digest)
     return manifest

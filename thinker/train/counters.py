@@ -20,22 +20,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
 
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from thinker.policies.backbone import MotionBackbone
-from thinker.policies.cost import VideoTokens, language_flops, vision_flops
-from thinker.policies.motion import MotionConfig, MotionEncoder
+from thinker.policies.cost import (
+    VideoTokens,
+    causal_pairs,
+    language_flops,
+    motion_flops,
+    vision_flops,
+)
+from thinker.policies.motion import MotionEncoder
 
 STAGES = ("data", "encode", "rollout", "old", "reference", "rewards", "train")
 """data: waiting for the loader; encode: videos without gradient, for rollouts; old, reference,
-train: scoring of the completions, by the policy before the update, the reference, and the policy
-with gradient (forward and backward)."""
+train: log-probabilities of the completions, by the policy before the update, the reference, and the
+policy with gradient (forward and backward)."""
 GRAD = {False: "no_grad", True: "grad"}
 
 
@@ -128,7 +132,7 @@ class Counters:
                 motion=0,
                 text=0,
             )
-            self.add_flops(vision_flops(_Model(backbone), tokens) * (3 if grad else 1))
+            self.add_flops(vision_flops(backbone, tokens) * (3 if grad else 1))
 
     def _count_motion(self, motion: MotionEncoder, args: tuple, kwargs: dict) -> None:
         """`motion.slowfast` is called with these arguments, the first of them (N, 3, T, H, W)."""
@@ -148,8 +152,9 @@ class Counters:
             pairs = causal_pairs(prompt) + sum(n * prompt + causal_pairs(n) for n in group)
             self.add_flops(language_flops(model, prompt + sum(group), pairs, sum(group)))
 
-    def count_scoring(self, model, stage: str, tokens: "ScoredTokens") -> None:
-        """A scoring pass of the language model, backward included where gradients are on."""
+    def count_logprobs(self, model, stage: str, tokens: "LogprobTokens") -> None:
+        """A pass of the language model that computes log-probabilities, backward included where
+        gradients are on."""
         self.add(f"tokens/{stage}/prompt", tokens.prompt)
         self.add(f"tokens/{stage}/completion", tokens.completion)
         passes = 1
@@ -164,7 +169,7 @@ class Counters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoredTokens:
+class LogprobTokens:
     """Tokens of one pass that computes log-probabilities."""
 
     prompt: int
@@ -179,7 +184,7 @@ class ScoredTokens:
     """Rows that reach the LM head, padding included."""
 
     @classmethod
-    def shared(cls, prompt_mask, completion_mask, group: int) -> "ScoredTokens":
+    def shared(cls, prompt_mask, completion_mask, group: int) -> "LogprobTokens":
         """Of packed rows: masks (B, P) of the prompts and (B·G, C) of the completions."""
         (groups, prompt), (rows, length) = prompt_mask.shape, completion_mask.shape
         own = rows * (length * (prompt - 1) + causal_pairs(length))
@@ -192,7 +197,7 @@ class ScoredTokens:
         )
 
     @classmethod
-    def plain(cls, attention_mask, num_completion: int) -> "ScoredTokens":
+    def plain(cls, attention_mask, num_completion: int) -> "LogprobTokens":
         """Of one row a completion: mask (R, P + C); TRL's head sees every position but the last."""
         rows, length = attention_mask.shape
         return cls(
@@ -202,23 +207,6 @@ class ScoredTokens:
             pairs=rows * causal_pairs(length),
             head=rows * (length - 1),
         )
-
-
-def causal_pairs(length: int) -> int:
-    """(query, key) pairs of causal attention. Example: `causal_pairs(3) == 6`."""
-    return length * (length + 1) // 2
-
-
-@lru_cache(maxsize=64)
-def motion_flops(config: MotionConfig, frames_shape: tuple[int, ...]) -> int:
-    """Of SlowFast and its projector for the frames (T, 3, H, W) of one clip; counted by running
-    them on the meta device."""
-    with torch.device("meta"):
-        motion = MotionEncoder(config)
-    frames = torch.empty(1, *frames_shape, dtype=torch.uint8, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        motion(frames)
-    return counter.get_total_flops()
 
 
 def _is_trained(part: nn.Module) -> bool:
@@ -245,10 +233,3 @@ class _Hook:
 
     def __reduce__(self) -> tuple[type["_Hook"], tuple[()]]:
         return _Hook, ()
-
-
-class _Model:
-    """A backbone as the formulas of `thinker.policies.cost` take it."""
-
-    def __init__(self, backbone: Any) -> None:
-        self.model, self.config = backbone, backbone.config

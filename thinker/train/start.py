@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from thinker.config.build import build, foreign_values
 from thinker.config.run import RunConfig
 from thinker.data.datasets import load_dataset_config
-from thinker.data.demo.generate import DISTORTIONS
+from thinker.data.demo.plan import DISTORTIONS
 from thinker.policies import (
     ClipConfig,
     MotionConfig,

@@ -11,30 +11,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+"""Endings of files that PyTorch and its users pickle, which may run code when they are read. None
+belongs into a folder of ours."""
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file: its old or its new content is there at any moment."""
+
+def write_atomic(path: Path, content: str | bytes, *, flush: bool = True) -> None:
+    """Replace a file: its old or its new content is there at any moment.
+
+    flush: wait until it is on disk, so that this holds for a machine that loses power, too, and not
+    only for a process that dies. It takes some milliseconds a file.
+    """
     # Beside the target, so that the rename stays in one file system; a name of its own for each
     # writer, because several processes or threads may write one file.
     aside = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
     try:
         with open(aside, "xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-    fsync(path.parent)
+    if flush:
+        fsync(path.parent)
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `target` when the block ends without an exception."""
+    """A folder to write into that becomes `target` when the block ends without an exception, and
+    vanishes with one."""
     aside = target.with_name(f".{target.name}.tmp")
     remove_tree(aside)
     aside.mkdir(parents=True)
-    yield aside
+    try:
+        yield aside
+    except BaseException:
+        remove_tree(aside)
+        raise
     publish(aside, target)
 
 

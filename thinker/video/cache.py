@@ -18,7 +18,7 @@ from thinker.video.read import READER_VERSION, read_clip
 class FrameCache:
     """Clips on disk, lossless (raw uint8), one safetensors file each: `<folder>/<key>.safetensors`.
 
-    The key is a hash of the file's *content*, the spec, the range and `READER_VERSION`: a moved or
+    The key is a hash of the file's *content*, the spec and `READER_VERSION`: a moved or
     copied video hits, an edited one misses. The hash is BLAKE2b over all bytes, because two encodes
     of one source may share size, header and tail. A process hashes the content once for each path,
     size and modification time. Files appear atomically (written aside, then renamed) and carry a
@@ -31,44 +31,23 @@ class FrameCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._content_hashes: dict[tuple[str, int, int], str] = {}
 
-    def get_or_read(
-        self,
-        path: Path | str,
-        spec: ClipSpec,
-        *,
-        start: float | None = None,
-        end: float | None = None,
-    ) -> Clip:
+    def get_or_read(self, path: Path | str, spec: ClipSpec) -> Clip:
         """The cached clip. Where there is none, the video is read by `read_clip`, whose errors pass
         through, and the clip is stored for the next time."""
-        return self.fetch(path, spec, start=start, end=end)[0]
+        return self.fetch(path, spec)[0]
 
-    def fetch(
-        self,
-        path: Path | str,
-        spec: ClipSpec,
-        *,
-        start: float | None = None,
-        end: float | None = None,
-    ) -> tuple[Clip, bool]:
+    def fetch(self, path: Path | str, spec: ClipSpec) -> tuple[Clip, bool]:
         """The clip, as `get_or_read` gives it, and whether the video had to be decoded."""
-        file = self._file(Path(path), spec, start, end)
+        file = self._file(Path(path), spec)
         clip = _load_clip(file, Path(path))
         if clip is not None:
             return clip, False
-        clip = read_clip(path, spec, start=start, end=end)
+        clip = read_clip(path, spec)
         _save_clip(file, clip)
         return clip, True
 
-    def _file(self, path: Path, spec: ClipSpec, start: float | None, end: float | None) -> Path:
-        key = [
-            READER_VERSION,
-            self._content_hash(path),
-            path.suffix.lower(),
-            asdict(spec),
-            start,
-            end,
-        ]
+    def _file(self, path: Path, spec: ClipSpec) -> Path:
+        key = [READER_VERSION, self._content_hash(path), path.suffix.lower(), asdict(spec)]
         digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=20)
         return self.folder / f"{digest.hexdigest()}.safetensors"
 

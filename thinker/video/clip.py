@@ -138,8 +138,7 @@ def keyframe_indices(num_frames: int, num_keyframes: int) -> list[int]:
     """Frame numbers of the K keyframes: `int(seg/2 + round(seg·i))`, `seg = (N-1)/K` (VQAThinker).
 
     `round` is Python's: halves go to the even neighbour, as in the reference. The largest index is
-    below
-    `N-1 - seg/2 + 1/2`, so never above N-1. Short videos repeat frames.
+    below `N-1 - seg/2 + 1/2`, so never above N-1. Short videos repeat frames.
     Example: `keyframe_indices(100, 6)` → `[8, 24, 41, 58, 74, 90]`.
     """
     if num_frames < 1 or num_keyframes < 1:

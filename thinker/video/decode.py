@@ -37,9 +37,9 @@ _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,yuv4mpegpipe,gif"
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's one name for them
 
-# Decoders that heed the setting with the very packet they get, and tell a missing reference: AV1's
-# works on several packets at once; HEVC's fills a missing reference in silently, so a reference
-# that damage makes look like none would go unnoticed (found by fuzzing).
+# Codecs whose decoder applies `skip_frame` to the next packet at once and reports a missing
+# reference frame. AV1's works on several packets at once; HEVC's fills a missing reference
+# silently, so damage would go unnoticed (found by fuzzing).
 _SKIPS_AT_ONCE = frozenset({"h264"})
 
 

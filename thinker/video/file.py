@@ -58,9 +58,8 @@ class VideoError(ValueError):
         self.path, self.reason, self.detail = Path(path), reason, detail
         super().__init__(f"{path}: {reason}: {detail or REASONS[reason]}")
 
-    def __reduce__(
-        self,
-    ) -> tuple[Any, ...]:  # exceptions with several arguments do not unpickle by themselves
+    # Exceptions with several arguments do not unpickle by themselves.
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.reason, self.detail)
 
 
@@ -144,9 +143,8 @@ def load_image(path: Path) -> np.ndarray:
         with Image.open(path, formats=_IMAGE_FORMATS) as image:
             if image.width * image.height > MAX_FRAME_PIXELS:
                 raise VideoError(path, "too_large", f"{image.width} x {image.height}")
-            if image.mode.startswith(
-                ("I", "F")
-            ):  # PIL would clip 16 bit to white instead of scaling it
+            # PIL would clip 16 bit to white instead of scaling it.
+            if image.mode.startswith(("I", "F")):
                 raise VideoError(
                     path, "unsupported", f"pixel mode {image.mode}, expected 8 bit per channel"
                 )
@@ -155,9 +153,7 @@ def load_image(path: Path) -> np.ndarray:
         raise VideoError(path, "not_a_video", str(error)) from None
     except Image.DecompressionBombError as error:
         raise VideoError(path, "too_large", str(error)) from None
-    except (
-        OSError,
-        SyntaxError,
-    ) as error:  # PIL reports damaged data as OSError or, for PNG, SyntaxError
+    # PIL reports damaged data as OSError or, for PNG, SyntaxError.
+    except (OSError, SyntaxError) as error:
         reason = "truncated" if "truncated" in str(error).lower() else "decode_error"
         raise VideoError(path, reason, str(error)) from None

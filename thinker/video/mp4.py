@@ -24,9 +24,14 @@ Problem = tuple[str, str]  # reason, detail
 
 
 class _Box(NamedTuple):
+    """One box, as its header declares it."""
+
     type: bytes
-    start: int  # of its content
-    end: int  # as declared
+    """Four characters, such as `b"moov"`."""
+    start: int
+    """First byte of its content."""
+    end: int
+    """Byte behind its content, which may lie beyond the end of the file."""
 
 
 def mp4_problem(file: BinaryIO, file_size: int) -> Problem | None:

@@ -1,11 +1,11 @@
 """Seeded temporal perturbations: index maps over the frames of a clip.
 
-In: a kind, a number of frames and a seed. Out: for each time slot the frame to show there, `None` =
-no frame (shown as one constant grey picture). Used by the temporal-consistency reward (VQAThinker,
-arXiv 2508.06051): a policy that looks at time must rate the true video at least as high as its
-perturbed copy. Slots and their times never change, so a perturbed clip has the same prompt length.
-Maps, not pixels, are the primary thing: where per-frame features exist (InternVL) they are permuted
-by the same map.
+In: a kind, a number of frames and a seed. Out: for each place in time the frame to show there,
+`None` = no frame (shown as one constant grey picture). Used by the temporal-consistency reward
+(VQAThinker, arXiv 2508.06051): a policy that looks at time must rate the true video at least as
+high as its perturbed copy. Places and their times never change, so a perturbed clip has the same
+prompt length. Maps, not pixels, are the primary thing: where per-frame features exist (InternVL)
+they are permuted by the same map.
 
 Every kind but "identity" changes something wherever that is possible, i.e. from 2 frames on; with 0
 or 1 frames the map is the identity. (The official code may draw an unchanged copy, whose comparison
@@ -23,11 +23,10 @@ import torch
 
 from thinker.video import Clip
 
-LOCAL_WINDOW = 4  # slots per window of "local_shuffle" (VQAThinker)
-MAX_CHANGED = 3  # "duplicate" and "drop" touch 1 to 3 slots (VQAThinker)
-DROPPED_FRAME_VALUE = (
-    128  # mid-grey, all channels: close to zero after normalisation, and no content
-)
+LOCAL_WINDOW = 4  # places per window of "local_shuffle" (VQAThinker)
+MAX_CHANGED = 3  # "duplicate" and "drop" touch 1 to 3 places (VQAThinker)
+# Mid-grey in all channels: close to zero after normalisation, and no content.
+DROPPED_FRAME_VALUE = 128
 
 FrameMap = list[int | None]
 
@@ -58,20 +57,20 @@ def _jitter(num_frames: int, rng: np.random.Generator) -> FrameMap:
 
 def _duplicate(num_frames: int, rng: np.random.Generator) -> FrameMap:
     frames: FrameMap = list(range(num_frames))
-    for slot in _some_slots(1, num_frames, rng):
-        frames[slot] = frames[slot - 1]
+    for place in _some_places(1, num_frames, rng):
+        frames[place] = frames[place - 1]
     return frames
 
 
 def _drop(num_frames: int, rng: np.random.Generator) -> FrameMap:
     frames: FrameMap = list(range(num_frames))
-    for slot in _some_slots(0, num_frames, rng):
-        frames[slot] = None
+    for place in _some_places(0, num_frames, rng):
+        frames[place] = None
     return frames
 
 
-def _some_slots(first: int, num_frames: int, rng: np.random.Generator) -> list[int]:
-    """1 to 3 different slots of first..num_frames-1, ascending; at most num_frames - 1, so one
+def _some_places(first: int, num_frames: int, rng: np.random.Generator) -> list[int]:
+    """1 to 3 different places of first..num_frames-1, ascending; at most num_frames - 1, so one
     frame stays true."""
     count = int(rng.integers(1, min(MAX_CHANGED, num_frames - 1) + 1))
     return sorted(rng.choice(np.arange(first, num_frames), count, replace=False).tolist())
@@ -97,20 +96,20 @@ def _check_kind(kind: str) -> None:
 
 
 def perturb_indices(kind: str, num_frames: int, rng: np.random.Generator) -> FrameMap:
-    """The frame shown in each of `num_frames` slots; `None` = dropped. Always `num_frames` long.
+    """The frame shown in each of `num_frames` places; `None` = dropped. Always `num_frames` long.
 
     Each kind with an example for 6 frames:
 
     - identity: `[0, 1, 2, 3, 4, 5]`
     - shuffle: a permutation of all frames, `[4, 0, 3, 5, 2, 1]`
-    - local_shuffle: a permutation within each run of 4 slots (the last run may be shorter),
+    - local_shuffle: a permutation within each run of 4 places (the last run may be shorter),
       `[2, 0, 1, 3, 5, 4]`
     - reverse: `[5, 4, 3, 2, 1, 0]`
-    - jitter: each slot shows the frame before it, its own, or the one after it, drawn evenly and
+    - jitter: each place shows the frame before it, its own, or the one after it, drawn evenly and
       kept within the clip; frames may repeat or go missing, `[1, 1, 1, 4, 4, 5]`
-    - duplicate: 1 to 3 slots, never slot 0, show what the slot before them shows (a frozen picture;
-      the clip is not delayed afterwards), `[0, 1, 1, 1, 4, 5]`
-    - drop: 1 to 3 slots show nothing, at least one frame stays, `[0, None, 2, 3, None, 5]`
+    - duplicate: 1 to 3 places, never place 0, show what the place before them shows (a frozen
+      picture; the clip is not delayed afterwards), `[0, 1, 1, 1, 4, 5]`
+    - drop: 1 to 3 places show nothing, at least one frame stays, `[0, None, 2, 3, None, 5]`
 
     Raises ValueError for an unknown kind or a negative number.
     """
@@ -141,7 +140,7 @@ def perturbation_maps(
 
 
 def perturb_clip(clip: Clip, kind: str, seed: int) -> Clip:
-    """The clip with rearranged pictures; times and indices stay those of the slots."""
+    """The clip with rearranged pictures; times and indices stay those of the places."""
     keyframe_map, motion_map = perturbation_maps(
         kind, seed, len(clip.keyframes_KCHW), len(clip.motion_MCHW)
     )
@@ -155,9 +154,9 @@ def perturb_clip(clip: Clip, kind: str, seed: int) -> Clip:
 
 def _apply(frames_TCHW: torch.Tensor, frame_map: FrameMap) -> torch.Tensor:
     shown = torch.full_like(frames_TCHW, DROPPED_FRAME_VALUE)
-    for slot, frame in enumerate(frame_map):
+    for place, frame in enumerate(frame_map):
         if frame is not None:
-            shown[slot] = frames_TCHW[frame]
+            shown[place] = frames_TCHW[frame]
     return shown
 
 

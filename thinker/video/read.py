@@ -140,25 +140,25 @@ def frames_in_range(
 FRAMES_PATH = Path("<frames>")
 
 
-DEFAULT_FPS = 25.0
+FRAMES_FPS = 25.0  # what frames without times count as
 
 
 def clip_from_frames(
     frames: torch.Tensor | np.ndarray,
     spec: ClipSpec,
     *,
-    fps: float = DEFAULT_FPS,
     start: float | None = None,
     end: float | None = None,
 ) -> Clip:
     """The clip that reading a video of these frames would give.
 
-    frames: uint8 RGB, a tensor (T, 3, H, W) or an array (T, H, W, 3). start, end: seconds at `fps`.
+    frames: uint8 RGB, a tensor (T, 3, H, W) or an array (T, H, W, 3). start, end: seconds
+    at `FRAMES_FPS`.
     Raises ValueError for anything else, `VideoError` as `read_clip` does.
     """
     frames_THWC = _as_thwc(frames)
     num_frames, height, width = frames_THWC.shape[:3]
-    seconds = [i / fps for i in range(num_frames)]
+    seconds = [i / FRAMES_FPS for i in range(num_frames)]
     first, num_in_range = frames_in_range(FRAMES_PATH, seconds, start, end)
     keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
@@ -178,7 +178,7 @@ def clip_from_frames(
         keyframe_indices=tuple(keyframes),
         motion_indices=tuple(motion),
         num_frames=num_frames,
-        fps=fps,
+        fps=FRAMES_FPS,
         height=height,
         width=width,
         variant=hashlib.blake2b(frames_THWC.data, digest_size=16).hexdigest(),

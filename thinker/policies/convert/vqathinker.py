@@ -16,11 +16,6 @@ forward.
 """
 
 import json
-import re
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +30,13 @@ from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
 from thinker.policies.card import model_card
+from thinker.policies.convert.vqathinker_names import (
+    POSITION_EMBEDDING,
+    TEXT_KEYS,
+    VISION_KEYS,
+    our_names,
+    their_name,
+)
 from thinker.policies.inputs import ClipConfig
 from thinker.policies.internvl3 import (
     IMAGE_TOKENS,
@@ -43,6 +45,7 @@ from thinker.policies.internvl3 import (
 )
 from thinker.policies.motion import IMAGENET_MEAN_STD, MotionConfig, SlowFastConfig
 from thinker.policies.shards import Headers, read_headers
+from thinker.utils.atomic import atomic_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,55 +69,15 @@ class ReleasedSetting:
 
 
 SETTINGS = {
-    # training code
-    "6x448": ReleasedSetting(
-        num_keyframes=6, px=448, slow_divisor=3, pool_repeats=6, layout="lines"
-    ),
     # inference code, which the published results are from
     "12x560": ReleasedSetting(
         num_keyframes=12, px=560, slow_divisor=4, pool_repeats=4, layout="inline"
     ),
-}
-
-# Their names → ours; {} stands for the same text on both sides.
-VISION_LAYER = {
-    "attn.qkv.{}": "attention.qkv.{}",
-    "attn.proj.{}": "attention.projection_layer.{}",
-    "attn.q_norm.{}": "attention.q_norm.{}",
-    "attn.k_norm.{}": "attention.k_norm.{}",
-    "ls1": "lambda_1",
-    "ls2": "lambda_2",
-    "norm1.{}": "layernorm_before.{}",
-    "norm2.{}": "layernorm_after.{}",
-    "mlp.{}": "mlp.{}",
-}
-VISION_EMBEDDINGS = {
-    "class_embedding": "cls_token",
-    "position_embedding": "position_embeddings",
-    "patch_embedding.{}": "patch_embeddings.projection.{}",
-}
-RENAMES = (
-    *(
-        (
-            f"vision_model.encoder.layers.{{}}.{theirs}",
-            f"model.vision_tower.encoder.layer.{{}}.{ours}",
-        )
-        for theirs, ours in VISION_LAYER.items()
+    # training code
+    "6x448": ReleasedSetting(
+        num_keyframes=6, px=448, slow_divisor=3, pool_repeats=6, layout="lines"
     ),
-    *(
-        (f"vision_model.embeddings.{theirs}", f"model.vision_tower.embeddings.{ours}")
-        for theirs, ours in VISION_EMBEDDINGS.items()
-    ),
-    ("mlp1.0.{}", "model.multi_modal_projector.layer_norm.{}"),
-    ("mlp1.1.{}", "model.multi_modal_projector.linear_1.{}"),
-    ("mlp1.3.{}", "model.multi_modal_projector.linear_2.{}"),
-    ("slowfast_model.feature_extraction.{}", "model.motion.slowfast.blocks.{}"),
-    ("motion_mlp.{}", "model.motion.projector.{}"),
-    ("language_model.model.{}", "model.language_model.{}"),
-    ("language_model.lm_head.{}", "lm_head.{}"),
-)
-POSITION_EMBEDDING = "vision_model.embeddings.position_embedding"
-QKV = re.compile(r"(.*\.attention)\.(?:qkv|([qkv])_proj)(\..*)")
+}
 
 # By the name in config.json. Their code opens every prompt with it, whatever the tokenizer says.
 SYSTEM_MESSAGES = {
@@ -138,28 +101,6 @@ REQUIRED = (
     (("llm_config", "architectures"), ["Qwen2ForCausalLM"]),
     (("vision_config", "num_channels"), 3),
 )
-TEXT_KEYS = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta",
-    "rope_scaling", "use_sliding_window", "sliding_window", "max_window_layers",
-    "attention_dropout", "initializer_range",
-)  # fmt: skip
-# Their names → ours
-VISION_KEYS = {
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_hidden_layers",
-    "num_attention_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "patch_size": "patch_size",
-    "hidden_act": "hidden_act",
-    "norm_type": "norm_type",
-    "layer_norm_eps": "layer_norm_eps",
-    "attention_dropout": "attention_dropout",
-    "dropout": "projection_dropout",
-    "qkv_bias": "attention_bias",
-    "qk_normalization": "use_qk_norm",
-    "initializer_range": "initializer_range",
-}
 
 
 def convert_checkpoint(source: str | Path, target: str | Path, setting: str = "12x560") -> int:
@@ -181,7 +122,7 @@ def convert_checkpoint(source: str | Path, target: str | Path, setting: str = "1
         model = ThinkerInternVLForConditionalGeneration(config)
     check_keys(headers, expected_shapes(model, released))
     processor = released_processor(tokenizer, config, released["template"])
-    with written_at_once(target) as folder:
+    with atomic_folder(target) as folder:
         count = write_shards(headers, folder, grid_side(config.vision_config))
         config.architectures = [type(model).__name__]
         config.save_pretrained(folder)
@@ -341,35 +282,7 @@ def released_processor(
     )
 
 
-# Names
-
-
-def our_names(key: str) -> list[str]:
-    """Our names of what their tensor `key` holds: one, three for a fused qkv, none if unknown.
-
-    Example: "vision_model.encoder.layers.3.ls1" is "model.vision_tower.encoder.layer.3.lambda_1".
-    """
-    name = _rename(key, RENAMES)
-    fused = QKV.fullmatch(name) if name else None
-    if name is None or fused is None:
-        return [name] if name else []
-    return [f"{fused[1]}.{part}_proj{fused[3]}" for part in "qkv"]
-
-
-def their_name(name: str) -> str:
-    """The name of their tensor that holds ours: the inverse of `our_names`, for messages."""
-    fused = QKV.fullmatch(name)
-    if fused:
-        name = f"{fused[1]}.qkv{fused[3]}"
-    return _rename(name, tuple((ours, theirs) for theirs, ours in RENAMES)) or name
-
-
-def _rename(name: str, renames: tuple[tuple[str, str], ...]) -> str | None:
-    for old, new in renames:
-        match = re.fullmatch(re.escape(old).replace(r"\{\}", "(.+)"), name)
-        if match:
-            return new.format(*match.groups())
-    return None
+# What must be there
 
 
 def expected_shapes(model, released: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -451,16 +364,3 @@ def resize_position_embedding(embedding: Tensor, grid: int) -> Tensor:
     )
     rows = patches.flatten(2).transpose(1, 2).to(embedding.dtype)
     return torch.cat([embedding[:, :1], rows], dim=1)
-
-
-@contextmanager
-def written_at_once(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that becomes it at the end, and vanishes on any error."""
-    folder = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.partial"
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        folder.rename(target)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise

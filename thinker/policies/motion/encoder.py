@@ -130,9 +130,13 @@ class MotionEncoder(nn.Module):
         return self.project(self.features(frames))
 
     def features(self, frames: Tensor) -> Tensor:
-        """SlowFast's features of frames as `forward` takes them, before anything that a frozen
-        SlowFast leaves trainable: (B, K, L, 2 * fast_channels), in mode "pooled" (B, slow_channels
-        + fast_channels). `slowfast` is called once, with normalised clips (N, 3, T, H, W)."""
+        """What SlowFast gives, before the standardisation, positions and projector, which may be
+        trained while SlowFast is frozen.
+
+        Of frames as `forward` takes them: (B, K, L, 2 * fast_channels), in mode "pooled" (B,
+        slow_channels + fast_channels). `slowfast` is called once, with normalised clips (N, 3, T,
+        H, W).
+        """
         if frames.ndim != 5 or frames.shape[2] != 3:
             raise ValueError(f"frames are {tuple(frames.shape)}, expected (B, frames, 3, H, W)")
         frames = self._normalised(frames)

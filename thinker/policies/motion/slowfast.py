@@ -154,7 +154,7 @@ class SlowFast(nn.Module):
 
     Always in eval mode, trained or not: BatchNorm is the only layer that knows the mode, and with
     batch statistics the embedding of a video would depend on the videos beside it and differ
-    between rollout and scoring.
+    between rollouts and their log-probabilities.
     """
 
     def __init__(self, config: SlowFastConfig, pathways: Literal["both", "fast"] = "both") -> None:

@@ -19,6 +19,7 @@ import torch
 
 from thinker.config.run import RolloutSettings
 from thinker.policies import Policy
+from thinker.policies.cost import cache_bytes_a_token
 from thinker.rollout.base import Completion, RolloutError, RolloutStartError
 from thinker.rollout.vllm.engine import EngineRequest, EngineResult, engine_input, first_line
 from thinker.rollout.vllm.folder import write_engine_folder
@@ -231,8 +232,7 @@ def _cpu_settings(max_model_len: int) -> dict[str, Any]:
 
 def _cpu_cache_bytes(config, max_model_len: int, dtype: torch.dtype) -> int:
     """Key/value cache that `MAX_NUM_SEQS` full-length rows fill, at most 4 GiB of host memory."""
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * width * dtype.itemsize
+    per_token = cache_bytes_a_token(config, dtype.itemsize)
     return min(MAX_NUM_SEQS * max_model_len * per_token + 2**26, 4 * 2**30)
 
 

@@ -59,6 +59,7 @@ class Engine(Protocol):
     """Where completions are computed."""
 
     max_model_len: int
+    """Tokens that a prompt and its completion may have together."""
 
     def run(self, requests: Sequence[EngineRequest]) -> list[EngineResult]:
         """Answer all requests, in order; raises RolloutError when the engine fails or is late."""

@@ -44,8 +44,8 @@ T = TypeVar("T")
 PROBE_PROMPT_TOKENS, PROBE_TOKENS = 48, 8
 PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
 """Largest difference of a logprob between engine and trainer. float32: measured 1e-6 to 1e-5, a
-stale engine 0.01 to 0.4. Half precision: rounding of two different kernels, seen up to about 0.1; a
-push that was missed altogether shows, a step of a small learning rate does not."""
+stale engine 0.01 to 0.4. In half precision two kernels differ by up to 0.1. So the probe finds a
+push that never arrived, not one that is a single small step late."""
 PROMPT_MARGIN = 256
 """Tokens that a prompt with another question may be longer than the scoring prompt."""
 

@@ -26,6 +26,8 @@ from thinker.rollout.vllm.folder import WEIGHTS_FILE
 
 CONNECTIONS = 64
 """Requests in flight a trainer process: more wait in the client instead of the server's queue."""
+NCCL_PORT = 51216
+"""Of the trainer, where the server joins to receive weights."""
 CONTROL_SECONDS = 30.0
 """For an answer that takes the server no work."""
 RETRY_SECONDS = 2.0
@@ -199,9 +201,8 @@ class NcclSender:
     with `--weight-transfer-config '{"backend": "nccl"}'` and joins as ranks 1…; the trainer is 0.
     """
 
-    def __init__(self, post: Callable[[str, dict], Any], get: Callable[[str], Any], port=51216):
+    def __init__(self, post: Callable[[str, dict], Any], get: Callable[[str], Any]):
         self._post, self._get = post, get
-        self._port = port
         self._group: Any = None
 
     def send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
@@ -237,7 +238,7 @@ class NcclSender:
             raise RolloutError("rollout.push is nccl, which needs a GPU; use push=disk")
         info = {
             "master_address": get_ip(),
-            "master_port": self._port,
+            "master_port": NCCL_PORT,
             "rank_offset": 1,
             "world_size": self._get("/get_world_size")["world_size"] + 1,
             "packed": True,

@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 
 from thinker.policies.inputs import PolicyInputs
 from thinker.policies.shared_prompt import pack_groups
-from thinker.train.counters import Counters, ScoredTokens
+from thinker.train.counters import Counters, LogprobTokens
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.oom import GroupChunks, GroupsAtOnce
 from thinker.train.grpo.plain_logprobs import VideoRows
@@ -97,7 +97,7 @@ class Logprobs:
         group = self.num_generations
         # Counted here, once: `build` runs again where the memory runs out, and in recomputation.
         masks = attention_mask[::group, :-num_completion], attention_mask[:, -num_completion:]
-        self.counters.count_scoring(self.core, stage, ScoredTokens.shared(*masks, group))
+        self.counters.count_logprobs(self.core, stage, LogprobTokens.shared(*masks, group))
 
         def build(groups: slice) -> dict[str, Any]:
             rows = slice(groups.start * group, groups.stop * group)
@@ -146,8 +146,8 @@ class Logprobs:
         stage = self.pass_of(model)
         rows = VideoRows(model, self.core, self.inputs, clips, num_completion)
         with self.counters.stage(stage):
-            tokens = ScoredTokens.plain(attention_mask, num_completion)
-            self.counters.count_scoring(self.core, stage, tokens)
+            tokens = LogprobTokens.plain(attention_mask, num_completion)
+            self.counters.count_logprobs(self.core, stage, tokens)
             return by_trl(rows, input_ids, attention_mask, num_completion)
 
 
