@@ -201,7 +201,7 @@ def test_frozen_towers_run_once_a_batch_for_everyone(tmp_path, backbone):
     prompts = prompt_lengths(trainer)
     for stage in ("reference", "train"):
         assert first[f"tokens/{stage}/prompt"] == NUM_VIDEOS // 2 * sum(prompts), stage
-    # what the first update scores is what the second compares with: no pass of its own
+    # the logps of the first update are what the second compares with: no pass of its own
     assert first["tokens/old/prompt"] == second["tokens/old/prompt"] == 0
 
 
@@ -212,11 +212,11 @@ def test_trained_towers_reference_and_plain_counts(tmp_path, backbone):
     save_start(backbone, tmp_path)
     case = Case(backbone=backbone, dtype=torch.float32, beta=0.04, steps=1)
     videos = NUM_VIDEOS * K
-    for scoring, without, with_gradient, share in (
+    for logprobs, without, with_gradient, share in (
         ("shared", 2 * videos, videos, 1),
         ("plain", videos + 2 * GROUP * videos, GROUP * videos, GROUP),
     ):
-        trainer = recorded_trainer(case, tmp_path, scoring)
+        trainer = recorded_trainer(case, tmp_path, logprobs)
         trainer.train()
         log = trainer.state.log_history[0]
         assert (log["frames/no_grad"], log["frames/grad"]) == (without, with_gradient)
