@@ -1,5 +1,8 @@
-"""Short training runs by which shared and plain log-probabilities are compared: fixed
-completions, so that both are of the same rows; ragged prompts and completions; several groups a micro-batch."""
+"""Short training runs by which shared and plain log-probabilities are compared.
+
+Completions are fixed, so that both are of the same rows; prompts and completions are ragged; there
+are several groups a micro-batch.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
