@@ -15,7 +15,6 @@ from thinker.cli.score import describe
 from thinker.rollout.base import RolloutError
 from thinker.score.prediction import Prediction
 from thinker.train.step_guard import TrainingFault
-from thinker.video.find import find_videos
 
 
 @pytest.fixture(scope="module")
@@ -69,24 +68,6 @@ def test_scripts_take_the_options_of_their_subcommand(script):
 
     assert "--num-workers" in options(script)
     assert options(script) == options("-m", "thinker.cli", name)
-
-
-def test_files_folders_and_globs(videos):
-    a, b, c = videos / "a.mp4", videos / "b.MKV", videos / "deep/c.mp4"
-    assert find_videos([videos]) == [a, b, c]
-    assert find_videos([f"{videos}/**/*.mp4"]) == [a, c]
-    assert find_videos([b, videos, "gone.mp4"]) == [b, a, c, type(a)("gone.mp4")]
-    bracket = videos / "x[1].mp4"  # a name that looks like a glob
-    shutil.copy(a, bracket)
-    assert find_videos([bracket]) == [bracket]
-    bracket.unlink()
-
-
-def test_an_empty_folder_and_an_empty_glob_are_errors(tmp_path):
-    with pytest.raises(ValueError, match="holds no video"):
-        find_videos([tmp_path])
-    with pytest.raises(ValueError, match="matches no file"):
-        find_videos([f"{tmp_path}/*.mp4"])
 
 
 @pytest.mark.parametrize("fault", [RolloutError, TrainingFault])

@@ -16,7 +16,7 @@ import pytest
 import thinker.eval.run
 from tests.helpers.decoder_faults import hang_or_die, leave_a_mark
 from tests.helpers.policy_factory import small_policy
-from tests.helpers.scripted_rollout import Scripted
+from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
@@ -150,13 +150,13 @@ def test_cells_are_safe_in_a_spreadsheet():
 
 def test_reasoning_survives_the_csv_and_back(policy, data, tmp_path):
     text = '<think>=HYPERLINK("x"), line\nbreak; "quoted"</think><answer>3</answer>'
-    scorer = QualityScorer(policy, Scripted(policy, [text]))
+    scorer = QualityScorer(policy, ScriptedTexts(policy, [text]))
     evaluate_sets(scorer, [eval_set(data)], tmp_path, Reading(num_workers=0))
     assert table(tmp_path, "mine")[0]["reasoning"].startswith("'=HYPERLINK")
     assert load_rows(tmp_path, "mine")[0].reasoning == '=HYPERLINK("x"), line\nbreak; "quoted"'
 
 
-class Answers(Scripted):
+class Answers(ScriptedTexts):
     """Answers 1 + i/10 to the i-th video it ever sees."""
 
     def generate(self, requests, num_generations, sampling, seed):

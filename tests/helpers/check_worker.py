@@ -1,4 +1,4 @@
-"""One of the processes that share the check of a data set's videos (test_distributed.py)."""
+"""A process that shares the check of a data set's videos (tests/video/test_read_ahead.py)."""
 
 import json
 import sys

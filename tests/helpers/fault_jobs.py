@@ -261,17 +261,29 @@ def small_memory(trainer: ThinkerTrainer, capacity: int) -> list[int]:
 
     Returns the list that collects the number of groups of every forward.
     """
-    plain, sizes = trainer.core.forward, []
+    sizes = []
 
-    def forward(*args, **kwargs):
-        if kwargs.get("fused_lm_head"):
-            sizes.append(len(kwargs["input_ids"]))
-            if sizes[-1] > capacity:
-                raise torch.OutOfMemoryError("INJECTED: no room for so many groups")
-        return plain(*args, **kwargs)
+    def count(kwargs):
+        sizes.append(len(kwargs["input_ids"]))
+        if sizes[-1] > capacity:
+            raise torch.OutOfMemoryError("INJECTED: no room for so many groups")
 
-    trainer.core.forward = forward
+    before_logprobs(trainer, count)
     return sizes
+
+
+def before_logprobs(trainer: ThinkerTrainer, call) -> None:
+    """`call(kwargs)` before every forward for log-probabilities, recomputed ones included.
+
+    The hook is the backbone's: TRL's fused head calls that, with `use_cache=False`, while the model
+    above runs its chunks by its `forward`, past all hooks.
+    """
+
+    def hook(module, args, kwargs):
+        if kwargs.get("use_cache") is False:  # True in generation
+            call(kwargs)
+
+    trainer.core.model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 STAGES = ("start_policy", "warm_start", "folder_once", "json_once", "train_grpo", "held_out")

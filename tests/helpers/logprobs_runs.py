@@ -1,5 +1,8 @@
-"""Short training runs by which shared and plain scoring are compared: fixed completions, so that
-both score the same rows; ragged prompts and completions; several groups a micro-batch."""
+"""Short training runs by which shared and plain log-probabilities are compared.
+
+Completions are fixed, so that both are of the same rows; prompts and completions are ragged; there
+are several groups a micro-batch.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +41,7 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrainedRun:
     """losses: of every micro-batch. gradients: of every optimizer step, by name."""
 
     losses: list[torch.Tensor]
@@ -125,7 +128,7 @@ def recorded_trainer(case: Case, folder: Path, logprobs: str) -> RecordedTrainer
     return trainer
 
 
-def outcome(case: Case, folder: Path, logprobs: str) -> Outcome:
+def outcome(case: Case, folder: Path, logprobs: str) -> TrainedRun:
     torch.manual_seed(0)  # LoRA draws its matrices
     trainer = recorded_trainer(case, folder, logprobs)
     if case.lora:  # B starts at zero, and then A would have no gradient
@@ -135,7 +138,7 @@ def outcome(case: Case, folder: Path, logprobs: str) -> Outcome:
     trainer.train()
     kept = trainer.callback_handler.callbacks
     gradients = next(c.kept for c in kept if isinstance(c, KeepGradients))
-    return Outcome(
+    return TrainedRun(
         losses=trainer.losses,
         gradients=gradients,
         parameters={n: p.detach().clone() for n, p in trainer.core.named_parameters()},

@@ -1,4 +1,4 @@
-"""The comparisons of test_scoring.py under torchrun, all in one launch."""
+"""The comparisons of test_logprobs.py under torchrun, all in one launch."""
 
 import faulthandler
 import sys

@@ -9,7 +9,7 @@ def gpu_exhausted():
     raise torch.OutOfMemoryError("tried to allocate 1 GiB\nlong report")
 
 
-class Scripted:
+class ScriptedTexts:
     """A rollout back end that writes given texts; request i of a call gets texts i, i + 1, ….
 
     max_rows: with more requests at once it runs out of memory, in the way that `exhaust` does.

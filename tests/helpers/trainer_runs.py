@@ -123,7 +123,7 @@ def make_trainer(
     )
 
 
-def scripted(trainer_kwargs=None, *, own=None, perturbed=None):
+def scripted(*, own=None, perturbed=None):
     """A factory of `Scripted` with graded answers, so that advantages are not zero."""
     policy = small_policy("internvl3")
     own = own or (lambda i, j: answer(1.0 + i * 0.9 + 0.3 * j))

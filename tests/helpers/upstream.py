@@ -1,8 +1,9 @@
-"""Every private name of TRL, transformers, torch and vLLM that the product touches.
+"""Every name of another library that the product depends on and that nobody promises to keep:
+private ones, methods that we override, and public ones that no documentation mentions.
 
-None of these is promised to stay. tests/integration/test_upstream.py holds each to its signature
-and to what it does, and searches the product for private names that are missing here, so that an
-upgrade fails in one place, with the reason why we depend on the name.
+tests/integration/test_upstream.py holds each to its signature and to what it does, and searches the
+product for names that are missing here, so that an upgrade fails in one place, with the reason why
+we depend on the name.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A private method that we override or call."""
+    """A method that we override, or a private one that we call."""
 
     owner: str
     """Dotted path of the class, or of the module of a function."""
@@ -31,6 +32,22 @@ class Attribute:
     owner: str
     name: str
     why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Name:
+    """A public name that is not documented, or not as a part of the interface."""
+
+    path: str
+    """Dotted path from the library's name on."""
+
+    why: str
+
+    passes: tuple[str, ...] = ()
+    """Parameters that we give by position, in this order from the first on, without `self`."""
+
+    keywords: tuple[str, ...] = ()
+    """Parameters that we give by keyword."""
 
 
 TRL = "trl.GRPOTrainer"
@@ -72,6 +89,19 @@ METHODS = (
         why="`old_per_token_logps` of the inputs, where it is there, are the old logps",
     ),
     Method(
+        owner=TRL, name="training_step", parameters=("model", "inputs", "num_items_in_batch"),
+        why="prepares a micro-batch, its loss and its gradient; `_step` has grown when it returns",
+    ),
+    Method(
+        owner=TRL, name="compute_loss",
+        parameters=("model", "inputs", "return_outputs", "num_items_in_batch"),
+        why="called when the micro-batch is prepared, before its loss adds to `_metrics`",
+    ),
+    Method(
+        owner=TRL, name="log", parameters=("logs", "start_time"),
+        why="every line of the training log goes through it; it adds the means of `_metrics`",
+    ),
+    Method(
         owner=TRL, name="_save_checkpoint", parameters=("model", "trial"),
         why="writes into `_get_output_dir`",
     ),
@@ -82,6 +112,21 @@ METHODS = (
     Method(
         owner=TRL, name="_get_train_sampler", parameters=("dataset",),
         why="a RepeatSampler, whose settings EpochOrder takes over",
+    ),
+    Method(
+        owner=TRAINER, name="evaluate",
+        parameters=("eval_dataset", "ignore_keys", "metric_key_prefix"),
+        why="called when an evaluation is due; what it returns is all that is used of it",
+    ),
+    Method(
+        owner=TRAINER, name="get_batch_samples",
+        parameters=("epoch_iterator", "num_batches", "device"),
+        why="takes the micro-batches of one step from the data loader; nothing else waits for it",
+    ),
+    Method(
+        owner=TRAINER, name="train",
+        parameters=("resume_from_checkpoint", "trial", "ignore_keys_for_eval"),
+        why="a path resumes from that folder, None starts anew",
     ),
     Method(
         owner=TRAINER, name="_get_output_dir", parameters=("trial",),
@@ -160,3 +205,211 @@ ATTRIBUTES = (
         why="shuts down every process group of this process when it is collected, unless detached",
     ),
 )
+
+MULTIMODAL = "vllm.multimodal.inputs"
+WEIGHTS = "vllm.distributed.weight_transfer"
+
+NAMES = (
+    # transformers
+    Name(
+        path="transformers.conversion_mapping.get_checkpoint_conversion_mapping",
+        passes=("model_type",), why="key renames of a host class, by its name; None: it has none",
+    ),
+    Name(
+        path="transformers.conversion_mapping.register_checkpoint_conversion_mapping",
+        passes=("model_type_or_class_name", "mapping"), keywords=("overwrite",),
+        why="gives our class the key renames of its host",
+    ),
+    Name(
+        path="transformers.vision_utils.get_vision_window_index", passes=("grid_thw",),
+        keywords=("spatial_merge_size", "window_size", "patch_size"),
+        why="(order of the window attention, …), which the merger's output is put back from",
+    ),
+    Name(
+        path="transformers.integrations.sdpa_attention.repeat_kv",
+        passes=("hidden_states", "n_rep"), why="a key or value head for each query head",
+    ),
+    Name(
+        path="transformers.integrations.sdpa_attention.sdpa_attention_forward",
+        passes=("module", "query", "key", "value", "attention_mask"),
+        why="our attention function is this one wherever no prompt is shared",
+    ),
+    Name(
+        path="transformers.masking_utils.sdpa_mask",
+        why="masks for our attention function, made as for sdpa",
+    ),
+    Name(
+        path="transformers.masking_utils.AttentionMaskInterface.register", passes=("key", "value"),
+        why="a mask function under the name of our attention function",
+    ),
+    Name(
+        path="transformers.AttentionInterface.register", passes=("key", "value"),
+        why="an attention function by name",
+    ),
+    Name(
+        path="transformers.trainer.TRAINING_ARGS_NAME",
+        why="the pickle in a checkpoint, which we delete",
+    ),
+    Name(
+        path="transformers.DynamicCache.batch_repeat_interleave", passes=("repeats",),
+        why="every row of a cache G times, in place, copies side by side",
+    ),
+    Name(
+        path="transformers.initialization",
+        why="as torch.nn.init, but leaves alone what a checkpoint has filled",
+    ),
+    Name(
+        path="transformers.models.got_ocr2.image_processing_got_ocr2.GotOcr2ImageProcessor",
+        why="a part of InternVL's processor",
+    ),
+    Name(
+        path="transformers.models.internvl.modeling_internvl.InternVLModel",
+        why="what our InternVL backbone extends",
+    ),
+    Name(
+        path="transformers.models.internvl.processing_internvl.InternVLProcessor",
+        why="what our InternVL processor extends",
+    ),
+    Name(
+        path="transformers.models.internvl.video_processing_internvl.InternVLVideoProcessor",
+        why="a part of InternVL's processor",
+    ),
+    Name(
+        path="transformers.models.qwen2_5_vl.modeling_qwen2_5_vl.Qwen2_5_VLModel",
+        why="what our Qwen backbone extends",
+    ),
+    # TRL and peft
+    Name(
+        path="trl.trainer.utils.RepeatSampler",
+        keywords=(
+            "data_source", "mini_repeat_count", "batch_size", "repeat_count", "shuffle", "seed",
+        ),
+        why="EpochOrder is one, made from the attributes of the same names",
+    ),
+    Name(
+        path="trl.trainer.utils.split_tensor_dict", passes=("tensor_dict", "num_chunks"),
+        why="a generation batch as equal parts in order, lists included",
+    ),
+    Name(
+        path="trl.models.unwrap_model_for_generation", passes=("model", "accelerator"),
+        keywords=("gather_deepspeed3_params", "gradient_checkpointing_kwargs"),
+        why="a context in which the weights are whole and gradient checkpointing is off",
+    ),
+    Name(
+        path="trl.trainer.utils.add_fused_lm_head",
+        why="TRL sets a model's `forward` by it: with `fused_lm_head=True` it calls the backbone "
+        "and gives log_probs and entropy, without it the forward is the one there was",
+    ),
+    Name(
+        path="peft.tuners.tuners_utils.BaseTunerLayer.active_adapters",
+        why="names of the adapters that a layer adds, ['ref'] in TRL's reference pass",
+    ),
+    Name(
+        path="peft.tuners.tuners_utils.BaseTunerLayer.disable_adapters",
+        why="whether a layer is what it was before training",
+    ),
+    Name(
+        path="peft.tuners.lora.Linear.get_delta_weight", passes=("adapter",),
+        why="what merging adds to the base weight; layers that have it are merged for rollouts",
+    ),
+    # PyAV
+    Name(
+        path="av.sidedata.sidedata.SideDataContainer",
+        why="made from a frame by hand, since `frame.side_data` is a cycle that keeps pictures",
+    ),
+    Name(path="av.sidedata.sidedata.Type.DISPLAYMATRIX", why="how a picture is turned"),
+    # vLLM: the inputs of its engine
+    Name(
+        path="vllm.inputs.engine.tokens_input", passes=("prompt_token_ids",),
+        why="a prompt of token ids, as the engine takes it",
+    ),
+    Name(
+        path="vllm.inputs.engine.mm_input",
+        passes=("prompt_token_ids", "mm_kwargs", "mm_hashes", "mm_placeholders"),
+        why="a prompt with embedding items, past all processors",
+    ),
+    Name(path=f"{MULTIMODAL}.MultiModalKwargsItem", why="an item: its fields by name"),
+    Name(path=f"{MULTIMODAL}.MultiModalKwargsItems", why="the items of a prompt by modality"),
+    Name(
+        path=f"{MULTIMODAL}.MultiModalFieldElem", keywords=("data", "field"),
+        why="a tensor, and how those of several items become one batch",
+    ),
+    Name(
+        path=f"{MULTIMODAL}.MultiModalBatchedField", keywords=("keep_on_cpu",),
+        why="a batch stacks the items",
+    ),
+    Name(
+        path=f"{MULTIMODAL}.MultiModalFlatField", keywords=("slices",),
+        why="a batch concatenates the items",
+    ),
+    Name(
+        path=f"{MULTIMODAL}.MultiModalSharedField", keywords=("batch_size",),
+        why="items in which it differs never meet in one batch",
+    ),
+    Name(
+        path=f"{MULTIMODAL}.PlaceholderRange", keywords=("offset", "length"),
+        why="where an item stands in the prompt",
+    ),
+    Name(
+        path="vllm.entrypoints.scale_out.token_in_token_out.mm_serde.encode_mm_kwargs_item",
+        passes=("item",), why="an item as text, which /inference/v1/generate takes",
+    ),
+    Name(
+        path="vllm.sampling_params.RequestOutputKind.FINAL_ONLY",
+        why="one output a request, when all its completions are there",
+    ),
+    # vLLM: its engine in our process
+    Name(
+        path="vllm.LLM.collective_rpc", passes=("method",), keywords=("kwargs",),
+        why="calls a worker's `reload_weights`",
+    ),
+    Name(
+        path="vllm.v1.worker.gpu_model_runner.GPUModelRunner.reload_weights",
+        keywords=("weights_iterator",), why="new weights by name, as a checkpoint holds them",
+    ),
+    Name(
+        path="vllm.LLM.reset_prefix_cache",
+        why="drops what was cached under old weights; False where it could not",
+    ),
+    Name(path="vllm.LLM.wake_up", why="undoes `sleep`"),
+    Name(path="vllm.LLM.sleep", keywords=("level",), why="level 1: weights to host memory"),
+    Name(
+        path="vllm.v1.engine.llm_engine.LLMEngine.add_request",
+        passes=("request_id", "prompt", "params"), why="takes an engine input as the prompt",
+    ),
+    Name(
+        path="vllm.v1.engine.llm_engine.LLMEngine.step",
+        why="a forward pass; outputs with request_id and finished",
+    ),
+    Name(
+        path="vllm.v1.engine.llm_engine.LLMEngine.abort_request", passes=("request_ids",),
+        why="drops requests after a failure",
+    ),
+    Name(
+        path="vllm.v1.engine.llm_engine.LLMEngine.has_unfinished_requests",
+        why="whether another step is needed",
+    ),
+    Name(
+        path="vllm.v1.engine.llm_engine.LLMEngine.reset_encoder_cache",
+        why="drops embedding items that were cached",
+    ),
+    Name(
+        path="vllm.v1.executor.abstract.Executor.shutdown",
+        why="as engine_core.engine_core.model_executor: releases the workers, no process group",
+    ),
+    Name(
+        path="vllm.v1.core.sched.scheduler.Scheduler.shutdown",
+        why="as engine_core.engine_core.scheduler: releases what the scheduler holds",
+    ),
+    # vLLM: weights over NCCL, which needs GPUs: only names and signatures are held
+    Name(
+        path=f"{WEIGHTS}.packed_tensor.packed_nccl_broadcast_producer",
+        keywords=("iterator", "group", "src", "post_iter_func"),
+        why="sends tensors in the order that the server was told",
+    ),
+    Name(
+        path=f"{WEIGHTS}.nccl_common.trainer_init", passes=("init_info",),
+        why="joins the server's group as rank 0",
+    ),
+    Name(path="vllm.utils.network_utils.get_ip", why="the address that the server connects to"),
+)  # fmt: skip

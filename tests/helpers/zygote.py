@@ -22,7 +22,7 @@ from tests.helpers.places import REPO
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """codes: exit status of each process, negative for a signal (-9: killed). log: their output."""
 
     codes: list[int]
@@ -53,7 +53,7 @@ class Zygote:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(request, default=str) + "\n")
         self._process.stdin.flush()
-        return Outcome(**json.loads(self._process.stdout.readline()))
+        return JobOutcome(**json.loads(self._process.stdout.readline()))
 
     def close(self):
         self._process.kill()

@@ -176,7 +176,7 @@ def trained(folder, samples, completions, output_dir, monkeypatch) -> dict[str, 
 
     monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", recorded_score)
     trainer.train()
-    clips, media = media_calls[-1]  # of the scoring forward
+    clips, media = media_calls[-1]  # of the logprobs forward
     shares = split_media(media, len(clips))
     return {
         clip.path.name: Seen(
@@ -224,7 +224,7 @@ def padded_logps(policy, clips, seen, side) -> torch.Tensor:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
     """Indices, pixels, prompt ids and per-token logps of two video files are the same in the
-    single scorer, in the batch path (16 rows), in the trainer's scoring forward, and in a plain
+    single scorer, in the batch path (16 rows), in the trainer's logprobs forward, and in a plain
     forward padded left or right. Qwen keeps the aspect ratio, so its prompts differ in length."""
     files = [
         write_video(tmp_path / "a.mp4", width=64, height=64, num_frames=20),

@@ -1,21 +1,28 @@
-"""The private names of tests/helpers/upstream.py: signatures, and what we rely on them to do."""
+"""The names of tests/helpers/upstream.py: signatures, and what we rely on them to do."""
 
 import ast
 import functools
+import gc
 import importlib
 import inspect
+import re
+import textwrap
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from tests.helpers.places import REPO
 from tests.helpers.trainer_runs import GROUP, NUM_VIDEOS, make_trainer, rewards, scripted
-from tests.helpers.upstream import ATTRIBUTES, METHODS
-from thinker.train.grpo.trainer import ThinkerTrainer
+from tests.helpers.upstream import ATTRIBUTES, METHODS, NAMES
+from thinker.policies.registry import BACKBONES
+from thinker.train.grpo.trainer import ThinkerTrainer, _Moments
+from thinker.train.resume import EpochOrder
 
 
 def found(owner: str):
@@ -45,42 +52,137 @@ OVERRIDDEN = [method for method in METHODS if method.name in vars(ThinkerTrainer
 
 @pytest.mark.parametrize("method", OVERRIDDEN, ids=lambda m: m.name)
 def test_our_override_takes_the_same(method):
+    """In the same order; where ours ends in a catch-all, it may name only the first ones, and
+    others by keyword."""
     parameters = inspect.signature(vars(ThinkerTrainer)[method.name]).parameters.values()
-    named = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"]
+    named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
+    keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        assert set(named) <= set(method.parameters)
+        assert named == list(method.parameters[: len(named)])
+        assert keywords <= set(method.parameters)
     else:
+        assert named == list(method.parameters) and not keywords
+    if method.name == "_get_per_token_logps_and_entropies":  # only media may fall into the rest
         assert named == list(method.parameters)
 
 
+def resolved(path: str):
+    """What a dotted path names: the longest part of it that is a module, then its attributes."""
+    parts = path.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            place = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError as error:
+            assert error.name and path.startswith(error.name), error  # of something else
+            continue
+        return functools.reduce(getattr, parts[length:], place)
+    raise AssertionError(f"{parts[0]} is not installed")
+
+
+@pytest.mark.parametrize("name", NAMES, ids=lambda n: n.path)
+def test_a_public_name_is_there_and_takes_what_we_pass(name):
+    if name.path.startswith("vllm."):
+        pytest.importorskip("vllm")
+    thing = resolved(name.path)
+    if name.passes or name.keywords:
+        parameters = inspect.signature(thing).parameters
+        order = [p for p in parameters if p != "self"]
+        assert order[: len(name.passes)] == list(name.passes)
+        assert set(name.keywords) <= set(order)
+
+
+LIBRARIES = ("vllm", "transformers", "trl", "peft", "av")
+
+
+def product() -> dict[Path, ast.Module]:
+    """Every file of the product."""
+    paths = (REPO / "thinker").rglob("*.py")
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """Names that a file makes itself: functions, classes, fields, and attributes of `self`."""
+    own = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            own.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            targets = [item.target for item in node.body if isinstance(item, ast.AnnAssign)]
+            own |= {target.id for target in targets if isinstance(target, ast.Name)}
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            holder = node.value
+            own |= {node.attr} if isinstance(holder, ast.Name) and holder.id == "self" else set()
+    return own
+
+
 def touched_names() -> set[str]:
-    """Private names in the product that are not of the product's own making."""
-    own, used = set(), set()
-    for path in (REPO / "thinker").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
-                (own if isinstance(node.ctx, ast.Store) else used).add(node.attr)
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-                own.add(node.name)
-                if isinstance(node, ast.ClassDef):
-                    own |= {
-                        item.target.id
-                        for item in node.body
-                        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-                    }
-    inherited = {name for name in vars(ThinkerTrainer) if hasattr(GRPOTrainer, name)}
-    return {n for n in (used - own) | inherited if n.startswith("_") and not n.startswith("__")}
+    """Private names that a file reads, writes, calls or imports and does not make itself."""
+    touched = set()
+    for tree in product().values():
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        touched |= used - own_names(tree)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                touched |= {alias.name for alias in node.names}
+                touched |= set(str(node.module).split("."))
+    return set(filter(is_private, touched))
+
+
+def classes_on_foreign_ground() -> list[type]:
+    """Our classes that extend one of another library's."""
+    policies = [ours for b in BACKBONES.values() for ours in (b.model, b.model.backbone_class)]
+    return [ThinkerTrainer, _Moments, EpochOrder, *policies]
+
+
+def shared_names(cls: type) -> set[str]:
+    """Names that our part of a class makes and that the other part has or uses: those of its
+    attributes too, which only its source tells."""
+    ours: set[str] = set()
+    theirs: set[str] = set()
+    for part in cls.__mro__[:-1]:
+        if part.__module__.startswith("thinker."):
+            tree = ast.parse(textwrap.dedent(inspect.getsource(part)))
+            ours |= own_names(tree) | set(vars(part))
+        elif part.__module__ not in ("typing", "abc"):
+            theirs |= set(vars(part)) | set(re.findall(r"\bself\.(\w+)", inspect.getsource(part)))
+    return {name for name in ours & theirs if not name.startswith("__")}
+
+
+LISTED = {entry.name for entry in (*METHODS, *ATTRIBUTES)}
 
 
 def test_the_table_is_complete():
-    """Written attributes (`trainer._step = …`) are the exception: Checkpoints restores them, so
-    they count as our own above and are named here."""
-    listed = {entry.name for entry in (*METHODS, *ATTRIBUTES)}
-    restored = {"_step", "_buffered_inputs", "_tr_loss", "_total_loss_scalar"}
-    restored |= {"_globalstep_last_logged"}
     standard_library = {"_exit"}  # os._exit is public in spite of its name
-    assert restored <= listed
-    assert touched_names() - standard_library <= listed
+    assert touched_names() - standard_library <= LISTED
+
+
+@pytest.mark.parametrize("cls", classes_on_foreign_ground(), ids=lambda c: c.__name__)
+def test_private_names_that_a_class_of_ours_shares_with_its_host_are_listed(cls):
+    """An attribute that we take over on purpose, and also one of ours whose name is taken."""
+    assert set(filter(is_private, shared_names(cls))) <= LISTED
+
+
+def test_everything_that_the_trainer_overrides_is_listed():
+    overridden = {name for name in vars(ThinkerTrainer) if hasattr(GRPOTrainer, name)}
+    assert {name for name in overridden if not name.startswith("__")} <= LISTED
+
+
+def test_imports_from_inside_a_library_are_listed():
+    """What a library offers at its top is its interface; the rest of it is not."""
+    imported = set()
+    for tree in product().values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                top, _, inside = node.module.partition(".")
+                if top in LIBRARIES and inside:
+                    imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    paths = [name.path for name in NAMES]
+    missing = {i for i in imported if not any(p == i or p.startswith(f"{i}.") for p in paths)}
+    assert imported and not missing
 
 
 # What they do
@@ -185,6 +287,61 @@ def test_transformers_takes_a_step_too_many_at_max_steps(tmp_path):
     assert plain.state.global_step == 2
 
 
+def test_a_checkpoint_is_created_in_the_output_dir_that_transformers_asks_for(tmp_path):
+    trainer = make_trainer(
+        tmp_path, rollout=scripted(), reward_list=rewards("regression"), save_strategy="steps",
+        save_steps=1,
+    )  # fmt: skip
+    asked = []
+    trainer._get_output_dir = lambda trial: asked.append(trial) or str(tmp_path / "elsewhere")
+    trainer.checkpoints.save = lambda write: write()  # without the renaming that follows
+    trainer.train()
+    assert asked and set(asked) == {None}
+    saved = {path.name for path in (tmp_path / "elsewhere" / "checkpoint-1").iterdir()}
+    assert {"model.safetensors", "trainer_state.json"} <= saved
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_random_streams_are_asked_for_once_on_resume_and_before_the_first_step(tmp_path):
+    """In the middle of an epoch, where batches are skipped first, and at its end."""
+    settings = dict(
+        rollout=scripted(), reward_list=rewards("regression"), save_strategy="steps", save_steps=1,
+        per_device_train_batch_size=NUM_VIDEOS * GROUP // 2,  # two steps are an epoch
+    )  # fmt: skip
+    make_trainer(tmp_path, max_steps=2, **settings).train()
+    for step in (1, 2):
+        trainer = make_trainer(tmp_path, save_start=False, max_steps=step + 1, **settings)
+        events = []
+        load, update = trainer._load_rng_state, trainer.training_step
+        trainer._load_rng_state = lambda folder: events.append(folder) or load(folder)  # noqa: B023
+        trainer.training_step = lambda *a: events.append("step") or update(*a)  # noqa: B023
+        folder = str(tmp_path / "run" / f"checkpoint-{step}")
+        trainer.train(resume_from_checkpoint=folder)
+        assert events == [folder, "step"]
+
+
+def test_only_modules_that_no_checkpoint_filled_are_initialised(tmp_path, monkeypatch):
+    config = Qwen2Config(
+        vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    asked, plain = [], PreTrainedModel._init_weights
+
+    def init_weights(self, module):
+        asked.extend([module] if list(module.parameters(recurse=False)) else [])
+        plain(self, module)
+
+    monkeypatch.setattr(PreTrainedModel, "_init_weights", init_weights)
+    Qwen2ForCausalLM.from_pretrained(tmp_path)
+    assert not asked
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    model = Qwen2ForCausalLM.from_pretrained(tmp_path)
+    assert asked == [model.model.layers[1].mlp.up_proj]
+
+
 def test_trls_sampler_forgets_past_epochs():
     """The reason for `EpochOrder`: a new sampler's first epoch is the old one's first, not next."""
 
@@ -216,8 +373,40 @@ def test_a_linear_layer_registers_its_missing_bias():
 
 
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
-def test_vllms_client_shuts_down_by_a_finalizer():
-    from vllm.v1.engine.core_client import InprocClient
+def test_vllms_client_shuts_down_by_a_finalizer(monkeypatch):
+    """With a core that only counts: a client that is collected shuts its core down, one whose
+    finalizer is detached does not. The source is read besides, for an engine is too much to start
+    here: `_finalizer` is the name of a weakref.finalize."""
+    from vllm.v1.engine import core_client
 
-    assert "weakref.finalize" in inspect.getsource(InprocClient)
-    assert "self._finalizer" in inspect.getsource(InprocClient)
+    shut_down = []
+
+    class Core:
+        def __init__(self, name, *args, **kwargs):
+            self.name = name
+
+        def shutdown(self):
+            shut_down.append(self.name)
+
+    monkeypatch.setattr(core_client, "EngineCore", Core)
+    for name, is_detached in (("left", False), ("detached", True)):
+        client = core_client.InprocClient(name, None, False)
+        assert client.engine_core.name == name
+        if is_detached:
+            client._finalizer.detach()
+        del client
+        gc.collect()
+    assert shut_down == ["left"]
+    source = inspect.getsource(core_client.InprocClient)
+    assert "weakref.finalize" in source and "self._finalizer" in source
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+def test_an_engine_core_holds_what_we_shut_down():
+    """By its source, since an engine is too much to start here; tests/rollout/test_vllm.py does."""
+    from vllm.v1.engine.core import EngineCore
+
+    source = inspect.getsource(EngineCore)
+    assert "self.model_executor = " in source and "self.model_executor.shutdown()" in source
+    assert re.search(r"self\.scheduler(: \w+)? = ", source)
+    assert "self.scheduler.shutdown()" in source

@@ -1,4 +1,5 @@
-"""Shared-prompt scoring equals the plain form, one row a completion: logps and every gradient."""
+"""Shared-prompt logps equal those of the plain form, one row a completion, and so does every
+gradient."""
 
 from functools import partial
 

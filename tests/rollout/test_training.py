@@ -89,7 +89,7 @@ class LengthOfAnswer:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_three_steps_of_training(engines, tmp_path, backbone, lora):
     """Every step pushes, probes and rolls out; the importance ratio between the engine's logprobs
-    and the trainer's scoring forward is 1 because they agree."""
+    and the trainer's logprobs forward is 1 because they agree."""
     engine = engines(backbone)
     trainer = trainer_with(
         engine_policy(backbone, amplify=1.0),

@@ -11,7 +11,7 @@ from tests.helpers.places import REPO
 from tests.helpers.policy_factory import small_policy
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
-from thinker.score import archive as ray_engine
+from thinker.score import archive as archive_module
 from thinker.score.archive import done_paths, format_counts, write_part
 
 ray = pytest.importorskip("ray")
@@ -52,10 +52,10 @@ def command(model, archive, output, mode="level"):
     ]  # fmt: skip
 
 
-def test_an_archive_is_scored_resumed_and_guarded(
+def test_an_archive_is_scored_resumed_and_kept_from_another_configuration(
     cluster, model, archive, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(ray_engine, "CHUNK", 2)
+    monkeypatch.setattr(archive_module, "CHUNK", 2)
     output = tmp_path / "out.parquet"
     assert main(command(model, archive, output)) == 1  # one file is no video
     assert "5 videos: 4 ok, 1 not_a_video" in capsys.readouterr().out
@@ -83,7 +83,7 @@ def test_an_archive_is_scored_resumed_and_guarded(
 def test_the_chunk_of_a_dead_actor_is_done_by_another(
     cluster, model, archive, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(ray_engine, "ScoreActor", DiesOnce)
+    monkeypatch.setattr(archive_module, "ScoreActor", DiesOnce)
     output = tmp_path / "out"
     assert main(command(model, archive, output)) == 1
     assert (output / "_died").exists()

@@ -12,7 +12,7 @@ from PIL import Image
 import thinker
 import thinker.video.decode
 from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
-from tests.helpers.scripted_rollout import Scripted
+from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import cut_file, frame_pattern, read_frame_id, write_video
 from thinker import prompts
 from thinker.policies import load_policy
@@ -52,7 +52,7 @@ def videos(tmp_path_factory):
 def scorer(policy, *texts, **settings):
     texts = list(texts) or [SCORES["a"]]
     max_rows = settings.pop("max_rows", None)
-    return QualityScorer(policy, Scripted(policy, texts, max_rows), **settings)
+    return QualityScorer(policy, ScriptedTexts(policy, texts, max_rows), **settings)
 
 
 # what goes in
@@ -184,7 +184,7 @@ def test_level_mode_equals_a_forward_of_each_video_alone(backbone):
 
 
 def test_level_mode_scores_without_generating(policy, videos):
-    rollout = Scripted(policy, ["never"])
+    rollout = ScriptedTexts(policy, ["never"])
     fast = QualityScorer(policy, rollout, mode="level")
     prediction = fast.score(videos / "a.mp4")
     assert rollout.batches == []
@@ -237,7 +237,7 @@ def test_batch_halves_when_memory_runs_out_and_says_so(policy, caplog):
 
 def test_a_cpu_without_memory_is_treated_alike(policy, monkeypatch):
     """torch's own error of an allocation that no machine can serve."""
-    monkeypatch.setattr(Scripted, "exhaust", staticmethod(cpu_exhausted))
+    monkeypatch.setattr(ScriptedTexts, "exhaust", staticmethod(cpu_exhausted))
     short = scorer(policy, max_rows=1, batch_size=2)
     predictions = short.score_clips([random_clip(policy, i) for i in range(2)])
     assert [p.status for p in predictions] == ["ok"] * 2
@@ -245,7 +245,7 @@ def test_a_cpu_without_memory_is_treated_alike(policy, monkeypatch):
 
 
 def test_other_errors_of_torch_are_raised(policy):
-    class Broken(Scripted):
+    class Broken(ScriptedTexts):
         def generate(self, *_, **__):
             return torch.ones(2) @ torch.ones(3)
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.helpers.policy_factory import small_policy
-from tests.helpers.scripted_rollout import Scripted
+from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import write_video
 from thinker.score.scorer import QualityScorer
 from thinker.score.stream import predictions, window_predictions
@@ -33,7 +33,7 @@ def paths(tmp_path_factory):
 
 
 def scorer(policy, batch_size):
-    rollout = Scripted(policy, ["<think>It is blur.</think><answer>2.50</answer>"])
+    rollout = ScriptedTexts(policy, ["<think>It is blur.</think><answer>2.50</answer>"])
     return QualityScorer(policy, rollout, batch_size=batch_size)
 
 

@@ -1,33 +1,17 @@
 """Two processes, and DeepSpeed: real launches, real gloo."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 from safetensors.torch import load_file
 
+from tests.helpers.launch import launch
 from tests.helpers.places import REPO
 from tests.helpers.policy_factory import small_policy
-from tests.helpers.video_factory import write_video
 from thinker.policies import load_policy
 
-HELPERS = REPO / "tests" / "helpers"
-WORKER = HELPERS / "distributed_worker.py"
-
-
-def launch(command, folder):
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [sys.executable, "-m", *command],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=folder,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+WORKER = REPO / "tests" / "helpers" / "distributed_worker.py"
 
 
 def run(folder, start, num_processes):
@@ -64,28 +48,6 @@ def test_one_and_two_processes_give_the_same_rewards_and_the_same_update(tmp_pat
     difference = max((one[name] - two[name]).abs().max().item() for name in one)
     assert moved > 1e-6
     assert difference < 1e-3 * moved
-
-
-def test_processes_share_the_check_of_the_videos(tmp_path):
-    """Each reads a part; all know all failures, and all refuse where they are too many."""
-    (tmp_path / "videos").mkdir()
-    for number in range(4):
-        write_video(tmp_path / "videos" / f"{number}.mp4", num_frames=4 + number)
-    (tmp_path / "videos" / "4.mp4").touch()
-    (tmp_path / "videos" / "5.mp4").write_text("no video")
-    launch(
-        [
-            "torch.distributed.run", "--nnodes=1", "--nproc_per_node=2",
-            "--master_addr=127.0.0.1", "--master_port=29611",
-            str(HELPERS / "check_worker.py"), str(tmp_path),
-        ],
-        tmp_path,
-    )  # fmt: skip
-    results = [json.loads((tmp_path / f"result{rank}.json").read_text()) for rank in range(2)]
-    for result in results:
-        assert result["failures"] == {"4.mp4": "empty", "5.mp4": "not_a_video"}
-        assert result["refused"] == 2
-    assert sorted(result["read"] for result in results) == [2, 2]
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
-"""Shared-prompt scoring inside the trainer equals plain scoring, TRL's own forward: loss, every
-gradient, and the parameters after three optimizer steps."""
+"""Shared-prompt log-probabilities inside the trainer equal plain ones, TRL's own forward: loss,
+every gradient, and the parameters after three optimizer steps."""
 
 import os
 import subprocess
@@ -79,7 +79,7 @@ def test_an_unknown_way_to_logprobs_is_refused(tmp_path):
         RunConfig(logprobs="fast")
 
 
-def test_plain_scoring_is_trls_forward_with_one_row_a_completion(tmp_path, monkeypatch):
+def test_plain_is_trls_forward_with_one_row_a_completion(tmp_path, monkeypatch):
     """Every row of every chunk arrives with its own video, and the attention is not ours."""
     from tests.helpers.trainer_runs import scripted
 

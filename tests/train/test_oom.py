@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.fault_jobs import build, save_start, small_memory
+from tests.helpers.fault_jobs import before_logprobs, build, save_start, small_memory
 from tests.helpers.trainer_runs import scripted, snapshot
 from thinker.policies import load_policy
 from thinker.train.step_guard import TrainingFault
@@ -76,16 +76,14 @@ def test_one_failure_at_any_forward_changes_nothing(tmp_path):
 
 
 def fail_once(trainer, number):
-    plain, seen = trainer.core.forward, [0]
+    seen = []
 
-    def forward(*args, **kwargs):
-        if kwargs.get("fused_lm_head"):
-            seen[0] += 1
-            if seen[0] == number:
-                raise torch.OutOfMemoryError("INJECTED: once")
-        return plain(*args, **kwargs)
+    def count(kwargs):
+        seen.append(len(kwargs["input_ids"]))
+        if len(seen) == number:
+            raise torch.OutOfMemoryError("INJECTED: once")
 
-    trainer.core.forward = forward
+    before_logprobs(trainer, count)
 
 
 def test_a_group_that_does_not_fit_alone_ends_the_run(tmp_path):

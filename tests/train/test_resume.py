@@ -3,20 +3,17 @@
 Real processes (forks of one that has imported everything, see zygote.py), real SIGKILL.
 """
 
-import inspect
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from trl import GRPOTrainer
 
 from tests.helpers.fault_jobs import GROUP
 from tests.helpers.places import REPO
 from thinker.config.run import load_run_config
 from thinker.train.counters import counter_names
-from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.train.resume import EpochOrder
 from thinker.train.run_folder import open_run
 from thinker.train.state_file import load_tree, random_state, save_tree, set_random_state
@@ -182,20 +179,6 @@ def test_training_state_comes_back_bit_for_bit(tmp_path):
     assert torch.rand(3).equal(first)
     with pytest.raises(TypeError, match="holds a PosixPath"):
         save_tree(tmp_path / "bad.safetensors", {"path": tmp_path})
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        "_get_output_dir", "_save_checkpoint", "_save_optimizer_and_scheduler", "_save_rng_state",
-        "_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_rng_state",
-        "_get_train_sampler", "training_step", "compute_loss", "_get_grad_norm", "log",
-    ],
-)  # fmt: skip
-def test_overridden_methods_have_the_signature_they_replace(method):
-    ours = inspect.signature(getattr(ThinkerTrainer, method)).parameters
-    theirs = inspect.signature(getattr(GRPOTrainer, method)).parameters
-    assert list(ours) == list(theirs)
 
 
 def test_order_of_an_epoch_follows_from_its_number():

@@ -11,13 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.places import REPO
-from tests.helpers.video_checks import SPEC, assert_equal_clips
 from tests.helpers.video_factory import write_video
-from tests.helpers.worker_tasks import fail_once, limit_of_data, misbehave, read_or_fail
+from tests.helpers.worker_tasks import fail_once, limit_of_data, misbehave
 from thinker.utils.worker_pool import Failure, Limits, WorkerError, WorkerStartError, map_in_workers
-from thinker.video import FrameCache, VideoError, check_videos, read_clip
-from thinker.video import check as video_check
-from thinker.video.read_ahead import Reading, read_ahead
 
 TIGHT = Limits(seconds=3.0, memory_bytes=2**28)
 
@@ -171,54 +167,3 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-# --- videos ---
-
-
-def test_reading_ahead_gives_the_clips_that_reading_here_gives(tmp_path):
-    paths = [write_video(tmp_path / f"{i}.mp4", num_frames=8 + i) for i in range(5)]
-    paths.insert(2, tmp_path / "none.mp4")
-    read = partial(read_clip, spec=SPEC)
-    here = list(read_ahead(paths, read, Reading(num_workers=0)))
-    there = list(read_ahead(paths, read, Reading(num_workers=2)))
-    for path, a, b in zip(paths, here, there, strict=True):
-        assert a.path == b.path == path
-        if isinstance(a, VideoError):
-            assert (a.reason, a.detail) == (b.reason, b.detail) and a.reason == "missing"
-        else:
-            assert_equal_clips(a, b)
-
-
-def test_reading_ahead_over_faults(tmp_path):
-    good = write_video(tmp_path / "good.mp4")
-    paths = [tmp_path / name for name in ("hang.mp4", "refuse.mp4", "segv.mp4")] + [good]
-    read = partial(read_or_fail, SPEC)
-    *failed, last = read_ahead(paths, read, Reading(timeout_seconds=10))
-    assert [error.reason for error in failed] == ["timeout", "decode_error", "crashed"]
-    assert [error.path for error in failed] == paths[:3]
-    assert_equal_clips(last, read_clip(good, SPEC))
-    with pytest.raises(WorkerError, match="a bug"):
-        list(read_ahead([tmp_path / "bug.mp4"], read, Reading(num_workers=1)))
-    with pytest.raises(ValueError, match="num_workers is -1"):
-        Reading(num_workers=-1)
-
-
-def test_checking_a_data_set_under_a_memory_limit(tmp_path):
-    """A real video whose pictures do not fit, between two that do."""
-    small = [write_video(tmp_path / f"{i}.mp4", num_frames=3 + i) for i in range(2)]
-    large = write_video(tmp_path / "large.mp4", width=4096, height=4096, num_frames=2)
-    paths = [small[0], large, small[1]]
-    limits = Limits(memory_bytes=100 * 2**20)
-    cache = FrameCache(tmp_path / "cache")
-    failures = check_videos(paths, SPEC, cache, max_failed_share=0.5, num_workers=1, limits=limits)
-    assert {path: error.reason for path, error in failures.items()} == {large: "memory"}, failures
-    assert len(list(cache.folder.iterdir())) == 2
-    assert not any(was_decoded for _, was_decoded in (cache.fetch(path, SPEC) for path in small))
-    assert check_videos(paths, SPEC, None, max_failed_share=0, num_workers=1) == {}
-
-
-def test_both_ways_use_the_one_mechanism():
-    from thinker.video import read_ahead
-
-    assert video_check.map_in_workers is read_ahead.map_in_workers is map_in_workers
