@@ -164,7 +164,7 @@ METHODS = (
     ),
     Method(
         owner="transformers.PreTrainedModel", name="_init_weights", parameters=("module",),
-        why="asked for every module that no checkpoint filled",
+        why="of a class from outside transformers: asked only for what no checkpoint filled",
     ),
     Method(
         owner="torch._C._autograd", name="_top_saved_tensors_default_hooks", parameters=(),

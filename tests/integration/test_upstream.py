@@ -320,7 +320,13 @@ def test_random_streams_are_asked_for_once_on_resume_and_before_the_first_step(t
         assert events == [folder, "step"]
 
 
+class OfOurOwn(Qwen2ForCausalLM):
+    """Not of transformers, by its module."""
+
+
 def test_only_modules_that_no_checkpoint_filled_are_initialised(tmp_path, monkeypatch):
+    """For a class from outside transformers, as ours are; its own are asked for every module, and
+    only `transformers.initialization` spares what is filled there."""
     config = Qwen2Config(
         vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1,
@@ -333,12 +339,12 @@ def test_only_modules_that_no_checkpoint_filled_are_initialised(tmp_path, monkey
         plain(self, module)
 
     monkeypatch.setattr(PreTrainedModel, "_init_weights", init_weights)
-    Qwen2ForCausalLM.from_pretrained(tmp_path)
+    OfOurOwn.from_pretrained(tmp_path)
     assert not asked
     weights = load_file(tmp_path / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    model = Qwen2ForCausalLM.from_pretrained(tmp_path)
+    model = OfOurOwn.from_pretrained(tmp_path)
     assert asked == [model.model.layers[1].mlp.up_proj]
 
 
