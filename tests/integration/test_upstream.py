@@ -21,8 +21,8 @@ from tests.helpers.places import REPO
 from tests.helpers.trainer_runs import GROUP, NUM_VIDEOS, make_trainer, rewards, scripted
 from tests.helpers.upstream import ATTRIBUTES, METHODS, NAMES
 from thinker.policies.registry import BACKBONES
-from thinker.train.grpo.trainer import ThinkerTrainer, _Moments
-from thinker.train.resume import EpochOrder
+from thinker.train.grpo.trainer import ThinkerTrainer
+from thinker.train.resume import EpochOrder, Moments
 
 
 def found(owner: str):
@@ -135,7 +135,7 @@ def touched_names() -> set[str]:
 def classes_on_foreign_ground() -> list[type]:
     """Our classes that extend one of another library's."""
     policies = [ours for b in BACKBONES.values() for ours in (b.model, b.model.backbone_class)]
-    return [ThinkerTrainer, _Moments, EpochOrder, *policies]
+    return [ThinkerTrainer, Moments, EpochOrder, *policies]
 
 
 def shared_names(cls: type) -> set[str]:
@@ -231,7 +231,7 @@ def test_the_order_of_calls_in_a_step(tmp_path, monkeypatch):
     assert Recorded.calls == [*generation, *update, *saving, *update, *saving, "log"]
 
 
-class Moments(TrainerCallback):
+class SumsAtEveryStep(TrainerCallback):
     """What the private sums hold after every step, before they are logged, and after it."""
 
     def __init__(self):
@@ -253,7 +253,7 @@ def test_the_sums_that_a_checkpoint_holds(tmp_path):
         per_device_train_batch_size=NUM_VIDEOS * GROUP // 2, gradient_accumulation_steps=2,
         num_iterations=2, logging_steps=2,
     )  # fmt: skip
-    moments = Moments()
+    moments = SumsAtEveryStep()
     moments.trainer = trainer
     trainer.add_callback(moments)
     trainer.train()

@@ -117,7 +117,7 @@ def test_a_folder_appears_whole_and_replaces_one_in_the_way(tmp_path):
 
 
 def test_an_exception_in_the_block_leaves_the_target_alone(tmp_path):
-    """What was written is aside, under a hidden name, and the next try begins anew."""
+    """What was written aside is gone, and the next try begins anew."""
     target = tmp_path / "run"
     with atomic_folder(target) as aside:
         (aside / "a").write_text("old")
@@ -125,7 +125,7 @@ def test_an_exception_in_the_block_leaves_the_target_alone(tmp_path):
         (aside / "b").write_text("half")
         raise RuntimeError("stopped")
     assert content_of(target) == {"a": "old"}
-    assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == ["run"]
+    assert os.listdir(tmp_path) == ["run"]
     with atomic_folder(target) as aside:
         assert not os.listdir(aside)
         (aside / "c").write_text("new")
