@@ -58,7 +58,7 @@ class GroupsAtOnce:
 
 
 class GroupChunks:
-    """Whole groups to score, for the `in_chunks` argument of a policy's forward.
+    """Groups that pass the model in chunks, for the `in_chunks` argument of a policy's forward.
 
     count: number of groups. build: a slice of the groups → arguments of one forward. The call
     returns (log_probs, entropy or None), rows in the order of the groups.
@@ -78,15 +78,15 @@ class GroupChunks:
             self.limit.halve(size, message)
 
     def _forward(self, forward, size: int):
-        def score(groups: slice):
+        def one_chunk(groups: slice):
             output = forward(**self.build(groups))
             return output.log_probs, output.entropy
 
         slices = [slice(i, i + size) for i in range(0, self.count, size)]
         if len(slices) == 1 or not torch.is_grad_enabled():
-            chunks = [score(groups) for groups in slices]
+            chunks = [one_chunk(groups) for groups in slices]
         else:
-            chunks = [checkpoint(score, groups, use_reentrant=False) for groups in slices]
+            chunks = [checkpoint(one_chunk, groups, use_reentrant=False) for groups in slices]
         # the reference model reports no entropy
         return tuple(
             None if parts[0] is None else torch.cat(parts) for parts in zip(*chunks, strict=True)

@@ -16,7 +16,7 @@ from thinker.video import Clip
 
 
 class VideoRows:
-    """The model as TRL's scoring calls it, chunk by chunk, in the order of the rows.
+    """The model as TRL's own forward calls it, chunk by chunk, in the order of the rows.
 
     clips: one a row, of all rows that will be asked for. num_completion: C, the padded length of
     the completions at the end of every row.

@@ -2,7 +2,7 @@
 asks for them, in one call of the back end.
 
 In: the rows of a batch. Out: token ids, and the log-probabilities they were drawn with where the
-back end reports them. The prompts' embeddings stay in the feature cache for the scoring passes.
+back end reports them. The prompts' embeddings stay in the feature cache for the log-probabilities.
 """
 
 from collections.abc import Sequence
