@@ -123,8 +123,8 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 @pytest.mark.slow
 def test_all_processes_skip_what_is_not_finite_on_one(zygote, tmp_path):
     """The loss of process 1 is infinite, every gradient finite: only an agreement can tell 0."""
-    assert zygote.run("save_start", tmp_path=tmp_path).codes == [0]
-    outcome = zygote.run("make_infinite", num_processes=2, tmp_path=tmp_path, step=1, rank=1)
+    assert zygote.run("save_start", folder=tmp_path).codes == [0]
+    outcome = zygote.run("make_infinite", num_processes=2, folder=tmp_path, step=1, rank=1)
     assert outcome.codes == [0, 0], outcome.log[-3000:]
     digests = [(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)]
     assert digests[0] == digests[1]
