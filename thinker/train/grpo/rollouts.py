@@ -21,9 +21,10 @@ from thinker.video.perturb import choose_perturbation, perturbation_seed
 class RolloutCollector:
     """Draws the completions of a batch.
 
-    features: keeps the embeddings of the prompts; None encodes them for the rollouts alone, as
-    `logprobs: plain` does. perturbations: kinds of which one is drawn for each video's perturbed
-    copy; empty where no reward asks for copies. run_seed: of the run, from which the copies follow.
+    features: makes the perturbed copies. keep_features: whether it also keeps the embeddings of the
+    prompts for the log-probabilities; `logprobs: plain` encodes them anew. perturbations: kinds of
+    which one is drawn for each video's perturbed copy; empty where no reward asks for copies.
+    run_seed: of the run, from which the copies follow.
     """
 
     def __init__(

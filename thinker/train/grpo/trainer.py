@@ -196,8 +196,8 @@ class ThinkerTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _generate_and_score_completions(self, inputs):
-        clips = [row["clip"] for row in inputs]
-        context = self._context = BatchContext(rows=inputs, shown=clips)
+        context = self._context = BatchContext(rows=inputs)
+        context.shown = clips = context.clips
         self.features.begin()
         seen = {row["clip"].key: row.get("decoded", False) for row in inputs}
         self.counters.add("videos/seen", len(seen))
