@@ -7,6 +7,8 @@ asked exactly as they were evaluated. The recognition question is that of VQA² 
 stage 1; the level question and prefix are those of its scorer.
 """
 
+from dataclasses import dataclass
+
 QUESTION = (
     "You are doing the video quality assessment task. Here is the question: "
     "What is your overall rating on the quality of this video? "
@@ -33,6 +35,23 @@ LEVELS = ("bad", "poor", "fair", "good", "excellent")
 LEVEL_QUESTION = "How would you rate the quality of this video?"
 LEVEL_PREFIX = "The quality of the video is"
 """VQA²'s scoring question; its answer is forced to begin with the prefix, a level word follows."""
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: str
+    """One of `ROLES`."""
+    text: str
+    """What is said. `<image>` and `<video>` in a user turn mark where a medium stands, in order."""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"role is {self.role!r}, expected one of {', '.join(ROLES)}")
+
 
 LAYOUTS = ("lines", "inline")
 """White space of the user turn: "lines" is VQAThinker's training text, "inline" its inference text,
