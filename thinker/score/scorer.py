@@ -22,13 +22,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from thinker import prompts
 from thinker.config.run import BACKENDS
 from thinker.policies import Policy, load_policy
 from thinker.policies.encode import encode_prompts
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
-from thinker.score.levels import LEVEL_SCORES, level_probabilities
+from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
     OUT_OF_MEMORY,
     Prediction,
@@ -37,6 +36,7 @@ from thinker.score.prediction import (
     of_draws,
     of_levels,
 )
+from thinker.tasks.level import LEVEL_QUESTION, LEVEL_SCORES
 from thinker.utils.tensors import out_of_memory
 from thinker.video import Clip, ClipSpec, VideoError, read_clip
 from thinker.video.read import clip_from_frames
@@ -255,7 +255,7 @@ class QualityScorer:
         ]
 
     def _level(self, clips: list[Clip]) -> list[Prediction]:
-        requests = encode_prompts(self.policy, clips, prompts.LEVEL_QUESTION)
+        requests = encode_prompts(self.policy, clips, LEVEL_QUESTION)
         shares = level_probabilities(self.policy, requests).tolist()
         return [
             of_levels(clip, tuple(zip(LEVEL_SCORES, row, strict=True)))
