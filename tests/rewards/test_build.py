@@ -201,25 +201,10 @@ def test_none_or_a_finite_float_whatever_the_text(name: str) -> None:
     assert scores[len(texts) :] == [0.0 if name == "format" else None] * len(texts)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "",
-        *(
-            f".{n}"
-            for n in [
-                "answer",
-                "choice",
-                "format",
-                "level",
-                "regression",
-                "ranking",
-                "temporal",
-                "text",
-            ]
-        ),
-    ],
-)
+MODULES = ("answer", "choice", "format", "level", "ranking", "regression", "temporal", "text")
+
+
+@pytest.mark.parametrize("module", ["", *(f".{name}" for name in MODULES)])
 def test_examples_in_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"rewards{module}"))
     assert results.attempted > 0 and results.failed == 0
