@@ -103,7 +103,9 @@ class Clip:
     """Height of the video as displayed, after rotation and before resizing."""
     width: int
     """Width of the video as displayed, after rotation and before resizing."""
-
+    kind: str = "video"
+    """"video", or "image": a still at its own resolution, without motion; its keyframes are what
+    the vision tower sees of it."""
     variant: str = ""
     """What was done to the frames after reading them: "reverse:7" of a perturbed copy, nothing of a
     clip as it was read. Frames that come from no file are told apart by a hash of them."""
@@ -111,8 +113,14 @@ class Clip:
     @cached_property
     def key(self) -> Hashable:
         """Stands for the frames: in a run, clips of one key and spec show the same pictures."""
-        shape = tuple(self.keyframes_KCHW.shape)
-        return str(self.path), self.keyframe_indices, self.motion_indices, shape, self.variant
+        return (
+            str(self.path),
+            self.kind,
+            self.keyframe_indices,
+            self.motion_indices,
+            tuple(self.keyframes_KCHW.shape),
+            self.variant,
+        )
 
     def __post_init__(self) -> None:
         for name, frames, seconds, indices in (
