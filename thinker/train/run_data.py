@@ -47,10 +47,11 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     failures = check_videos(videos, spec, reader.cache, max_failed_share=settings.max_failed_share)
     for error in failures.values():
         logger.warning("left out: %s", error)
+    failed = {medium.path for medium in failures}
     return RunData(
-        train=[sample for sample in train if sample.path not in failures],
+        train=[sample for sample in train if sample.path not in failed],
         eval_sets=[
-            (eval_set, [s for s in samples if s.path not in failures])
+            (eval_set, [s for s in samples if s.path not in failed])
             for eval_set, samples in eval_sets
         ],
         reader=reader,
