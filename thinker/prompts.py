@@ -40,33 +40,34 @@ LEVEL_QUESTION = "How would you rate the quality of this video?"
 LEVEL_PREFIX = "The quality of the video is"
 """VQA²'s scoring question; its answer is forced to begin with the prefix, a level word follows."""
 
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn of a conversation."""
+
+    role: str
+    """One of `ROLES`."""
+    text: str
+    """What is said. `<image>` and `<video>` in a user turn mark where a medium stands, in order;
+    either word will do for either kind."""
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ValueError(f"role is {self.role!r}, expected one of {', '.join(ROLES)}")
+
+
 LAYOUTS = ("lines", "inline")
 """White space of the user turns: "lines" is VQAThinker's training text, "inline" its inference
 text, which the released weights were evaluated with."""
 
 
-ROLES = ("system", "user", "assistant")
 IMAGE, VIDEO = "image", "video"
 OPENINGS = {VIDEO: "Now you will receive a video:", IMAGE: "Now you will receive an image:"}
 """What stands before the slots of a medium where it is the only one of a prompt."""
 
 _PLACEHOLDER = re.compile(r"<(?:image|video)>(\n?)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """What one side of a conversation says."""
-
-    role: str
-    """One of `ROLES`."""
-
-    text: str
-    """`<image>` or `<video>` in a user's turn marks where a medium stands; either word will do for
-    either kind, as media stand in the order of the placeholders."""
-
-    def __post_init__(self):
-        if self.role not in ROLES:
-            raise ValueError(f"role is {self.role!r}, expected one of {', '.join(ROLES)}")
 
 
 def ask(text: str) -> tuple[Turn, ...]:

@@ -9,12 +9,13 @@ from trl import GRPOConfig
 
 from rewards import build_reward
 from tests.helpers.policy_factory import random_clip, small_policy
-from thinker.data.samples import VideoSample
+from thinker.data.examples import Example
 from thinker.policies import load_policy
 from thinker.rollout.base import Completion
 from thinker.rollout.hf import hf_rollout
 from thinker.train.grpo.rewards import WeightedReward
 from thinker.train.grpo.trainer import ThinkerTrainer
+from thinker.video.medium import medium
 
 GROUP = 2
 
@@ -24,10 +25,10 @@ NUM_VIDEOS = 4
 
 def samples(count=NUM_VIDEOS):
     return [
-        VideoSample(
+        Example(
             id=f"demo/{i}",
             dataset="demo",
-            path=Path(f"/videos/{i}.mp4"),
+            media=(medium(f"/videos/{i}.mp4"),),
             mos=1.0 + i,
             target=1.0 + i,
             content=str(i),

@@ -16,13 +16,14 @@ from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_pol
 from tests.helpers.trainer_runs import rewards
 from tests.helpers.video_factory import write_video
 from thinker import prompts
-from thinker.data.samples import VideoSample
+from thinker.data.examples import Example
 from thinker.policies import load_policy
 from thinker.policies.motion import IMAGENET_MEAN_STD
 from thinker.rollout.base import Completion
 from thinker.score.scorer import QualityScorer
 from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.video import keyframe_indices, read_clip
+from thinker.video.medium import medium
 
 NEW_TOKENS = 6
 TOLERANCE = 1e-5  # float32: the sums run in another order (packed rows, cache, padding), no more
@@ -107,7 +108,7 @@ def scored(policy, monkeypatch, run) -> dict[str, Seen]:
 
 
 def read_clips(samples, scorer):
-    return [read_clip(sample.path, scorer.clip_spec) for sample in samples]
+    return [read_clip(sample.media[0].path, scorer.clip_spec) for sample in samples]
 
 
 def assert_same(one: Seen, other: Seen) -> None:
@@ -234,13 +235,20 @@ def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
     policy = load_policy(tmp_path / "policy")
     policy.model.eval()
     samples = [
-        VideoSample(id=f"d/{i}", dataset="d", path=f, mos=2.0 + i, target=2.0 + i, content=str(i))
+        Example(
+            id=f"d/{i}",
+            dataset="d",
+            media=(medium(f),),
+            mos=2.0 + i,
+            target=2.0 + i,
+            content=str(i),
+        )
         for i, f in enumerate(files)
     ]
     single: dict[str, Seen] = {}
     for path in files:
         single |= scored(policy, monkeypatch, lambda scorer, path=path: scorer.score(path))
-    many = sorted(samples * 8, key=lambda sample: sample.path.name)
+    many = sorted(samples * 8, key=lambda sample: sample.media[0].path.name)
     batch = scored(
         policy,
         monkeypatch,

@@ -13,10 +13,11 @@ from trl import GRPOConfig
 
 from tests.helpers.policy_factory import BACKBONES, random_clip
 from tests.helpers.rollout_oracle import EXACT, Engines, engine_policy
-from thinker.data.samples import VideoSample
+from thinker.data.examples import Example
 from thinker.policies import load_policy
 from thinker.rollout.vllm.rollout import VllmRollout
 from thinker.train.grpo.trainer import ThinkerTrainer, WeightedReward
+from thinker.video.medium import medium
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
@@ -51,10 +52,10 @@ def trainer_with(policy, tmp_path, rollout, *, lora=False, **grpo):
     )
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     samples = [
-        VideoSample(
+        Example(
             id=f"demo/{i}",
             dataset="demo",
-            path=Path(f"/videos/{i}.mp4"),
+            media=(medium(f"/videos/{i}.mp4"),),
             mos=1.0 + i,
             target=1.0 + i,
             content=str(i),

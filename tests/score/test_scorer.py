@@ -81,7 +81,7 @@ def test_start_and_end_choose_the_frames(policy, videos):
     prediction = scorer(policy).score(videos / "b.mp4", start=1.0, end=2.0)
     assert prediction.frame_indices == (12, 16)
     assert scorer(policy).score(videos / "b.mp4", start=3.5).status == "empty_range"
-    with pytest.raises(ValueError, match="end must lie after start"):
+    with pytest.raises(ValueError, match="end must lie after the start"):
         scorer(policy).score(videos / "b.mp4", start=2.0, end=1.0)
 
 

@@ -7,18 +7,18 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from thinker.data.samples import VideoSample
+from thinker.data.examples import Example
 from thinker.video import Clip
 from thinker.video.cache import ClipReader
 
 
-def video_dataset(samples: Sequence[VideoSample], read_clip: Callable[[Path], Clip]) -> Dataset:
+def video_dataset(samples: Sequence[Example], read_clip: Callable[[Path], Clip]) -> Dataset:
     """Rows of TRL's form whose `clip` is read when the row is fetched, once a video and batch."""
     dataset = Dataset.from_dict(
         {
             "prompt": [""] * len(samples),  # TRL wants the column; prompts are built from clips
             "sample_id": [sample.id for sample in samples],
-            "path": [str(sample.path) for sample in samples],
+            "path": [str(sample.media[0].path) for sample in samples],
             "target": [sample.target for sample in samples],
         }
     )

@@ -39,7 +39,7 @@ from thinker.score.prediction import (
     of_levels,
 )
 from thinker.utils.tensors import out_of_memory
-from thinker.video import Clip, ClipSpec, VideoError, read_clip
+from thinker.video import Clip, ClipSpec, VideoError, medium, read_clip
 from thinker.video.read import clip_from_frames
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class QualityScorer:
         """The clip of a file or of frames, or the row of what cannot be read."""
         try:
             if isinstance(video, str | Path):
-                return read_clip(video, self.clip_spec, start=start, end=end)
+                return read_clip(medium(video, start=start, end=end), self.clip_spec)
             return clip_from_frames(video, self.clip_spec, start=start, end=end)
         except VideoError as error:
             return self.failed(error)

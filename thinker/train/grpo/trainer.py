@@ -31,8 +31,8 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
 from thinker.config.run import LOGPROBS
+from thinker.data.examples import Example
 from thinker.data.rows import video_dataset
-from thinker.data.samples import VideoSample
 from thinker.policies import Policy
 from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.rollout.base import Rollout, Sampling
@@ -69,7 +69,7 @@ class ThinkerTrainer(GRPOTrainer):
         policy: Policy,
         args: GRPOConfig,
         rewards: Sequence[WeightedReward],
-        samples: Sequence[VideoSample],
+        samples: Sequence[Example],
         read_clip: Callable[[Path], Clip],
         rollout: Callable[[Any], Rollout],
         perturbations: tuple[str, ...] = (),
