@@ -11,7 +11,7 @@ from PIL import Image
 
 import thinker
 import thinker.video.decode
-from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
+from tests.helpers.policy_factory import BACKBONES, SIZE, one_clip, random_clip, small_policy
 from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import cut_file, frame_pattern, read_frame_id, write_video
 from thinker import prompts
@@ -165,11 +165,12 @@ def test_level_mode_equals_a_forward_of_each_video_alone(backbone):
     clips = [random_clip(policy, 1), random_clip(policy, 2)]
     if backbone == "qwen2_5_vl":  # another aspect ratio: more tokens, so the batch is padded
         clips[1] = random_clip(policy, 2, height=40, width=80)
-    requests = encode_prompts(policy, clips, prompts.LEVEL_QUESTION)
+    asked = one_clip(clips, prompts.LEVEL_QUESTION)
+    requests = encode_prompts(policy, asked)
     got = level_probabilities(policy, requests)
     prefix, firsts = level_ids(policy.tokenizer)
     for row, clip in enumerate(clips):
-        ids = [*policy.inputs.prompt_ids(clip, prompts.LEVEL_QUESTION), *prefix]
+        ids = [*policy.inputs.prompt_ids(asked[row]), *prefix]
         ids = torch.tensor([ids])
         mask = torch.ones_like(ids)
         media = policy.inputs.media_inputs([clip])
