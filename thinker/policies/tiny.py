@@ -160,7 +160,7 @@ def train_tokenizer(
         show_progress=False,
     )
     corpus = [
-        prompts.video_text([], prompts.SCORING),
+        f"{prompts.OPENINGS[prompts.VIDEO]}\n{prompts.SCORING}",
         prompts.RECOGNITION,
         LEVEL_QUESTION,
         prompts.SHORT_SCORING,

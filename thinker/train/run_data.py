@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Container
 from dataclasses import dataclass
-from pathlib import Path
 
 from thinker.config.run import RunConfig
 from thinker.data.datasets import (
@@ -15,6 +14,7 @@ from thinker.data.datasets import (
 from thinker.data.examples import Example
 from thinker.video import ClipSpec, FrameCache, check_videos
 from thinker.video.cache import ClipReader
+from thinker.video.medium import Medium
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
         for eval_set in dataset.eval
     ]
     reader = clip_reader(settings.cache, spec)
-    videos = [
-        medium.path
+    media = [
+        medium
         for _, samples in [(None, train), *eval_sets]
         for sample in samples
         for medium in sample.media
     ]
-    failures = check_videos(videos, spec, reader.cache, max_failed_share=settings.max_failed_share)
+    failures = check_videos(media, spec, reader.cache, max_failed_share=settings.max_failed_share)
     for error in failures.values():
         logger.warning("left out: %s", error)
     return RunData(
@@ -64,8 +64,8 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     )
 
 
-def _fails(example: Example, failures: Container[Path]) -> bool:
-    return any(medium.path in failures for medium in example.media)
+def _fails(example: Example, failures: Container[Medium]) -> bool:
+    return any(medium in failures for medium in example.media)
 
 
 def clip_reader(cache: str | None, spec: ClipSpec) -> ClipReader:
