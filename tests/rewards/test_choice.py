@@ -22,6 +22,7 @@ LETTERED = [
     ("The answer is A", "A"), ("The answer is A.", "A"), ("Answer: B", "B"), ("answer: c.", "C"),
     ("The best option is (D).", "D"), ("Option B", "B"), ("I think B", "B"), ("I'd say C", "C"),
     ("The answer is A because it is soft", "A"), ("B is correct", "B"),
+    ("so it is (b), I think", "B"), ("option b it is", "B"),
     ("C: because of the X axis", "C"), ("Definitely not as sharp as before, so: B", "B"),
     # the text of an option
     ("blur", "A"), ("Motion Blur.", "B"), ("  MOTION   BLUR ", "B"), ("(noise)", "C"),
