@@ -9,7 +9,7 @@ A video is read as slots, each with its motion tokens where the policy has them.
 of visual tokens, without motion, however many slots (tiles) the vision tower sees of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -22,6 +22,9 @@ from thinker.config.build import build
 from thinker.policies.motion import MotionConfig
 from thinker.prompts import MediaText, Turn
 from thinker.video import Clip, ClipSpec
+
+TOKENS_PER_TURN = 8
+"""At most: the marks, the role and the line breaks that a chat template puts around a turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +167,21 @@ class PolicyInputs:
             prompts.IMAGE: _Shape(prompts.IMAGE, (self.max_image_tokens(),)),
         }
         return list(self._prompt_ids(tuple(largest[kind] for kind in kinds), turns))
+
+    def max_tokens_of(self, asked: Iterable[tuple[tuple[str, ...], tuple[Turn, ...]]]) -> int:
+        """Upper bound on the length of any of several prompts, given the kinds of their media and
+        their turns."""
+        longest: dict[tuple[str, ...], tuple[int, tuple[Turn, ...]]] = {}
+        for kinds, turns in dict.fromkeys(asked):
+            text = "\n".join(turn.text for turn in turns)
+            # Special tokens around the turns count for more than what merges across them.
+            length = len(self.tokenizer(text)["input_ids"]) + len(turns) * TOKENS_PER_TURN
+            if kinds not in longest or length > longest[kinds][0]:
+                longest[kinds] = length, turns
+        return max(
+            self.max_prompt_tokens(kinds, turns) + TOKENS_PER_TURN * (len(turns) + 1)
+            for kinds, (_, turns) in longest.items()
+        )
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         """Placeholder text of one slot."""
