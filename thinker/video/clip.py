@@ -76,11 +76,12 @@ class ClipSpec:
         if self.stills == "image":
             tiling, area = ("min_patches", "max_patches"), ("image_min_pixels", "image_max_pixels")
             bounds.append(tiling if is_square else area)
-        positive = ["num_keyframes", "keyframe_px" if is_square else "factor"]
+        positive = ["num_keyframes"]
         for low, high in bounds:
             positive += [low, high]
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(f"{low} {getattr(self, low)} exceeds {high} {getattr(self, high)}")
+        positive.append("keyframe_px" if is_square else "factor")
         if self.num_motion_frames:
             positive += ["num_motion_frames", "motion_px"]
         for name in positive:
