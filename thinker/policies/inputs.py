@@ -169,26 +169,26 @@ class PolicyInputs:
         raise NotImplementedError
 
     def max_image_tokens(self) -> int:
-        """Visual tokens of the largest still."""
+        """Visual tokens of the largest still that is read at its own resolution."""
         raise NotImplementedError
 
     def max_prompt_tokens(
         self, kinds: Sequence[str] = (prompts.VIDEO,), turns: tuple[Turn, ...] = ()
     ) -> int:
-        """Upper bound on the length of a prompt with media of these kinds; of one video and the
-        policy's own question unless told otherwise."""
+        """Upper bound on the length of a prompt with media of these kinds (`Medium.kind`); of one
+        video and the policy's own question unless told otherwise."""
         return len(self.longest_prompt_ids(kinds, turns))
 
     def longest_prompt_ids(
         self, kinds: Sequence[str] = (prompts.VIDEO,), turns: tuple[Turn, ...] = ()
     ) -> list[int]:
         """As `prompt_ids`, for media of these kinds and of the largest size."""
-        num_slots = -(-self.clip_config.num_keyframes // self.pair)
-        largest = {
-            prompts.VIDEO: _Shape(prompts.VIDEO, (self.max_slot_tokens(),) * num_slots),
-            prompts.IMAGE: _Shape(prompts.IMAGE, (self.max_image_tokens(),)),
-        }
-        return list(self._prompt_ids(tuple(largest[kind] for kind in kinds), turns))
+        slots = (self.max_slot_tokens(),) * -(-self.clip_config.num_keyframes // self.pair)
+        video = still = _Shape(prompts.VIDEO, slots)
+        if self.clip_config.stills == "image":  # else they are read as videos
+            still = _Shape(prompts.IMAGE, (self.max_image_tokens(),))
+        shapes = tuple(video if kind == prompts.VIDEO else still for kind in kinds)
+        return list(self._prompt_ids(shapes, turns))
 
     def max_tokens_of(self, asked: Iterable[tuple[tuple[str, ...], tuple[Turn, ...]]]) -> int:
         """Upper bound on the length of any of several prompts, given the kinds of their media and
