@@ -157,7 +157,7 @@ def test_shipped_set_reads_its_meta(path: Path, tmp_path: Path) -> None:
     assert first.id == f"{path.stem}/{image_id}"
     assert (first.dataset, first.mos, first.content) == (path.stem, mos, content)
     assert first.target == pytest.approx(target, abs=1e-12)
-    assert first.path == eval_set.video_root.resolve() / image_id
+    assert first.media[0].path == eval_set.video_root.resolve() / image_id
 
 
 def test_shipped_sets_of_the_domains() -> None:
@@ -212,7 +212,7 @@ def test_shipped_training_set(tmp_path: Path) -> None:
     write_jsonl(source.jsonl.parent, (0, "yfcc-batch16/13078.mp4", 0.42), name=source.jsonl.name)
     (sample,) = load_train_samples(config).samples
     # MOS/20: kept as it is, also below 1
-    assert (sample.mos, sample.target, sample.path) == (0.42, 0.42, video.resolve())
+    assert (sample.mos, sample.target, sample.media[0].path) == (0.42, 0.42, video.resolve())
 
 
 # --- the schema
@@ -376,7 +376,7 @@ def test_each_source_has_its_own_root(tmp_path: Path, root: Path) -> None:
         overrides={"train.1.video_root": str(tmp_path / "other")},
     )
     samples = load_train_samples(config).samples
-    assert [sample.path.parent.name for sample in samples] == ["videos", "other"]
+    assert [sample.media[0].path.parent.name for sample in samples] == ["videos", "other"]
 
 
 def test_bad_lines_of_all_sources_at_once(tmp_path: Path, root: Path) -> None:

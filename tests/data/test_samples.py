@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.label_files import read_train
+from thinker.data.examples import Example
 from thinker.data.records import BadValueError, dataset_key, meta_annotations, parse_mos
 from thinker.data.samples import (
     BadLine,
     BadLinesError,
     Loaded,
     MosScale,
-    VideoSample,
     compile_content_pattern,
     read_meta_json,
 )
+from thinker.video.medium import medium
 
 IDENTITY = MosScale(min=0, max=5, mapping="identity")
 HUNDRED = MosScale(min=0, max=100, mapping="linear")
@@ -128,10 +129,10 @@ def test_reference_line(tmp_path: Path, root: Path) -> None:
     loaded = read(write(tmp_path, line), root)
     assert loaded.bad_lines == []
     assert loaded.samples == [
-        VideoSample(
+        Example(
             id="lsvq/0",
             dataset="lsvq",
-            path=root.resolve() / "a/1.mp4",
+            media=(medium(root.resolve() / "a/1.mp4"),),
             mos=3.418571,
             target=3.418571,
             content="a/1.mp4",
@@ -163,7 +164,7 @@ def test_forms_of_the_label(tmp_path: Path, root: Path, value: object, mos: floa
 @pytest.mark.parametrize("image", ["b.jpg", ["b.jpg"]])
 def test_image_may_be_a_string_and_a_picture(tmp_path: Path, root: Path, image: object) -> None:
     (sample,) = read(write(tmp_path, record(image=image, id="v-7")), root).samples
-    assert (sample.path.name, sample.id) == ("b.jpg", "lsvq/v-7")
+    assert (sample.media[0].path.name, sample.id) == ("b.jpg", "lsvq/v-7")
 
 
 def test_windows_line_ends_and_empty_lines_at_the_end(tmp_path: Path, root: Path) -> None:
@@ -176,7 +177,7 @@ def test_linked_root_and_links_inside_it(tmp_path: Path, root: Path) -> None:
     (tmp_path / "linked").symlink_to(root)
     (root / "same.mp4").symlink_to(root / "a/1.mp4")
     (sample,) = read(write(tmp_path, record(image="same.mp4")), tmp_path / "linked").samples
-    assert sample.path == root.resolve() / "same.mp4"
+    assert sample.media[0].path == root.resolve() / "same.mp4"
 
 
 def test_dataset_keys() -> None:
@@ -388,16 +389,16 @@ def annotation(image_id: object = "a/1.mp4", score: object = "67.75", **more: ob
 def test_meta_sample(tmp_path: Path, root: Path) -> None:
     path = meta(tmp_path, [annotation(), annotation("not/here.mp4", 50)])
     first, second = read_meta_json(path, root, HUNDRED, dataset="lsvq_test").samples
-    assert first == VideoSample(
+    assert first == Example(
         id="lsvq_test/a/1.mp4",
         dataset="lsvq_test",
-        path=root.resolve() / "a/1.mp4",
+        media=(medium(root.resolve() / "a/1.mp4"),),
         mos=67.75,
         target=first.target,
         content="a/1.mp4",
     )
     assert first.target == pytest.approx(3.71, abs=1e-12)
-    assert (second.target, second.path.exists()) == (3.0, False)
+    assert (second.target, second.media[0].path.exists()) == (3.0, False)
     with pytest.raises(
         BadLinesError, match=r"annotations\[1\]: file .*not/here.mp4 does not exist"
     ):
@@ -585,7 +586,7 @@ def test_mutated_lines_are_samples_or_bad_lines(tmp_path: Path, root: Path) -> N
         if isinstance(label, str):
             label = label.removeprefix("<answer>").removesuffix("</answer>")
         assert sample.id == f"{dataset_key(line['dataset_name'])}/{line['id']}"
-        assert sample.path == root.resolve() / image and sample.path.is_file()
+        assert sample.media[0].path == root.resolve() / image and sample.media[0].path.is_file()
         assert sample.mos == sample.target == float(label)
         assert 0 <= sample.mos <= 5
 
@@ -607,7 +608,7 @@ def test_parse_mos_is_linear_in_the_length() -> None:
 def test_types_refuse_what_they_cannot_mean(root: Path) -> None:
     good = {"id": "d/1", "dataset": "d", "mos": 3.0, "target": 3.0, "content": "1"}
     with pytest.raises(ValueError, match="expected absolute"):
-        VideoSample(path=Path("x.mp4"), **good)
+        Example(media=(medium("x.mp4"),), **good)
     with pytest.raises(ValueError, match="finite"):
-        VideoSample(path=root, **{**good, "mos": math.nan})
+        Example(media=(medium(root),), **{**good, "mos": math.nan})
     assert str(BadLine(file=Path("f.jsonl"), line=3, reason="why")) == "f.jsonl:3: why"

@@ -11,13 +11,15 @@ from PIL import Image
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
-from thinker.data.samples import MosScale, VideoSample
+from thinker.data.examples import Example
+from thinker.data.samples import MosScale
 from thinker.eval.compare import compare_runs, format_comparison
 from thinker.eval.metrics import paired_bootstrap
 from thinker.eval.report.page import known_sets, worst_cases, write_report
 from thinker.eval.report.published import MARK, load_published
 from thinker.eval.summary import ResultRow, load_rows, write_results
 from thinker.score.prediction import Prediction
+from thinker.video.medium import medium
 
 SCALE = MosScale(min=0, max=100, mapping="linear")
 FINGERPRINT = {"mode": "reason", "model": "d1g35t", "version": "0.1.0"}
@@ -27,8 +29,9 @@ def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k"):
     """An evaluation of len(scores) videos with MOS 10, 12, …; None is a missing one."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = [
-        VideoSample(
-            id=f"{key}/v{i}.mp4", dataset=key, path=root / f"v{i}.mp4", mos=10.0 + 2 * i,
+        Example(
+            id=f"{key}/v{i}.mp4", dataset=key,
+            media=(medium(root / f"v{i}.mp4"),), mos=10.0 + 2 * i,
             target=1.0, content=f"c{i // 2}",
         )
         for i in range(len(scores))
@@ -36,10 +39,10 @@ def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k"):
     rows = []
     for sample, score in zip(samples, scores, strict=True):
         prediction = Prediction(
-            path=sample.path,
+            path=sample.media[0].path,
             score=score,
             status="missing" if score is None else "ok",
-            reasoning=None if score is None else f"<b>{sample.path.name} & co</b>",
+            reasoning=None if score is None else f"<b>{sample.media[0].path.name} & co</b>",
             num_tokens=None if score is None else 20 + score,
             frame_indices=() if score is None else (2, 7),
         )

@@ -12,12 +12,21 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from tests.helpers.policy_factory import small_policy
-from tests.helpers.trainer_runs import GROUP, ClipsByNumber, Scripted, answer, rewards, samples
+from tests.helpers.policy_factory import conversations, small_policy
+from tests.helpers.trainer_runs import (
+    GROUP,
+    ClipsByName,
+    ClipsByNumber,
+    Scripted,
+    answer,
+    examples_of,
+    rewards,
+    samples,
+)
 from thinker.policies import load_policy
 from thinker.train.grpo.trainer import ThinkerTrainer
 
-QUESTIONS = (None, "Why?")
+QUESTIONS = (None, "Why?")  # prompts of two lengths, of even and odd videos
 LOSS_TYPES = ("grpo", "dapo", "dr_grpo", "cispo")
 FROZEN = {  # every loss type with another set of frozen parts, whose features are reused
     "grpo": (),
@@ -34,6 +43,7 @@ class Case:
     loss_type: str = "grpo"
     beta: float = 0.0
     frozen: tuple[str, ...] = ()
+    several: bool = False  # prompts with several media, or none, instead of one video each
     lora: bool = False
     checkpointing: str | None = None  # "reentrant", "non_reentrant"
     accumulation: int = 2
@@ -59,12 +69,6 @@ class KeepGradients(TrainerCallback):
 
 
 class RecordedTrainer(ThinkerTrainer):
-    def _tokenize_prompts(self, prompts):
-        """Prompts of two lengths, for even and odd videos."""
-        clips = [row["clip"] for row in self._context.rows]
-        ask = self.policy.inputs.prompt_ids
-        return [ask(clip, QUESTIONS[int(clip.path.stem[4:]) % 2]) for clip in clips], None, {}
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self.losses.append(loss.detach().clone())
@@ -79,7 +83,7 @@ def recorded_trainer(case: Case, folder: Path, logprobs: str) -> RecordedTrainer
     """A trainer on the policy in `folder / "start"`, whose rollouts are fixed texts (fake)."""
     policy = load_policy(folder / "start", dtype=case.dtype)
     policy.model.freeze(case.frozen)
-    keep = KeepGradients()
+    keep, prompts = KeepGradients(), conversations(policy)
     checkpointing = {
         "gradient_checkpointing": case.checkpointing is not None,
         "gradient_checkpointing_kwargs": {"use_reentrant": case.checkpointing == "reentrant"},
@@ -110,8 +114,8 @@ def recorded_trainer(case: Case, folder: Path, logprobs: str) -> RecordedTrainer
             **checkpointing,
         ),
         rewards=rewards("regression"),
-        samples=samples(),
-        read_clip=ClipsByNumber(policy),
+        samples=examples_of(prompts) if case.several else samples(questions=QUESTIONS),
+        read_clip=ClipsByName(prompts) if case.several else ClipsByNumber(policy),
         rollout=lambda model: Scripted(policy.tokenizer, ragged, None, num_videos=8),
         peft_config=LoraConfig(
             r=4,

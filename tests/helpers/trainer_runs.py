@@ -9,12 +9,14 @@ from trl import GRPOConfig
 
 from rewards import build_reward
 from tests.helpers.policy_factory import random_clip, small_policy
-from thinker.data.samples import VideoSample
+from thinker.data.examples import Example
 from thinker.policies import load_policy
+from thinker.prompts import ask
 from thinker.rollout.base import Completion
 from thinker.rollout.hf import hf_rollout
 from thinker.train.grpo.rewards import WeightedReward
 from thinker.train.grpo.trainer import ThinkerTrainer
+from thinker.video.medium import medium
 
 GROUP = 2
 
@@ -22,12 +24,14 @@ GROUP = 2
 NUM_VIDEOS = 4
 
 
-def samples(count=NUM_VIDEOS):
+def samples(count=NUM_VIDEOS, questions=(None,)):
+    """Samples of one video each; the questions are asked in turn, None being the policy's own."""
     return [
-        VideoSample(
+        Example(
             id=f"demo/{i}",
             dataset="demo",
-            path=Path(f"/videos/{i}.mp4"),
+            media=(medium(f"/videos/{i}.mp4"),),
+            turns=ask(question) if (question := questions[i % len(questions)]) else (),
             mos=1.0 + i,
             target=1.0 + i,
             content=str(i),
@@ -36,14 +40,39 @@ def samples(count=NUM_VIDEOS):
     ]
 
 
+def examples_of(prompts):
+    """Examples that ask these prompts; `ClipsByName` reads their media."""
+    return [
+        Example(
+            id=f"demo/{i}",
+            dataset="demo",
+            media=tuple(medium(f"/media/{clip.path}") for clip in prompt.clips),
+            turns=prompt.turns,
+            target=1.0 + i,
+            content=str(i),
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+class ClipsByName:
+    """Stands for the reader: the clips of prompts, by the names of their files."""
+
+    def __init__(self, prompts):
+        self.clips = {clip.path.name: clip for prompt in prompts for clip in prompt.clips}
+
+    def __call__(self, medium):
+        return self.clips[medium.path.name]
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipsByNumber:
     """Stands for the reader: the clip of `/videos/3.mp4` is noise drawn from seed 3."""
 
     policy: object
 
-    def __call__(self, path):
-        return random_clip(self.policy, int(path.stem))
+    def __call__(self, medium):
+        return random_clip(self.policy, int(medium.path.stem))
 
 
 class Scripted:

@@ -148,8 +148,8 @@ def rules(tmp_path):
 def check_sample(sample, video: str, value: object, root: Path) -> None:
     mos = strict_number(value)
     assert sample.mos == mos and sample.target == pytest.approx(1 + 4 * mos / 100)
-    assert sample.path == root / video and ".." not in video and not video.startswith("/")
-    assert sample.path.resolve().is_relative_to(root.resolve())
+    assert sample.media[0].path == root / video and ".." not in video and not video.startswith("/")
+    assert sample.media[0].path.resolve().is_relative_to(root.resolve())
 
 
 def test_jsonl(tmp_path, rules):

@@ -1,4 +1,4 @@
-"""Labelled videos: a training jsonl or a meta JSON goes in, `VideoSample`s come out.
+"""Labelled videos: a training jsonl or a meta JSON goes in, `Example`s come out.
 
 Two forms are read, those of the VQAThinker release (arXiv 2508.06051):
 
@@ -12,7 +12,6 @@ before anything starts.
 """
 
 import logging
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import NamedTuple
 
 from pydantic import FiniteFloat
 
+from thinker.data.examples import Example, is_finite_number
 from thinker.data.records import (
     BadValueError,
     Record,
@@ -29,6 +29,7 @@ from thinker.data.records import (
     show,
     train_record,
 )
+from thinker.video.medium import medium
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class MosScale:
 
     def __post_init__(self) -> None:
         given = f"mos_scale min {self.min!r}, max {self.max!r}, mapping {self.mapping!r}"
-        if not all(_is_finite_number(value) for value in (self.min, self.max)):
+        if not all(is_finite_number(value) for value in (self.min, self.max)):
             raise ValueError(f"{given}: expected finite numbers for min and max")
         if not self.min < self.max:
             raise ValueError(f"{given}: expected min < max")
@@ -86,31 +87,6 @@ class MosScale:
             return score
         unit = (score - ANSWER_MIN) / (ANSWER_MAX - ANSWER_MIN)
         return self.min + unit * (self.max - self.min)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoSample:
-    """One video (or image) with its label."""
-
-    id: str
-    """Unique in a run: "<dataset>/<id in the file>"."""
-    dataset: str
-    """Key of the data set, such as "lsvq"."""
-    path: Path
-    """The file: absolute, inside its video root. Symbolic links below the root are not resolved."""
-    mos: float
-    """Its label, on the data set's own scale."""
-    target: float
-    """The same label on the answer scale, 1..5."""
-    content: str
-    """What it shows, within `dataset`: several versions of one source share it. Without a pattern
-    it is the path in the file."""
-
-    def __post_init__(self) -> None:
-        if not self.path.is_absolute():
-            raise ValueError(f"sample {self.id!r}: path {self.path} is relative, expected absolute")
-        if not (_is_finite_number(self.mos) and _is_finite_number(self.target)):
-            raise ValueError(f"sample {self.id!r}: mos and target must be finite numbers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +123,7 @@ class BadLinesError(ValueError):
 class Loaded(NamedTuple):
     """What was read."""
 
-    samples: list[VideoSample]
+    samples: list[Example]
     """The good lines, in file order."""
     bad_lines: list[BadLine]
     """The bad ones, which are raised instead unless they were asked to be skipped."""
@@ -170,7 +146,7 @@ class LineRules:
     folders: dict[Path, Path] = field(default_factory=dict)
     """Folders resolved so far: resolving every path anew is most of the time of reading a jsonl."""
 
-    def sample(self, record: Record, place: str) -> VideoSample:
+    def sample(self, record: Record, place: str) -> Example:
         """The validated sample of the record at `place`; raises BadValueError with the reason."""
         sample_id = f"{record.dataset}/{record.id}"
         if sample_id in self.seen:
@@ -183,10 +159,10 @@ class LineRules:
             target = self.scale.to_answer(record.mos)
         except ValueError as error:
             raise BadValueError(str(error)) from None
-        return VideoSample(
+        return Example(
             id=sample_id,
             dataset=record.dataset,
-            path=_locate(record.video, self),
+            media=(medium(_locate(record.video, self)),),
             mos=record.mos,
             target=target,
             content=_content(record.video, self.content_pattern),
@@ -359,10 +335,3 @@ def _read_bytes(path: Path) -> bytes:
         raise ValueError(
             f"cannot read {path}: {error.strerror}; give the path of an existing file"
         ) from None
-
-
-def _is_finite_number(value: object) -> bool:
-    """Comparison instead of math.isfinite, which raises for integers beyond the range of float."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return -math.inf < value < math.inf

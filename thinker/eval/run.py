@@ -18,7 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from thinker.data.datasets import EvalSet, load_eval_samples
-from thinker.data.samples import BadLine, VideoSample
+from thinker.data.examples import Example
+from thinker.data.samples import BadLine
 from thinker.eval.fingerprint import scorer_fingerprint, sets_fingerprint
 from thinker.eval.summary import write_results
 from thinker.score.prediction import Prediction
@@ -68,7 +69,7 @@ class LoadedSet:
 
     eval_set: EvalSet
     """Where the set is and how it is labelled."""
-    samples: list[VideoSample]
+    samples: list[Example]
     """Its annotated videos, in the order of the file."""
     bad_lines: list[BadLine]
     """Annotations that cannot be used; none unless the user asked to skip them."""
@@ -123,7 +124,7 @@ def _journal_path(output_dir: Path, key: str, shard: Shard) -> Path:
 
 def _score_shard(
     scorer: QualityScorer,
-    samples: Sequence[VideoSample],
+    samples: Sequence[Example],
     journal: RowJournal,
     shard: Shard,
     reading: Reading,
@@ -134,7 +135,7 @@ def _score_shard(
         for number, window in enumerate(_windows(len(samples)))
         if number % shard.count == shard.index and any(i not in journal.rows for i in window)
     ]
-    paths = [sample.path for sample in samples]
+    paths = [sample.media[0].path for sample in samples]
     num_videos = sum(map(len, todo))
     # disable=None shows no bar where standard error is not a terminal.
     with tqdm(total=num_videos, desc=journal.path.stem, unit="video", disable=None) as bar:
@@ -147,9 +148,9 @@ def _windows(count: int) -> list[range]:
     return [range(start, min(start + WINDOW, count)) for start in range(0, count, WINDOW)]
 
 
-def _row(sample: VideoSample, prediction: Prediction) -> Row:
+def _row(sample: Example, prediction: Prediction) -> Row:
     """What the journal keeps: the prediction, and which sample it belongs to."""
-    return {"id": sample.id, **replace(prediction, path=sample.path).to_row()}
+    return {"id": sample.id, **replace(prediction, path=sample.media[0].path).to_row()}
 
 
 # merging

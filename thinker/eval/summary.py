@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from thinker.data.datasets import EvalSet
-from thinker.data.samples import BadLine, VideoSample
+from thinker.data.examples import Example
+from thinker.data.samples import BadLine
 from thinker.eval.metrics import ScoreReport, evaluate_scores, format_table, summarise
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
@@ -33,7 +34,7 @@ PACKAGES = ("vqa-thinker", "torch", "transformers", "av", "numpy")
 
 BAD_ANNOTATION = "bad_annotation"
 
-SetRows = tuple[EvalSet, Sequence[VideoSample], Sequence[Row], Sequence[BadLine]]
+SetRows = tuple[EvalSet, Sequence[Example], Sequence[Row], Sequence[BadLine]]
 
 
 def write_results(output_dir: Path, sets: Sequence[SetRows], fingerprint: Row) -> str:
@@ -72,13 +73,13 @@ def versions() -> dict[str, str]:
 
 
 def _report(
-    eval_set: EvalSet, samples: Sequence[VideoSample], rows: Sequence[Row], n_total: int
+    eval_set: EvalSet, samples: Sequence[Example], rows: Sequence[Row], n_total: int
 ) -> ScoreReport:
     """Figures over the scored videos, on the set's own scale."""
     scored = [(s, row["score"]) for s, row in zip(samples, rows, strict=True) if _is_scored(row)]
     return evaluate_scores(
         [eval_set.mos_scale.from_answer(score) for _, score in scored],
-        [sample.mos for sample, _ in scored],
+        [sample.mos for sample, _ in scored if sample.mos is not None],
         [sample.content for sample, _ in scored],
         n_total,
     )
@@ -105,7 +106,7 @@ def write_csv(path: Path, lines: Sequence[dict[str, object]]) -> None:
     write_atomic(path, text.getvalue())
 
 
-def csv_row(eval_set: EvalSet, sample: VideoSample, row: Row) -> dict[str, object]:
+def csv_row(eval_set: EvalSet, sample: Example, row: Row) -> dict[str, object]:
     """The columns of one row; numbers plain, text cells safe to open in a spreadsheet."""
     score, interval = row["score"], row["interval"] or (None, None)
     return {

@@ -159,7 +159,7 @@ def train_tokenizer(
         show_progress=False,
     )
     corpus = [
-        prompts.video_text([], prompts.SCORING),
+        f"{prompts.OPENINGS[prompts.VIDEO]}\n{prompts.SCORING}",
         prompts.RECOGNITION,
         prompts.LEVEL_QUESTION,
         prompts.SHORT_SCORING,

@@ -26,6 +26,7 @@ from thinker import prompts
 from thinker.config.run import BACKENDS
 from thinker.policies import Policy, load_policy
 from thinker.policies.encode import encode_prompts
+from thinker.policies.inputs import Prompt
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
 from thinker.score.levels import LEVEL_SCORES, level_probabilities
@@ -255,7 +256,9 @@ class QualityScorer:
         ]
 
     def _level(self, clips: list[Clip]) -> list[Prediction]:
-        requests = encode_prompts(self.policy, clips, prompts.LEVEL_QUESTION)
+        question = prompts.ask(prompts.LEVEL_QUESTION)
+        asked = [Prompt(clips=(clip,), turns=question) for clip in clips]
+        requests = encode_prompts(self.policy, asked)
         shares = level_probabilities(self.policy, requests).tolist()
         return [
             of_levels(clip, tuple(zip(LEVEL_SCORES, row, strict=True)))
@@ -266,7 +269,7 @@ class QualityScorer:
         self, clips: list[Clip], num_generations: int, sampling: Sampling
     ) -> list[list[tuple[str, int]]]:
         """(text, number of tokens) of each completion of each clip."""
-        requests = encode_prompts(self.policy, clips)
+        requests = encode_prompts(self.policy, [Prompt(clips=(clip,)) for clip in clips])
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
         return [self._texts(group) for group in groups]
 

@@ -20,11 +20,13 @@ def held_out(policy: Policy, data: RunData, rollout: Rollout, config: RunConfig)
     """SRCC, PLCC and the share of valid answers, by held-out set; each video is scored once."""
     max_new_tokens = config.grpo.get("max_completion_length", GRPOConfig.max_completion_length)
     scorer = QualityScorer(policy, rollout, max_new_tokens=max_new_tokens, batch_size=EVAL_BATCH)
-    paths = dict.fromkeys(s.path for _, samples in data.eval_sets for s in samples)
+    paths = dict.fromkeys(s.media[0].path for _, samples in data.eval_sets for s in samples)
     stream = scorer.score_stream(data.reader(path) for path in paths)
     scores = dict(zip(paths, (prediction.score for prediction in stream), strict=True))
     return {
-        eval_set.key: _figures([(scores[s.path], s.target) for s in samples])
+        eval_set.key: _figures(
+            [(scores[s.media[0].path], s.target) for s in samples if s.target is not None]
+        )
         for eval_set, samples in data.eval_sets
     }
 

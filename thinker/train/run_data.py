@@ -1,6 +1,7 @@
 """What a run reads: labels to samples, and every video of them read once before training."""
 
 import logging
+from collections.abc import Container
 from dataclasses import dataclass
 
 from thinker.config.run import RunConfig
@@ -10,9 +11,10 @@ from thinker.data.datasets import (
     load_eval_samples,
     load_train_samples,
 )
-from thinker.data.samples import VideoSample
+from thinker.data.examples import Example
 from thinker.video import ClipSpec, FrameCache, check_videos
 from thinker.video.cache import ClipReader
+from thinker.video.medium import Medium
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +23,9 @@ logger = logging.getLogger(__name__)
 class RunData:
     """What a run reads; every video of it was read once without an error."""
 
-    train: list[VideoSample]
+    train: list[Example]
     """Samples to train on."""
-    eval_sets: list[tuple[EvalSet, list[VideoSample]]]
+    eval_sets: list[tuple[EvalSet, list[Example]]]
     """Held-out sets, each with its samples."""
     reader: ClipReader
     """Reads their clips."""
@@ -43,19 +45,27 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
         for eval_set in dataset.eval
     ]
     reader = clip_reader(settings.cache, spec)
-    videos = [sample.path for _, samples in [(None, train), *eval_sets] for sample in samples]
-    failures = check_videos(videos, spec, reader.cache, max_failed_share=settings.max_failed_share)
+    media = [
+        medium
+        for _, samples in [(None, train), *eval_sets]
+        for sample in samples
+        for medium in sample.media
+    ]
+    failures = check_videos(media, spec, reader.cache, max_failed_share=settings.max_failed_share)
     for error in failures.values():
         logger.warning("left out: %s", error)
-    failed = {medium.path for medium in failures}
     return RunData(
-        train=[sample for sample in train if sample.path not in failed],
+        train=[sample for sample in train if not _fails(sample, failures)],
         eval_sets=[
-            (eval_set, [s for s in samples if s.path not in failed])
+            (eval_set, [s for s in samples if not _fails(s, failures)])
             for eval_set, samples in eval_sets
         ],
         reader=reader,
     )
+
+
+def _fails(example: Example, failures: Container[Medium]) -> bool:
+    return any(medium in failures for medium in example.media)
 
 
 def clip_reader(cache: str | None, spec: ClipSpec) -> ClipReader:

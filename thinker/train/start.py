@@ -93,9 +93,9 @@ def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
     root = truth_file.parent / "videos"
     motion = policy.model.model.motion
     if motion is not None:
-        first = [data.reader(sample.path) for sample in data.train[:CALIBRATION_VIDEOS]]
+        first = [data.reader(sample.media[0].path) for sample in data.train[:CALIBRATION_VIDEOS]]
         motion.calibrate(torch.stack([clip.motion_MCHW for clip in first]))
-    words = {s.id: truth[str(s.path.relative_to(root))]["distortion"] for s in data.train}
+    words = {s.id: truth[str(s.media[0].path.relative_to(root))]["distortion"] for s in data.train}
     lessons = warm_start_lessons(
         data.train, words, level_share=settings.level_share, seed=config.seed
     )

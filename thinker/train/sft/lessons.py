@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinker import prompts
-from thinker.data.samples import VideoSample
+from thinker.data.examples import Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def reasoning_text(distortion: str, level: str) -> str:
 
 
 def warm_start_lessons(
-    samples: Sequence[VideoSample],
+    samples: Sequence[Example],
     distortions: dict[str, str],
     *,
     level_share: float,
@@ -61,19 +61,25 @@ def warm_start_lessons(
     labelled = draw.sample(list(samples), round(level_share * len(samples)))
     lessons = [
         Lesson(
-            path=sample.path,
+            path=sample.media[0].path,
             question=prompts.RECOGNITION,
             answer=recognition_answer(distortions[sample.id]),
         )
         for sample in samples
     ]
     for sample in labelled:
+        path = sample.media[0].path
+        assert sample.target is not None
         target = min(max(sample.target, 1.0), 5.0)
         level = prompts.level_word(target)
         score = f"{1.0 + 0.8 * prompts.LEVELS.index(level) + draw.randint(0, 7) / 10:.1f}0"
         answer = prompts.scoring_answer(reasoning_text(distortions[sample.id], level), score)
         lessons += [
-            Lesson(path=sample.path, question=prompts.LEVEL_QUESTION, answer=level_answer(level)),
-            Lesson(path=sample.path, question=None, answer=answer),
+            Lesson(
+                path=sample.media[0].path,
+                question=prompts.LEVEL_QUESTION,
+                answer=level_answer(level),
+            ),
+            Lesson(path=path, question=None, answer=answer),
         ]
     return lessons
