@@ -11,18 +11,22 @@ import pytest
 
 from tests.helpers.places import FIXTURES, REPO
 from thinker.data import datasets as data
+from thinker.data.bad_lines import BadLinesError
 from thinker.data.datasets import (
     DatasetConfig,
     EvalSet,
+    RecordSet,
+    RecordSource,
     TrainSource,
     eval_set_from_files,
     load_dataset_config,
-    load_eval_samples,
-    load_train_samples,
+    load_eval_examples,
+    load_train_examples,
     parse_mos_scale,
 )
+from thinker.data.paths import compile_content_pattern
 from thinker.data.records import dataset_key
-from thinker.data.samples import BadLinesError, MosScale, compile_content_pattern
+from thinker.data.scale import MosScale
 
 EVAL_FILES = sorted((REPO / "data_configs" / "eval").glob("*.yaml"))
 METAS = FIXTURES / "meta"
@@ -151,9 +155,9 @@ def test_shipped_set_reads_its_meta(path: Path, tmp_path: Path) -> None:
 
     shutil.copytree(METAS, tmp_path / "meta")
     eval_set.video_root.mkdir(parents=True)
-    loaded = load_eval_samples(eval_set)
-    assert len(loaded.samples) == 12 and not loaded.bad_lines
-    first = loaded.samples[0]
+    loaded = load_eval_examples(eval_set)
+    assert len(loaded.examples) == 12 and not loaded.bad_lines
+    first = loaded.examples[0]
     assert first.id == f"{path.stem}/{image_id}"
     assert (first.dataset, first.mos, first.content) == (path.stem, mos, content)
     assert first.target == pytest.approx(target, abs=1e-12)
@@ -210,7 +214,7 @@ def test_shipped_training_set(tmp_path: Path) -> None:
     video.touch()
     source.jsonl.parent.mkdir()
     write_jsonl(source.jsonl.parent, (0, "yfcc-batch16/13078.mp4", 0.42), name=source.jsonl.name)
-    (sample,) = load_train_samples(config).samples
+    (sample,) = load_train_examples(config).examples
     # MOS/20: kept as it is, also below 1
     assert (sample.mos, sample.target, sample.media[0].path) == (0.42, 0.42, video.resolve())
 
@@ -350,19 +354,19 @@ def test_training_and_held_out(tmp_path: Path, root: Path) -> None:
     config = load_dataset_config(
         write_yaml(tmp_path, TRAIN_TEXT), variables={"DEMO": str(tmp_path)}
     )
-    samples = load_train_samples(config).samples
+    samples = load_train_examples(config).examples
     # 75 of 0..100 is 1 + 4 * 0.75 = 4
     assert [(s.id, s.mos, s.target, s.content) for s in samples] == [
         ("my_set/0", 3.5, 3.5, "1.mp4"),
         ("my_set/1", 75.0, 4.0, "2"),
     ]
     (held_out,) = config.eval
-    (sample,) = load_eval_samples(held_out).samples
+    (sample,) = load_eval_examples(held_out).examples
     assert (sample.id, sample.target) == ("held_out/9.mp4", 2.5)
     with pytest.raises(BadLinesError, match="does not exist"):
-        load_eval_samples(held_out, require_files=True)
+        load_eval_examples(held_out, require_files=True)
     with pytest.raises(ValueError, match="has no train sources"):
-        load_train_samples(dataclasses.replace(config, train=()))
+        load_train_examples(dataclasses.replace(config, train=()))
 
 
 def test_each_source_has_its_own_root(tmp_path: Path, root: Path) -> None:
@@ -375,7 +379,7 @@ def test_each_source_has_its_own_root(tmp_path: Path, root: Path) -> None:
         variables={"DEMO": str(tmp_path)},
         overrides={"train.1.video_root": str(tmp_path / "other")},
     )
-    samples = load_train_samples(config).samples
+    samples = load_train_examples(config).examples
     assert [sample.media[0].path.parent.name for sample in samples] == ["videos", "other"]
 
 
@@ -386,12 +390,12 @@ def test_bad_lines_of_all_sources_at_once(tmp_path: Path, root: Path) -> None:
         write_yaml(tmp_path, TRAIN_TEXT), variables={"DEMO": str(tmp_path)}
     )
     with pytest.raises(BadLinesError) as caught:
-        load_train_samples(config)
+        load_train_examples(config)
     bad_lines = caught.value.bad_lines
     assert [(bad.file, bad.line) for bad in bad_lines] == [(first, 2), (second, 1), (second, 2)]
     assert f"first used at {first}:1" in bad_lines[1].reason  # ids differ across sources
-    kept = load_train_samples(config, skip_bad_lines=True)
-    assert [sample.id for sample in kept.samples] == ["my_set/0"]
+    kept = load_train_examples(config, skip_bad_lines=True)
+    assert [sample.id for sample in kept.examples] == ["my_set/0"]
     assert kept.bad_lines == bad_lines
 
 
@@ -403,8 +407,100 @@ def test_another_number_of_videos_is_a_warning(
     for num_videos, warned in ((None, False), (12, False), (585, True)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            load_eval_samples(dataclasses.replace(eval_set, num_videos=num_videos))
+            load_eval_examples(dataclasses.replace(eval_set, num_videos=num_videos))
         assert ("holds 12 usable videos, expected 585" in caplog.text) == warned
+
+
+# --- records
+
+QUESTION = {"video": "a.mp4", "question": "Which?", "options": ["blur", "noise"], "answer": "B"}
+
+
+def records_yaml(folder: Path, questions: list[dict], **changes: object) -> Path:
+    """A YAML of a record source and a record set over one file and the media a.mp4 and b.mp4."""
+    (folder / "media").mkdir(exist_ok=True)
+    for name in ("a.mp4", "b.mp4"):
+        (folder / "media" / name).touch()
+    lines = [json.dumps(question) for question in questions]
+    (folder / "own.jsonl").write_text("\n".join(lines) + "\n")
+    entry = {"records": ["own.jsonl"], "media_root": "media", **changes}
+    config = {"name": "own", "train": [entry], "eval": [{"name": "Own", "key": "own_q", **entry}]}
+    path = folder / "own.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return path
+
+
+def test_sources_and_sets_of_records(tmp_path: Path) -> None:
+    records = [QUESTION, {"video": "b.mp4", "question": "Rate it.", "answer": 50}]
+    scale = {"min": 0, "max": 100, "mapping": "linear"}
+    config = load_dataset_config(records_yaml(tmp_path, records, mos_scale=scale))
+    (source,), (held_out,) = config.train, config.eval
+    assert isinstance(source, RecordSource) and isinstance(held_out, RecordSet)
+    assert source.records == (tmp_path / "own.jsonl",)
+    choice, score = load_train_examples(config).examples
+    assert (choice.task, choice.id, score.task) == ("choice", "own/own.jsonl:1", "score")
+    assert score.target == 3.0  # 1 + 4 · 50 / 100
+    assert [e.dataset for e in load_eval_examples(held_out).examples] == ["own_q", "own_q"]
+
+
+def test_records_beside_mos_in_one_data_set(tmp_path: Path, root: Path) -> None:
+    """Bad lines of both forms are told together; ids must differ across sources."""
+    path = records_yaml(tmp_path, [{**QUESTION, "answer": "C"}, {**QUESTION, "video": "no.mp4"}])
+    config = load_dataset_config(path)
+    mos = tmp_path / "mos.jsonl"
+    mos.write_text("{}\n")
+    mixed = dataclasses.replace(
+        config,
+        train=(
+            TrainSource(jsonl=mos, video_root=root, mos_scale=HUNDRED),
+            *config.train,
+            *config.train,
+        ),
+    )
+    with pytest.raises(BadLinesError) as caught:
+        load_train_examples(mixed)
+    reasons = [bad.reason for bad in caught.value.bad_lines]
+    assert len(reasons) == 5 and "missing field" in reasons[0] and "beyond" in reasons[1]
+    assert "does not exist" in reasons[2] and "duplicate id" in reasons[3]
+
+
+def test_training_needs_answers_and_an_evaluation_no_files(tmp_path: Path) -> None:
+    asked = {name: value for name, value in QUESTION.items() if name != "answer"}
+    config = load_dataset_config(records_yaml(tmp_path, [{**asked, "video": "no.mp4"}, asked]))
+    with pytest.raises(BadLinesError, match=r"does not exist(.|\n)*has no answer"):
+        load_train_examples(config)
+    (held_out,) = config.eval
+    assert len(load_eval_examples(held_out).examples) == 2
+    with pytest.raises(BadLinesError, match="does not exist"):
+        load_eval_examples(held_out, require_files=True)
+
+
+def test_a_yaml_of_one_record_set(tmp_path: Path) -> None:
+    records_yaml(tmp_path, [QUESTION])
+    path = tmp_path / "set.yaml"
+    path.write_text("{name: Own, key: own, records: [own.jsonl], media_root: media, task: choice}")
+    (held_out,) = load_dataset_config(path, overrides={"media_root": str(tmp_path)}).eval
+    assert isinstance(held_out, RecordSet)
+    assert (held_out.task, held_out.media_root) == ("choice", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"records": []}, r"train\.0: records is empty, expected at least one file"),
+        ({"records": "own.jsonl"}, r"train\.0\.records is 'own\.jsonl', expected a list"),
+        ({"task": "rank"}, r"train\.0: task 'rank': expected one of score, level, choice, open"),
+        ({"media_rot": "x"}, r"unknown key 'train\.0\.media_rot'; did you mean 'media_root'\?"),
+        ({"media_root": 3}, r"train\.0\.media_root is 3, expected"),
+        ({"content_pattern": "("}, r"content_pattern '\(' is not a regular expression"),
+        ({"mos_scale": {"min": 0}}, r"train\.0\.mos_scale\.max is missing"),
+        ({"mos_scale": {"low": 0}}, r"unknown key 'train\.0\.mos_scale\.low'; the keys are min"),
+        ({"key": "x"}, r"unknown key 'train\.0\.key'; the keys are records, media_root, task"),
+    ],
+)
+def test_bad_entries_of_records(tmp_path: Path, changes: dict, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        load_dataset_config(records_yaml(tmp_path, [QUESTION], **changes))
 
 
 # --- without YAML
@@ -416,7 +512,7 @@ def test_known_meta_without_yaml(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     known = eval_set_from_files(meta, root)
     assert (known.key, known.meta, known.video_root) == ("cgvds", meta, root)
     assert known.mos_scale == MosScale(min=1, max=7, mapping="linear")
-    assert load_eval_samples(known).samples[0].content == "Overwatch"
+    assert load_eval_examples(known).examples[0].content == "Overwatch"
     assert eval_set_from_files(meta, root, HUNDRED).mos_scale == HUNDRED
 
 
@@ -437,7 +533,7 @@ def test_scale_on_a_command_line() -> None:
 
 def test_the_readme_shows_every_key() -> None:
     text = (REPO / "data_configs" / "README.md").read_text()
-    for cls in (DatasetConfig, TrainSource, EvalSet, MosScale):
+    for cls in (DatasetConfig, TrainSource, RecordSource, EvalSet, RecordSet, MosScale):
         for field in dataclasses.fields(cls):
             assert field.name in text
     assert data.EVAL_CONFIGS == REPO / "data_configs" / "eval"

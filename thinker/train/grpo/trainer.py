@@ -41,7 +41,7 @@ from thinker.train.grpo.batch import BatchContext, JudgedRows
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.logprobs import Logprobs
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
-from thinker.train.grpo.rewards import RewardTable, WeightedReward
+from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
 from thinker.train.grpo.settings import check_settings
 from thinker.train.resume import Checkpoints, EpochOrder, Moments
@@ -87,6 +87,7 @@ class ThinkerTrainer(GRPOTrainer):
         needs_copies = any(weighted.reward.needs_perturbed for weighted in rewards)
         if needs_copies and not perturbations:
             raise ValueError("a reward needs perturbed rollouts but no perturbation kind is given")
+        check_tasks([weighted.reward for weighted in rewards], (sample.task for sample in samples))
         args.reward_weights = [weighted.weight for weighted in rewards]
         if self.is_shared:
             enable_shared_prompt(policy.model)
@@ -105,9 +106,7 @@ class ThinkerTrainer(GRPOTrainer):
         self.policy = replace(policy, model=self.core)
         self._evaluate_policy = evaluate_policy
         self._context = BatchContext(rows=[])
-        self._build_parts(
-            rewards, rollout, perturbations if needs_copies else (), max_skipped_steps
-        )
+        self._build_parts(rewards, rollout, perturbations, max_skipped_steps)
         # From here on TRL reads it as "completions come with the logprobs they were drawn with", as
         # its importance-sampling correction needs; set earlier, it would start its own engine.
         self.use_vllm = self.rollouts.backend.reports_logprobs
@@ -134,6 +133,9 @@ class ThinkerTrainer(GRPOTrainer):
             keep_features=self.is_shared,
             counters=self.counters,
             perturbations=perturbations,
+            copied_tasks=[
+                task for one in rewards if one.reward.needs_perturbed for task in one.reward.tasks
+            ],
             run_seed=args.seed,
         )
         self.reward_table = RewardTable(
