@@ -43,8 +43,8 @@ class ClipsByNumber:
 
     policy: object
 
-    def __call__(self, path):
-        return random_clip(self.policy, int(path.stem))
+    def __call__(self, medium):
+        return random_clip(self.policy, int(medium.path.stem))
 
 
 class Scripted:
