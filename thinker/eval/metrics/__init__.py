@@ -25,7 +25,7 @@ from thinker.eval.metrics.paired import (
     paired_accuracy,
     paired_bootstrap,
 )
-from thinker.eval.metrics.tables import Average, Summary, format_table, summarise
+from thinker.eval.metrics.tables import Average, Summary, format_answers, format_table, summarise
 
 __all__ = [
     "FIGURES",
@@ -42,6 +42,7 @@ __all__ = [
     "evaluate_answers",
     "evaluate_scores",
     "fit_logistic",
+    "format_answers",
     "format_table",
     "krcc",
     "paired_accuracy",
