@@ -99,6 +99,7 @@ class TemporalReward:
 
     name = "temporal"
     needs_perturbed = True
+    tasks = ("score",)
 
     def __init__(self, config: TemporalConfig) -> None:
         self.config = config

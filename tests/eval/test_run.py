@@ -22,8 +22,9 @@ from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
 from thinker.data.samples import MosScale
 from thinker.eval.metrics.agreement import evaluate_scores
+from thinker.eval.rows import load_rows, safe_cell
 from thinker.eval.run import Shard, evaluate_sets, parse_shard
-from thinker.eval.summary import load_rows, load_summary, safe_cell
+from thinker.eval.summary import load_summary
 from thinker.score.scorer import QualityScorer
 from thinker.utils.journal import RowJournal, encode_row, read_rows
 from thinker.utils.lock import folder_lock

@@ -200,8 +200,8 @@ def _result_row(line: Mapping[str, Any]) -> ResultRow:
             **common,
         )
     texts = ("id", "answer", "reference", "question", "tags", "completion")
+    common |= {name: _unsafe(line[name]) for name in texts}
     return ResultRow(
-        **{name: _unsafe(line[name]) for name in texts},
         correct=None if line["correct"] == "" else line["correct"] == "1",
         media=tuple(json.loads(_unsafe(line["media"]) or "[]")),
         **common,

@@ -32,8 +32,8 @@ from thinker.utils.lock import folder_lock
 from thinker.video.read_ahead import Reading
 
 WINDOW = 64
-"""How many examples are sorted by prompt length and cut into batches together. Shards are dealt whole
-windows."""
+"""How many examples are sorted by prompt length and cut into batches together. Shards are dealt
+whole windows."""
 
 
 @dataclass(frozen=True, kw_only=True)

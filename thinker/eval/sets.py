@@ -123,6 +123,8 @@ def load_sets(
 def _read(source: Source, skip_bad_lines: bool) -> Loaded:
     if isinstance(source, EvalSet):
         return load_eval_samples(source, skip_bad_lines=skip_bad_lines)
+    from thinker.data.samples import read_records  # type: ignore[attr-defined]
+
     return read_records(source.path, source.media_root, skip_bad_lines=skip_bad_lines)
 
 

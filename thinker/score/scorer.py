@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from thinker import prompts
 from thinker.config.run import BACKENDS
 from thinker.data.examples import Example
 from thinker.policies import Policy, load_policy
 from thinker.policies.encode import encode_prompts
 from thinker.policies.inputs import Prompt
+from thinker.prompts import ask
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
-from thinker.score.levels import LEVEL_SCORES, level_probabilities
+from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
     INVALID_ANSWER,
     OUT_OF_MEMORY,
@@ -42,6 +42,7 @@ from thinker.score.prediction import (
     of_levels,
 )
 from thinker.score.question import Question, read_questions
+from thinker.tasks.level import LEVEL_QUESTION, LEVEL_SCORES
 from thinker.utils.tensors import out_of_memory
 from thinker.video import Clip, ClipSpec, VideoError, medium, read_clip
 from thinker.video.read import clip_from_frames
@@ -331,7 +332,7 @@ def _prompt(question: Question, mode: str) -> Prompt:
     """What the policy reads. Mode "level" asks for a level, unless the question does so itself."""
     turns = question.turns
     if mode == "level" and not (question.task == "level" and turns):
-        turns = prompts.ask(prompts.LEVEL_QUESTION)
+        turns = ask(LEVEL_QUESTION)
     return Prompt(clips=question.clips, turns=turns)
 
 

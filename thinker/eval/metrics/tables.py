@@ -130,7 +130,9 @@ def format_answers(sets: Sequence[tuple[str, str, AnswerReport]]) -> str:
                 by_value[names.index("accuracy")] = _cell(figure, interval=True)
                 lines.append([f"  {tag}={value}", "", str(figure.n), "", *by_value])
         figures = report.figures.values()
-        reasons += [f"{set_name}: {reason}" for reason in {f.reason: None for f in figures} if reason]
+        reasons += [
+            f"{set_name}: {reason}" for reason in {f.reason: None for f in figures} if reason
+        ]
     return "\n".join(_aligned(lines) + reasons)
 
 

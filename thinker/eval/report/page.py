@@ -20,7 +20,8 @@ from thinker.data.datasets import EVAL_CONFIGS
 from thinker.eval.metrics import fit_logistic
 from thinker.eval.report import plots
 from thinker.eval.report.published import MARK, Published, load_published
-from thinker.eval.summary import ResultRow, load_rows, load_summary
+from thinker.eval.rows import ResultRow, load_rows
+from thinker.eval.summary import load_summary
 from thinker.utils.atomic import write_atomic
 from thinker.video import ClipSpec, VideoError, read_clip
 
