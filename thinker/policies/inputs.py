@@ -46,6 +46,23 @@ class ClipConfig:
     resampler: str = "torch"
     """How frames are resized, one of `thinker.video.clip.RESAMPLERS`."""
 
+    stills: str = "video"
+    """How images are read, one of `thinker.video.clip.STILLS`: "image" at their own resolution,
+    without motion; "video" as a video of one frame, K times, with motion, which is the way of
+    VQAThinker and of every policy that was saved without this key."""
+
+    min_patches: int = 1
+    """Fewest tiles of an image, where frames are squares."""
+
+    max_patches: int = 12
+    """Most tiles of an image, where frames are squares; the thumbnail comes on top."""
+
+    image_min_pixels: int = 4 * 28**2
+    """Smallest area of an image, where the aspect ratio is kept."""
+
+    image_max_pixels: int = 1280 * 28**2
+    """Largest area of an image, where the aspect ratio is kept."""
+
     def __post_init__(self):
         if self.layout not in prompts.LAYOUTS:
             raise ValueError(
@@ -133,6 +150,11 @@ class PolicyInputs:
             num_motion_frames=self.motion_config.num_motion_frames if interleaved else 0,
             motion_px=self.motion_config.motion_px,
             resampler=self.clip_config.resampler,
+            stills=self.clip_config.stills,
+            min_patches=self.clip_config.min_patches,
+            max_patches=self.clip_config.max_patches,
+            image_min_pixels=self.clip_config.image_min_pixels,
+            image_max_pixels=self.clip_config.image_max_pixels,
         )
 
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
