@@ -46,6 +46,10 @@ class Task(Protocol):
         """
         ...
 
+    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
+        """What a policy is taught to say where the file's answer is `raw`."""
+        ...
+
     def parse(self, completion: str, reference: Any) -> Answer | InvalidAnswer:
         """The answer of a completion. reference: as `read_reference` gave it, with or without a
         known answer; it may say what the possible answers are."""

@@ -59,6 +59,11 @@ class ChoiceTask:
         value = answer if isinstance(answer, str) else answer.value
         return ChoiceReference(options=reference.options, answer=value, lettered=reference.lettered)
 
+    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
+        """Word by word, but the letter in place of an option's text, as the letter is asked for."""
+        known = ChoiceReference(options=options or YES_NO, answer=None, lettered=bool(options))
+        return (self._whole_text(raw, known) if options else None) or raw
+
     def _whole_text(self, raw: str, reference: ChoiceReference) -> str | None:
         """The value of the option that is given word by word, however odd its text is."""
         keys = [option_key(option) for option in reference.options]

@@ -70,6 +70,10 @@ class LevelTask:
             raise ValueError(f"reference {answer.detail}; expected one of {', '.join(LEVELS)}")
         return LevelReference(levels=LEVELS, answer=answer.value)
 
+    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
+        """Word by word."""
+        return raw
+
     def parse(self, completion: str, reference: LevelReference) -> Answer[str] | InvalidAnswer:
         """See `rewards.level.parse_level`."""
         return parse_level(completion, reference.levels)

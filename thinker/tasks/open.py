@@ -32,6 +32,10 @@ class OpenTask:
             return raw
         raise ValueError(f"reference {raw!r}: expected a text")
 
+    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
+        """Word by word."""
+        return raw
+
     def parse(self, completion: str, reference: str | None) -> Answer[str] | InvalidAnswer:
         """See `rewards.text.parse_text`."""
         return parse_text(completion)

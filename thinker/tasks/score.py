@@ -34,6 +34,10 @@ class ScoreTask:
             return raw
         raise ValueError(f"reference {raw!r}: expected a number on the answer scale")
 
+    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
+        """Word by word."""
+        return raw
+
     def parse(self, completion: str, reference: float | None) -> Answer[float] | InvalidAnswer:
         """See `rewards.answer.parse_answer`."""
         return parse_answer(completion)
