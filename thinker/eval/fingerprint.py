@@ -61,6 +61,7 @@ def _set_fingerprint(one: LoadedSet) -> dict[str, Any]:
     return {
         "records": _sha(source.path.read_bytes()),
         "media_root": str(source.media_root.resolve()),
+        "mos_scale": None if source.mos_scale is None else asdict(source.mos_scale),
         "task": one.task,
         "questions": _sha(json.dumps(turns).encode()),
     }

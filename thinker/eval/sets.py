@@ -13,8 +13,9 @@ from pathlib import Path
 from thinker.data.datasets import EvalSet, load_eval_samples
 from thinker.data.examples import Example
 from thinker.data.records import dataset_key
-from thinker.data.samples import BadLine, BadLinesError, Loaded, MosScale
-from thinker.tasks import TASKS
+from thinker.data.bad_lines import BadLine, BadLinesError, Loaded
+from thinker.data.read import read_records
+from thinker.data.scale import MosScale
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ class RecordFile:
     """The file."""
     media_root: Path
     """The folder that its media are relative to."""
+    mos_scale: MosScale | None = None
+    """The scale of labels that are numbers; None where there are none."""
 
     @property
     def key(self) -> str:
@@ -70,7 +73,7 @@ class LoadedSet:
     @property
     def mos_scale(self) -> MosScale:
         """The scale that scores are shown on; that of the answers, if the file has no other."""
-        return ANSWER_SCALE if isinstance(self.source, RecordFile) else self.source.mos_scale
+        return self.source.mos_scale or ANSWER_SCALE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,23 +126,26 @@ def load_sets(
 def _read(source: Source, skip_bad_lines: bool) -> Loaded:
     if isinstance(source, EvalSet):
         return load_eval_samples(source, skip_bad_lines=skip_bad_lines)
-    from thinker.data.samples import read_records  # type: ignore[attr-defined]
-
-    return read_records(source.path, source.media_root, skip_bad_lines=skip_bad_lines)
+    return read_records(
+        [source.path],
+        source.media_root,
+        dataset=source.key,
+        scale=source.mos_scale,
+        require_files=False,  # a medium that is not there is a row of status "missing"
+        skip_bad_lines=skip_bad_lines,
+    )
 
 
 def _by_task(source: Source, loaded: Loaded) -> list[LoadedSet]:
-    tasks = list(dict.fromkeys(example.task for example in loaded.samples))
+    tasks = list(dict.fromkeys(example.task for example in loaded.examples))
     name = source.path.stem if isinstance(source, RecordFile) else source.name
-    for example in loaded.samples:
-        TASKS[example.task].read_reference(example.reference, example.options)
     return [
         LoadedSet(
             key=source.key if len(tasks) == 1 else f"{source.key}_{task}",
             name=name if len(tasks) == 1 else f"{name} {task}",
             task=task,
             source=source,
-            examples=[example for example in loaded.samples if example.task == task],
+            examples=[example for example in loaded.examples if example.task == task],
             # A line that is no record has no task; it is shown once, with the first.
             bad_lines=loaded.bad_lines if number == 0 else [],
         )

@@ -65,7 +65,7 @@ def lengths(num_tokens: dict[str, Sequence[float]]) -> bytes:
     for name, values in num_tokens.items():
         axis.hist(values, bins=40, range=(0, longest * 1.02), histtype="step", label=name)
     axis.legend(frameon=False, fontsize=8)
-    axis.set(xlabel="tokens of an answer", ylabel="videos")
+    axis.set(xlabel="tokens of an answer", ylabel="answers")
     return _png(figure)
 
 
@@ -78,7 +78,7 @@ def shares(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> bytes:
         axis.barh(place, result["value"], height=0.6, color=BLUE, alpha=0.75)
         if result["ci_low"] is not None:
             axis.plot([result["ci_low"], result["ci_high"]], [place] * 2, color=ORANGE, lw=2)
-        axis.text(1.02, place, f"n = {result['n']}", va="center", fontsize=8, color=GREY)
+        axis.text(1.02, place, f"n = {result['n']}", va="center", fontsize=8)
     axis.set(xlim=(0, 1), xlabel="accuracy, with its 95 % interval", ylim=(len(bars) - 0.5, -0.5))
     axis.set_yticks(range(len(bars)), [_short(label) for label, _ in bars], fontsize=8)
     return _png(figure)
