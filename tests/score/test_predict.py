@@ -195,3 +195,31 @@ def test_one_question_that_does_not_fit_is_a_row_of_its_task(policy, folder):
     ours = QualityScorer(policy, ScriptedTexts(policy, ["A"], max_rows=0))
     (row,) = ours.predict([choice(folder, "a.mp4")])
     assert (row.status, row.task, row.answer) == ("out_of_memory", "choice", None)
+
+
+def test_an_engine_is_sized_by_the_longest_prompt_and_started_anew_if_too_small(
+    policy, folder, monkeypatch
+):
+    started = []
+
+    class Engine(ScriptedTexts):
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    def start(policy, backend, *, max_new_tokens, max_prompt_tokens):
+        started.append((backend, max_prompt_tokens, Engine(policy, ["A"])))
+        return started[-1][2]
+
+    monkeypatch.setattr("thinker.score.scorer.scoring_rollout", start)
+    ours = QualityScorer(policy, backend="vllm")
+    assert ours.score(folder / "a.mp4").status == "invalid_answer"
+    example = choice(folder, "a.mp4", "b.mp4")
+    for _ in range(2):
+        ours.predict([example])
+    (_, default, first), (_, sized, second) = started
+    assert default is None and first.closed and not second.closed
+    assert sized == policy.inputs.max_tokens_of([(("video", "video"), example.turns)])
+    ours.predict([choice(folder, "a.mp4"), choice(folder, "a.mp4", turns=())])  # fit
+    assert len(started) == 2

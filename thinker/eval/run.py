@@ -25,7 +25,7 @@ from thinker.eval.fingerprint import (
 )
 from thinker.eval.sets import LoadedSet, Source, Subset, load_sets
 from thinker.eval.summary import write_results
-from thinker.score.scorer import QualityScorer
+from thinker.score.scorer import QualityScorer, check_mode
 from thinker.score.stream import window_predictions
 from thinker.utils.journal import Row, RowJournal, claim_folder, read_rows
 from thinker.utils.lock import folder_lock
@@ -106,6 +106,9 @@ def evaluate_loaded(
 ) -> str:
     """As `evaluate_sets`, of sets that `load_sets` has read with the same settings."""
     shard = shard or Shard()
+    for one in loaded:
+        check_mode(scorer.mode, one.task)
+    scorer.prepare([example for one in loaded for example in one.examples])
     fingerprint = scorer_fingerprint(scorer) | {
         "sets": sets_fingerprint(loaded),
         "num_shards": shard.count,

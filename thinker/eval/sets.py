@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from thinker.data.bad_lines import BadLine, BadLinesError, Loaded
 from thinker.data.datasets import EvalSet, load_eval_samples
 from thinker.data.examples import Example
-from thinker.data.records import dataset_key
-from thinker.data.bad_lines import BadLine, BadLinesError, Loaded
 from thinker.data.read import read_records
+from thinker.data.records import dataset_key
 from thinker.data.scale import MosScale
 
 logger = logging.getLogger(__name__)

@@ -97,6 +97,7 @@ class QualityScorer:
             )
         self.policy = policy
         self._given_rollout = rollout
+        self._max_prompt_tokens: int | None = None
         self.backend = _checked("backend", backend, BACKENDS)
         self.mode = _checked("mode", mode, MODES)
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
@@ -127,8 +128,30 @@ class QualityScorer:
     def rollout(self) -> Rollout:
         """The back end that generates, started when it is first asked for."""
         return self._given_rollout or scoring_rollout(
-            self.policy, self.backend, max_new_tokens=self.max_new_tokens
+            self.policy,
+            self.backend,
+            max_new_tokens=self.max_new_tokens,
+            max_prompt_tokens=self._max_prompt_tokens,
         )
+
+    def prepare(self, examples: Sequence[Example]) -> None:
+        """Make sure that the engine takes the longest prompt of these examples.
+
+        An engine is sized when it starts, for a question about one video if nothing else is known;
+        one that has started with less room is started anew. Back end "hf" needs none of this.
+        """
+        if self.backend == "hf" or self._given_rollout is not None:
+            return
+        inputs = self.policy.inputs
+        asked = {(tuple(m.kind for m in e.media), e.turns) for e in examples}
+        asked.discard((("video",), ()))  # what every engine takes
+        longest = inputs.max_tokens_of(asked) if asked else 0
+        if longest <= (self._max_prompt_tokens or inputs.max_prompt_tokens()):
+            return
+        self._max_prompt_tokens = longest
+        started = self.__dict__.pop("rollout", None)
+        if started is not None:
+            started.close()
 
     @property
     def clip_spec(self) -> ClipSpec:
@@ -175,6 +198,7 @@ class QualityScorer:
         read: Read | None = None,
     ) -> Iterator[Prediction]:
         """As `predict`, while workers read the media of the next batch."""
+        self.prepare(examples)
         read = read or partial(read_clip, spec=self.clip_spec)
         items = read_questions(examples, read, reading, ahead=self.batch_size)
         yield from self.answer_stream(items, mode=mode)
@@ -236,11 +260,8 @@ class QualityScorer:
         for place, item in enumerate(items):
             if isinstance(item, Prediction):
                 yield place, self._signed(item, mode)
-            elif mode == "level" and item.task not in LEVEL_TASKS:
-                raise ValueError(
-                    f"mode level is for the tasks {', '.join(LEVEL_TASKS)}, not for "
-                    f"{item.task!r}; use mode reason or sample"
-                )
+            else:
+                check_mode(mode, item.task)
         lengths = {place: self._prompt_length(item, mode) for place, item in asked.items()}
         waiting = sorted(asked, key=lambda place: lengths[place])
         while waiting:
@@ -310,6 +331,15 @@ class QualityScorer:
         ids = [completion.token_ids for completion in group]
         texts = self.policy.processor.batch_decode(ids, skip_special_tokens=True)
         return [(text, len(row)) for text, row in zip(texts, ids, strict=True)]
+
+
+def check_mode(mode: str, task: str) -> None:
+    """Raises ValueError where a task has no such mode."""
+    if mode == "level" and task not in LEVEL_TASKS:
+        raise ValueError(
+            f"mode level is for the tasks {', '.join(LEVEL_TASKS)}, not for {task!r}; "
+            "use mode reason or sample"
+        )
 
 
 def _scoring_question(item: Clip | Prediction) -> Question | Prediction:
