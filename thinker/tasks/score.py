@@ -14,7 +14,7 @@ class ScoreTask:
     name: str = "score"
     media_kinds: tuple[str, ...] = ("video", "image")
     num_media: tuple[int, int | None] = (1, 1)
-    figures: tuple[str, ...] = ("srcc", "plcc", "krcc", "rmse")
+    figures: tuple[str, ...] = ("srcc", "plcc", "krcc", "plcc_mapped", "rmse_mapped")
     rewards: tuple[str, ...] = ("regression", "ranking", "format")
 
     def options(self, question: str, given: tuple[str, ...]) -> tuple[str, ...]:
