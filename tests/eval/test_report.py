@@ -7,18 +7,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from thinker.data.scale import MosScale
 
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
 from thinker.data.examples import Example
+from thinker.data.scale import MosScale
 from thinker.eval.compare import compare_runs, format_comparison
 from thinker.eval.metrics import paired_accuracy, paired_bootstrap
 from thinker.eval.report.page import known_sets, worst_cases, write_report
 from thinker.eval.report.published import MARK, load_published
 from thinker.eval.rows import ResultRow, load_rows
-from thinker.eval.sets import LoadedSet, RecordFile
+from thinker.eval.sets import LoadedSet, record_set
 from thinker.eval.summary import load_summary, write_results
 from thinker.prompts import ask
 from thinker.score.prediction import Prediction
@@ -95,7 +95,7 @@ def write_choices(folder, root, answers, *, task="choice", key="probe"):
         )
         for example, answer in zip(examples, answers, strict=True)
     ]
-    source = RecordFile(path=root / f"{key}.jsonl", media_root=root)
+    source = record_set(root / f"{key}.jsonl", root)
     one = LoadedSet(key=key, name=key, task=task, source=source, examples=examples, bad_lines=[])
     write_results(folder, [(one, rows)], FINGERPRINT)
     return folder

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from thinker.data.scale import MosScale
 
 import thinker.eval.run
 from tests.helpers.decoder_faults import hang_or_die, leave_a_mark
@@ -22,11 +21,12 @@ from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
+from thinker.data.scale import MosScale
 from thinker.eval.fingerprint import subset_fingerprint
 from thinker.eval.metrics.agreement import evaluate_scores
 from thinker.eval.rows import load_rows, safe_cell
 from thinker.eval.run import Shard, evaluate_sets, parse_shard
-from thinker.eval.sets import RecordFile, Subset, load_sets
+from thinker.eval.sets import Subset, load_sets, record_set
 from thinker.eval.summary import load_summary
 from thinker.score.scorer import QualityScorer
 from thinker.utils.journal import RowJournal, encode_row, read_rows
@@ -467,7 +467,7 @@ def test_a_file_of_several_tasks_is_one_set_a_task(policy, data, tmp_path):
     scale = MosScale(min=0, max=100, mapping="linear")
     records[1]["answer"] = 35
     path.write_text(json.dumps(records))
-    source = RecordFile(path=path, media_root=data, mos_scale=scale)
+    source = record_set(path, data, scale)
     texts = ["<think>It is so.</think><answer>2</answer>"]
     scorer = QualityScorer(policy, ScriptedTexts(policy, texts))
     shown = evaluate_sets(scorer, [source], tmp_path / "out", Reading(num_workers=0))
@@ -487,14 +487,14 @@ def test_a_key_that_two_files_share_is_refused(data, tmp_path):
     copied = tmp_path / "probe.jsonl"
     copied.write_bytes((data / "probe.jsonl").read_bytes())
     paths = (data / "probe.jsonl", copied)
-    sources = [RecordFile(path=path, media_root=data) for path in paths]
+    sources = [record_set(path, data) for path in paths]
     with pytest.raises(ValueError, match="sets probe, probe: expected each of them once"):
         load_sets(sources)
 
 
 def test_mode_level_is_refused_for_choices(policy, data, tmp_path):
     scorer = QualityScorer(policy, mode="level")
-    source = RecordFile(path=data / "probe.jsonl", media_root=data)
+    source = record_set(data / "probe.jsonl", data)
     with pytest.raises(ValueError, match="not for 'choice'"):
         evaluate_sets(scorer, [source], tmp_path / "out", Reading(num_workers=0))
     assert not (tmp_path / "out").exists()

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _sources(args: argparse.Namespace) -> list["Source"]:
     from thinker.data.datasets import eval_set_from_files, load_dataset_config, parse_mos_scale
-    from thinker.eval.sets import RecordFile
+    from thinker.eval.sets import record_set
 
     given = [bool(args.records), args.config is not None, args.meta is not None]
     complete = bool(args.records) == (args.media_root is not None)
@@ -69,13 +69,10 @@ def _sources(args: argparse.Namespace) -> list["Source"]:
             "--meta with --video-root"
         )
     if args.config:
-        return [eval_set for path in args.config for eval_set in load_dataset_config(path).eval]
+        return [one for path in args.config for one in load_dataset_config(path).eval]
     scale = parse_mos_scale(args.mos_scale) if args.mos_scale else None
     if args.records:
-        return [
-            RecordFile(path=path, media_root=args.media_root, mos_scale=scale)
-            for path in args.records
-        ]
+        return [record_set(path, args.media_root, scale) for path in args.records]
     roots = args.video_root * (len(args.meta) if len(args.video_root) == 1 else 1)
     if len(roots) != len(args.meta):
         raise ValueError(

@@ -59,9 +59,10 @@ def _set_fingerprint(one: LoadedSet) -> dict[str, Any]:
         }
     turns = [[[turn.role, turn.text] for turn in example.turns] for example in one.examples]
     return {
-        "records": _sha(source.path.read_bytes()),
+        "records": [_sha(path.read_bytes()) for path in source.records],
         "media_root": str(source.media_root.resolve()),
         "mos_scale": None if source.mos_scale is None else asdict(source.mos_scale),
+        "content_pattern": source.content_pattern,
         "task": one.task,
         "questions": _sha(json.dumps(turns).encode()),
     }

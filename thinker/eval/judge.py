@@ -7,8 +7,8 @@ examples. Both judge by the same rows.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thinker.data.examples import Example
-from thinker.data.samples import MosScale
+from thinker.data.examples import Example, parsed_reference
+from thinker.data.scale import MosScale
 from thinker.eval.metrics import (
     AnswerReport,
     Judged,
@@ -86,10 +86,9 @@ def right_answer(example: Example) -> str | None:
 
     The references of such a task have it as `answer` (`rewards.choice.ChoiceReference`).
     """
-    task = TASKS[example.task]
-    if "accuracy" not in task.figures:
+    if "accuracy" not in TASKS[example.task].figures:
         return None
-    return task.read_reference(example.reference, example.options).answer
+    return parsed_reference(example).answer
 
 
 def is_correct(example: Example, answer: object) -> bool | None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from thinker.data.bad_lines import BadLine
 from thinker.data.examples import Example
-from thinker.data.samples import BadLine
 from thinker.eval.judge import is_correct, right_answer
 from thinker.eval.sets import LoadedSet
 from thinker.score.prediction import INVALID_ANSWER, OK

@@ -1,7 +1,7 @@
 """What an evaluation reads: sets of labelled files, and record files of any task.
 
-In: `EvalSet`s (a meta JSON and its scale) and `RecordFile`s, and the subset that is asked for. Out:
-`LoadedSet`s, each of one task: a record file that holds several becomes one set a task. Whatever is
+In: `EvalSet`s (a meta JSON and its scale) and `RecordSet`s, and the subset that is asked for. Out:
+`LoadedSet`s, each of one task: records of several tasks become one set a task. Whatever is
 wrong with any of them is said before a model is loaded.
 """
 
@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from thinker.data.bad_lines import BadLine, BadLinesError, Loaded
-from thinker.data.datasets import EvalSet, load_eval_samples
+from thinker.data.datasets import EvalSet, RecordSet, load_eval_examples
 from thinker.data.examples import Example
-from thinker.data.read import read_records
 from thinker.data.records import dataset_key
 from thinker.data.scale import MosScale
 
@@ -22,24 +21,19 @@ logger = logging.getLogger(__name__)
 ANSWER_SCALE = MosScale(min=1, max=5, mapping="identity")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordFile:
-    """A file of records: jsonl, JSON in the form of LLaVA, or flat ones of a benchmark."""
-
-    path: Path
-    """The file."""
-    media_root: Path
-    """The folder that its media are relative to."""
-    mos_scale: MosScale | None = None
-    """The scale of labels that are numbers; None where there are none."""
-
-    @property
-    def key(self) -> str:
-        """Its name in files: "Q-Bench dev.jsonl" → "q_bench_dev"."""
-        return dataset_key(self.path.stem)
+Source = EvalSet | RecordSet
 
 
-Source = EvalSet | RecordFile
+def record_set(path: Path, media_root: Path, mos_scale: MosScale | None = None) -> RecordSet:
+    """The set of one file of records, named by it, without YAML: "Q-Bench dev.jsonl" has the key
+    "q_bench_dev"."""
+    return RecordSet(
+        name=path.stem,
+        key=dataset_key(path.stem) or "records",
+        records=(path,),
+        media_root=media_root,
+        mos_scale=mos_scale,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +57,13 @@ class LoadedSet:
     def media_root(self) -> Path:
         """The folder that media are relative to."""
         source = self.source
-        return source.media_root if isinstance(source, RecordFile) else source.video_root
+        return source.video_root if isinstance(source, EvalSet) else source.media_root
 
     @property
     def domain(self) -> str:
         """Whether it lies "in" the domain of LSVQ or "out" of it, where that is known."""
-        return "out" if isinstance(self.source, RecordFile) else self.source.domain or "out"
+        known = self.source.domain if isinstance(self.source, EvalSet) else None
+        return known or "out"
 
     @property
     def mos_scale(self) -> MosScale:
@@ -103,7 +98,7 @@ def read_subset(path: Path) -> Subset:
 def load_sets(
     sources: Sequence[Source], *, skip_bad_lines: bool = False, subset: Subset | None = None
 ) -> list[LoadedSet]:
-    """All sets, in order, those of a record file in the order in which its tasks occur.
+    """All sets, in order, those of records in the order in which their tasks occur.
 
     Raises BadLinesError with the bad lines of all files, and ValueError for a key that two sets
     have and for a name of the subset that no set holds.
@@ -112,7 +107,7 @@ def load_sets(
     bad_lines: list[BadLine] = []
     for source in sources:
         try:
-            loaded += _by_task(source, _read(source, skip_bad_lines))
+            loaded += _by_task(source, load_eval_examples(source, skip_bad_lines=skip_bad_lines))
         except BadLinesError as error:
             bad_lines += error.bad_lines
     if bad_lines:
@@ -123,26 +118,12 @@ def load_sets(
     return loaded if subset is None else _chosen(loaded, subset)
 
 
-def _read(source: Source, skip_bad_lines: bool) -> Loaded:
-    if isinstance(source, EvalSet):
-        return load_eval_samples(source, skip_bad_lines=skip_bad_lines)
-    return read_records(
-        [source.path],
-        source.media_root,
-        dataset=source.key,
-        scale=source.mos_scale,
-        require_files=False,  # a medium that is not there is a row of status "missing"
-        skip_bad_lines=skip_bad_lines,
-    )
-
-
 def _by_task(source: Source, loaded: Loaded) -> list[LoadedSet]:
     tasks = list(dict.fromkeys(example.task for example in loaded.examples))
-    name = source.path.stem if isinstance(source, RecordFile) else source.name
     return [
         LoadedSet(
             key=source.key if len(tasks) == 1 else f"{source.key}_{task}",
-            name=name if len(tasks) == 1 else f"{name} {task}",
+            name=source.name if len(tasks) == 1 else f"{source.name} {task}",
             task=task,
             source=source,
             examples=[example for example in loaded.examples if example.task == task],

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thinker.data.examples import Example
+from thinker.data.examples import Example, parsed_reference
 from thinker.prompts import Turn
 from thinker.score.prediction import Prediction, failed
-from thinker.tasks import TASKS
 from thinker.video import Clip, VideoError
 from thinker.video.read_ahead import Read, Reading, read_ahead
 
@@ -37,7 +36,7 @@ def question_of(example: Example, clips: tuple[Clip, ...]) -> Question:
         clips=clips,
         turns=example.turns,
         task=example.task,
-        reference=TASKS[example.task].read_reference(example.reference, example.options),
+        reference=parsed_reference(example),
     )
 
 
