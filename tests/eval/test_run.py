@@ -282,7 +282,8 @@ def test_kill_9_and_restart_give_the_uninterrupted_result(whole, tmp_path, capsy
     output = tmp_path / "out"
     journal = whole.journal(output)
     # Killed twice. Windows hold rows 0 1, 2 3, 4 5 (the two without a clip: no batch), 6 7, …
-    for num_batches, num_rows in ((2, 4), (1, 8)):
+    # Once is enough for the second form, whose journal is the same.
+    for num_batches, num_rows in ((2, 4), (1, 8))[: 2 if whole.key == "meta" else 1]:
         arguments = whole.command(output, num_workers=1)
         process = subprocess.Popen(
             [sys.executable, driver, str(num_batches), *arguments],
@@ -386,7 +387,8 @@ def test_shards_together_equal_one_run(whole, tmp_path, capsys):
     assert whole.table(output) == whole.table(whole.output)
     # a row that is there twice is found
     double = whole.journal(output, "0-of-2")
-    double.write_bytes(double.read_bytes() + encode_row(2, {"id": "meta/v2.mp4"}))
+    row = read_rows(whole.journal(output, "1-of-2"))[2]
+    double.write_bytes(double.read_bytes() + encode_row(2, row))
     assert main([*arguments, "--shard", "1/2"]) == 2
     assert "twice" in capsys.readouterr().err
 
