@@ -1,4 +1,4 @@
-"""Prompts as token ids: the text of every medium, one clip as ever, conversations, what is refused."""
+"""Prompts as token ids: one clip as ever, conversations, what is refused."""
 
 import dataclasses
 
@@ -21,22 +21,21 @@ from thinker.policies.encode import encode_prompts
 from thinker.prompts import Turn, ask
 from thinker.video import read_clip
 
-SLOTS = {  # of 2 x 2 visual tokens (Qwen2.5-VL: 2 x 1 of 40 x 20 px), and of motion tokens
-    "internvl3": lambda visual, motion: f"<img>{'<IMG_CONTEXT>' * (visual + motion)}</img>",
-    "qwen2_5_vl": lambda visual, motion: "".join(
-        f"<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>"
-        for count in (visual, motion)
-        if count
-    ),
-}
-VISUAL = {"internvl3": 4, "qwen2_5_vl": 2}
+
+def slot(backbone: str, visual: int, motion: int) -> str:
+    """Placeholders of a slot with so many visual and motion tokens."""
+    if backbone == "internvl3":
+        return f"<img>{'<IMG_CONTEXT>' * (visual + motion)}</img>"
+    runs = [f"<|vision_start|>{'<|image_pad|>' * n}<|vision_end|>" for n in (visual, motion) if n]
+    return "".join(runs)
+
+
+VISUAL = {"internvl3": 4, "qwen2_5_vl": 2}  # tokens of a slot of 40 x 20 px
 
 
 def policy_of(backbone, *, mode="interleaved", layout="lines", **clip):
-    policy = small_policy(
-        backbone,
-        size=dataclasses.replace(SIZE, motion_mode=mode, num_keyframes=6, num_motion_frames=24),
-    )
+    size = dataclasses.replace(SIZE, motion_mode=mode, num_keyframes=6, num_motion_frames=24)
+    policy = small_policy(backbone, size=size)
     config = dataclasses.replace(policy.inputs.clip_config, layout=layout, **clip)
     policy.inputs.clip_config = config
     return policy
@@ -51,12 +50,12 @@ def chat_ids(policy, *turns) -> list[int]:
 def video_text(backbone, mode, layout="lines", opening="a video", visual=None) -> str:
     """A video of six keyframes with two motion tokens each, without the separator behind it."""
     pair = 2 if backbone == "qwen2_5_vl" else 1
-    slot = SLOTS[backbone](visual or VISUAL[backbone], 2 * pair if mode == "interleaved" else 0)
+    one = slot(backbone, visual or VISUAL[backbone], 2 * pair if mode == "interleaved" else 0)
     space, line = ("", "\n") if layout == "lines" else (" ", "")
     parts = [f"Now you will receive {opening}:"]
-    parts += [f"Frame{i + 1}:{space}{slot}" for i in range(6 // pair)]
+    parts += [f"Frame{i + 1}:{space}{one}" for i in range(6 // pair)]
     if mode == "pooled":
-        parts.append(f"Motion Feature:{space}{SLOTS[backbone](1, 0)}")
+        parts.append(f"Motion Feature:{space}{slot(backbone, 1, 0)}")
     return line.join(parts)
 
 
@@ -70,9 +69,7 @@ def test_one_clip_is_asked_about_as_ever(backbone, mode, layout):
     for question in (None, prompts.SCORING):
         asked = prompts.SHORT_SCORING if question is None else question
         if layout == "inline":  # the released inference text has no space there
-            asked = asked.replace(
-                "excellent quality. First output", "excellent quality.First output"
-            )
+            asked = asked.replace("quality. First output", "quality.First output")
         expected = chat_ids(policy, ("user", video_text(backbone, mode, layout) + line + asked))
         turns = () if question is None else ask(question)
         assert policy.inputs.prompt_ids(Prompt(clips=(clip,), turns=turns)) == expected
@@ -92,7 +89,7 @@ def test_conversations_are_written_out(backbone, mode):
     def video(opening, wide=False):
         return video_text(backbone, mode, opening=opening, visual=3 if qwen and wide else 4)
 
-    still = SLOTS[backbone](3 if qwen else 12, 0)
+    still = slot(backbone, 3 if qwen else 12, 0)
     both, beside, spoken, nothing = (
         policy.inputs.prompt_ids(prompt) for prompt in conversations(policy)
     )
@@ -181,7 +178,7 @@ def test_an_internvl_still_is_that_of_the_processor(picture):
     theirs = output["pixel_values"]
     media = policy.inputs.media_inputs([clip])
     assert len(theirs) == 3 and media["slots"] == [3] and media["moving"] == []
-    torch.testing.assert_close(media["pixel_values"], torch.as_tensor(theirs), atol=1e-6, rtol=0)
+    torch.testing.assert_close(media["pixel_values"], torch.stack(list(theirs)), atol=1e-6, rtol=0)
     ids = policy.inputs.prompt_ids(Prompt(clips=(clip,), turns=ask("What is it?")))
     run = output["input_ids"][0]
     assert any(ids[i : i + len(run)] == list(run) for i in range(len(ids)))
