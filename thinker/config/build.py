@@ -27,13 +27,13 @@ def build(
     values: Any,
     where: str,
     *,
-    renamed: Mapping[str, str] | None = None,
+    replaced: Mapping[str, str] | None = None,
     context: Any = None,
 ) -> T:
     """An instance of the dataclass `cls` from a mapping of its fields.
 
-    where: the file or section that every message opens with. renamed: new name of keys that had
-    another one, by their old dotted place. context: what validators in the annotations of `cls`
+    where: the file or section that every message opens with. replaced: what to write instead
+    of keys of earlier versions, by their dotted place. context: what validators in the annotations of `cls`
     find in `info.context`.
 
     Raises ValueError with a line for each thing that is wrong: its dotted place, what was given and
@@ -47,7 +47,7 @@ def build(
             json.dumps(values), strict=True, extra="forbid", context=context
         )
     except ValidationError as error:
-        complaints = [_complaint(cls, found, renamed or {}) for found in error.errors()]
+        complaints = [_complaint(cls, found, replaced or {}) for found in error.errors()]
         raise ValueError("\n".join(f"{where}: {text}" for text in complaints)) from None
 
 
@@ -70,31 +70,57 @@ def foreign_values(cls: type, values: Mapping[str, Any], section: str) -> dict[s
     return {key: meant(key, value) for key, value in values.items()}
 
 
-def _complaint(cls: type, found: ErrorDetails, renamed: Mapping[str, str]) -> str:
+def _complaint(cls: type, found: ErrorDetails, replaced: Mapping[str, str]) -> str:
     """One of pydantic's findings in our words."""
-    place, given, message = ".".join(map(str, found["loc"])), found["input"], found["msg"]
+    target, names = _walk(cls, found["loc"])
+    place, given, message = ".".join(names), found["input"], found["msg"]
     kind = found["type"]
     if kind == "unexpected_keyword_argument":
-        if place in renamed:
-            return f"{place} is called {renamed[place]} now; write {renamed[place]}: {given}"
-        fields = dataclasses.fields(_class_at(cls, found["loc"][:-1]))
-        return _unknown_key(place, [field.name for field in fields])
-    if kind == "missing":
+        if place in replaced:
+            return f"{place} is no key any more; {replaced[place]}"
+        return _unknown_key(place, [field.name for field in dataclasses.fields(target)])
+    if kind in ("missing", "missing_argument"):
         return f"{place} is missing"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        key = found["ctx"]["discriminator"].strip("'")
+        choices = _dataclasses(typing.get_type_hints(target)[names[-2]])
+        tags = " or ".join(tag for choice in choices for tag in _tags(choice))
+        given = f"is {given[key]!r}" if key in given else "is missing"
+        return f"{place}.{key} {given}, expected {tags}"
     if kind == "value_error":  # raised by the dataclass itself, or by a validator of ours
         return f"{place}: {found['ctx']['error']}".removeprefix(": ")
     expected = _EXPECTED.get(kind) or message.removeprefix("Input should be ")
     return f"{place or 'all of it'} is {given!r:.80}, expected {expected}"
 
 
-def _class_at(cls: Any, place: Iterable[int | str]) -> Any:
-    """The dataclass at a place inside `cls`."""
+def _walk(cls: type, place: Iterable[int | str]) -> tuple[Any, list[str]]:
+    """The dataclass that the last field of a place inside `cls` belongs to, and the place without
+    the tags by which pydantic tells the classes of a union apart."""
+    owner, choices, names = cls, [cls], []
     for name in place:
-        # A number is the place in a tuple, whose entries are of one class.
-        if isinstance(name, str):
-            hint = typing.get_type_hints(cls)[name]
-            cls = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))))
-    return cls
+        if isinstance(name, int):  # the place in a tuple
+            names.append(str(name))
+        elif len(choices) > 1:
+            choices = [choice for choice in choices if name in _tags(choice)]
+        else:
+            names.append(name)
+            if choices:
+                (owner,) = choices
+                choices = _dataclasses(typing.get_type_hints(owner).get(name))
+    return owner, names
+
+
+def _dataclasses(hint: Any) -> list[type]:
+    """The dataclasses that an annotation names."""
+    if dataclasses.is_dataclass(hint):
+        return [hint]  # type: ignore[list-item]
+    return [found for inner in typing.get_args(hint) for found in _dataclasses(inner)]
+
+
+def _tags(cls: type) -> list[str]:
+    """The values of the fields of a dataclass that can have one value only."""
+    hints = typing.get_type_hints(cls).values()
+    return [hint.__args__[0] for hint in hints if typing.get_origin(hint) is typing.Literal]
 
 
 def _unknown_key(place: str, known: Iterable[str]) -> str:
