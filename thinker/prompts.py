@@ -4,7 +4,7 @@ The question and the output instruction are those of VQAThinker (arXiv 2508.0605
 release); its inference release differs in white space and in the frame sampler, a train/test
 mismatch that one source rules out. A policy carries its layout, so that the released weights can be
 asked exactly as they were evaluated. The recognition question is that of VQA² (arXiv 2411.03795),
-stage 1; the level question and prefix are those of its scorer.
+stage 1. What other tasks ask stands in `thinker/tasks/`.
 
 A prompt is a conversation (`Turn`) with any number of media in it. The policy's inputs turn each
 medium into the text that stands for it (`MediaText`), `place_media` puts it where it belongs.
@@ -31,14 +31,6 @@ SHORT_SCORING = "Rate the quality of this video from 1 to 5."
 """For the tiny policies: with SCORING, two thirds of their prompt would be the question."""
 
 RECOGNITION = "What is the main distortion presented in this video?"
-
-LEVELS = ("bad", "poor", "fair", "good", "excellent")
-"""Five equal bins of the 1..5 answer scale, worst first (ITU-T P.910 wording)."""
-
-
-LEVEL_QUESTION = "How would you rate the quality of this video?"
-LEVEL_PREFIX = "The quality of the video is"
-"""VQA²'s scoring question; its answer is forced to begin with the prefix, a level word follows."""
 
 ROLES = ("system", "user", "assistant")
 
@@ -169,18 +161,6 @@ def _block(medium: MediaText, number: int | None, inline: bool) -> str:
     if medium.motion_slot is not None:
         pieces.append(f"Motion Feature:{space}{medium.motion_slot}")
     return ("" if inline else "\n").join([opening, *pieces])
-
-
-def level_word(target: float) -> str:
-    """The level word of a score on the 1..5 answer scale; five equal bins of width 0.8.
-
-    Example: `level_word(1.0) == "bad"`, `level_word(1.8) == "poor"`, `level_word(5.0) ==
-    "excellent"`.
-    """
-    if not 1.0 <= target <= 5.0:
-        raise ValueError(f"a level needs a score between 1 and 5, got {target!r}")
-    # 1e-9 keeps the decimal bin edges (1.8, 2.6, ...) in the upper bin despite binary rounding.
-    return LEVELS[min(int((target - 1.0) / 0.8 + 1e-9), 4)]
 
 
 def scoring_answer(reasoning: str, score: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from thinker.data.examples import Example
+from thinker.data.examples import Example, parsed_reference
 from thinker.video import Clip
 from thinker.video.cache import ClipReader
 from thinker.video.medium import Medium
@@ -44,8 +44,9 @@ class _ExampleColumns:
             "clips": [tuple(read[medium][0] for medium in e.media) for e in examples],
             "decoded": [tuple(read[medium][1] for medium in e.media) for e in examples],
         }
-        for name in ("task", "target", "reference", "options", "turns"):
+        for name in ("task", "target", "options", "turns"):
             columns[name] = [getattr(example, name) for example in examples]
+        columns["reference"] = [parsed_reference(example) for example in examples]
         return columns
 
     def _read(self, medium: Medium) -> tuple[Clip, bool]:

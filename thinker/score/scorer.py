@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from thinker import prompts
 from thinker.config.run import BACKENDS
 from thinker.policies import Policy, load_policy
 from thinker.policies.encode import encode_prompts
 from thinker.policies.inputs import Prompt
+from thinker.prompts import ask
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
-from thinker.score.levels import LEVEL_SCORES, level_probabilities
+from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
     OUT_OF_MEMORY,
     Prediction,
@@ -38,6 +38,7 @@ from thinker.score.prediction import (
     of_draws,
     of_levels,
 )
+from thinker.tasks.level import LEVEL_QUESTION, LEVEL_SCORES
 from thinker.utils.tensors import out_of_memory
 from thinker.video import Clip, ClipSpec, VideoError, medium, read_clip
 from thinker.video.read import clip_from_frames
@@ -256,7 +257,7 @@ class QualityScorer:
         ]
 
     def _level(self, clips: list[Clip]) -> list[Prediction]:
-        question = prompts.ask(prompts.LEVEL_QUESTION)
+        question = ask(LEVEL_QUESTION)
         asked = [Prompt(clips=(clip,), turns=question) for clip in clips]
         requests = encode_prompts(self.policy, asked)
         shares = level_probabilities(self.policy, requests).tolist()

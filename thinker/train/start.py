@@ -19,7 +19,7 @@ from thinker.policies import (
     load_policy,
     tiny_policy,
 )
-from thinker.prompts import LEVELS
+from thinker.tasks.level import LEVELS
 from thinker.train.run_data import RunData
 from thinker.train.sft.lessons import (
     level_answer,

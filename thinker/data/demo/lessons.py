@@ -12,6 +12,7 @@ from typing import Any
 
 from thinker import prompts
 from thinker.data.demo.plan import DISTORTIONS, ClipPlan
+from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION, LEVELS, level_word
 
 LESSON_SHARE = 0.05
 """Share of the training clips that are taught a level word and the answer form: 250 of 5,000. So
@@ -45,7 +46,7 @@ def recognition_answer(distortion: str) -> str:
 
 def level_answer(level: str) -> str:
     """Example: `level_answer("poor") == "The quality of the video is poor."`."""
-    return f"{prompts.LEVEL_PREFIX} {level}."
+    return f"{LEVEL_PREFIX} {level}."
 
 
 def reasoning_text(distortion: str, level: str) -> str:
@@ -58,7 +59,7 @@ def lesson_texts() -> list[str]:
     return [
         text
         for name in DISTORTIONS
-        for level in prompts.LEVELS
+        for level in LEVELS
         for text in (recognition_answer(name), level_answer(level), reasoning_text(name, level))
     ]
 
@@ -82,10 +83,10 @@ def quality_records(
     drawn = draw.sample(list(plans), max(round(LESSON_SHARE * len(plans)), 1))
     levels, scores = [], []
     for number, plan in enumerate(drawn):
-        level = prompts.level_word(min(max(plan.mos, 1.0), 5.0))
-        score = f"{1.0 + 0.8 * prompts.LEVELS.index(level) + draw.randint(0, 7) / 10:.1f}0"
+        level = level_word(min(max(plan.mos, 1.0), 5.0))
+        score = f"{1.0 + 0.8 * LEVELS.index(level) + draw.randint(0, 7) / 10:.1f}0"
         answer = prompts.scoring_answer(reasoning_text(plan.distortion, level), score)
-        levels.append(_record("level", number, plan, prompts.LEVEL_QUESTION, level_answer(level)))
+        levels.append(_record("level", number, plan, LEVEL_QUESTION, level_answer(level)))
         scores.append(_record("score", number, plan, prompts.SHORT_SCORING, answer))
     return levels, scores, drawn
 

@@ -14,7 +14,8 @@ class JudgedRows:
     """The rollouts of all processes and what the rewards said of them."""
 
     columns: dict[str, list]
-    """By name, row-aligned: `completions`, `sample_id`, `target`, `perturbed_completions`."""
+    """By name, row-aligned: `completions`, `sample_id`, `task`, `target`, `reference` (parsed by
+    the task), `options`, `perturbed_completions`."""
 
     rewards: torch.Tensor
     """(rows, rewards), NaN where a reward could not judge a row."""

@@ -42,7 +42,7 @@ from thinker.train.grpo.batch import BatchContext, JudgedRows, SavedBatches
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.logprobs import Logprobs
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
-from thinker.train.grpo.rewards import RewardTable, WeightedReward
+from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
 from thinker.train.grpo.settings import check_settings
 from thinker.train.resume import EpochOrder, Resumable
@@ -90,6 +90,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         needs_copies = any(weighted.reward.needs_perturbed for weighted in rewards)
         if needs_copies and not perturbations:
             raise ValueError("a reward needs perturbed rollouts but no perturbation kind is given")
+        check_tasks([weighted.reward for weighted in rewards], (sample.task for sample in samples))
         args.reward_weights = [weighted.weight for weighted in rewards]
         if self.is_shared:
             enable_shared_prompt(policy.model)
