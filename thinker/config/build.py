@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Tag, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
@@ -72,55 +72,59 @@ def foreign_values(cls: type, values: Mapping[str, Any], section: str) -> dict[s
 
 def _complaint(cls: type, found: ErrorDetails, replaced: Mapping[str, str]) -> str:
     """One of pydantic's findings in our words."""
-    target, names = _walk(cls, found["loc"])
-    place, given, message = ".".join(names), found["input"], found["msg"]
+    holder, names = _walk(cls, found["loc"])
+    place, given, message = ".".join(map(str, names)), found["input"], found["msg"]
     kind = found["type"]
     if kind == "unexpected_keyword_argument":
         if place in replaced:
             return f"{place} is no key any more; {replaced[place]}"
-        return _unknown_key(place, [field.name for field in dataclasses.fields(target)])
-    if kind in ("missing", "missing_argument"):
+        return _unknown_key(place, [field.name for field in dataclasses.fields(holder)])
+    if kind == "missing":
         return f"{place} is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = found["ctx"]["discriminator"].strip("'")
-        choices = _dataclasses(typing.get_type_hints(target)[names[-2]])
-        tags = " or ".join(tag for choice in choices for tag in _tags(choice))
-        given = f"is {given[key]!r}" if key in given else "is missing"
-        return f"{place}.{key} {given}, expected {tags}"
+        hint = typing.get_type_hints(holder, include_extras=True)[names[-2]]
+        is_given = f"is {given[key]!r}" if key in given else "is missing"
+        return f"{place}.{key} {is_given}, expected {' or '.join(dict(_classes(hint)))}"
     if kind == "value_error":  # raised by the dataclass itself, or by a validator of ours
         return f"{place}: {found['ctx']['error']}".removeprefix(": ")
     expected = _EXPECTED.get(kind) or message.removeprefix("Input should be ")
     return f"{place or 'all of it'} is {given!r:.80}, expected {expected}"
 
 
-def _walk(cls: type, place: Iterable[int | str]) -> tuple[Any, list[str]]:
-    """The dataclass that the last field of a place inside `cls` belongs to, and the place without
-    the tags by which pydantic tells the classes of a union apart."""
-    owner, choices, names = cls, [cls], []
+def _walk(cls: Any, place: Iterable[int | str]) -> tuple[Any, list[int | str]]:
+    """The dataclass that holds the last name of a place inside `cls`, and the place as YAML has it:
+    without the tags by which pydantic says which class of a union is meant."""
+    names: list[int | str] = []
+    holder, classes = cls, {"": cls}
     for name in place:
-        if isinstance(name, int):  # the place in a tuple
-            names.append(str(name))
-        elif len(choices) > 1:
-            choices = [choice for choice in choices if name in _tags(choice)]
+        if not isinstance(name, str):  # the number in a tuple, whose entries are of these classes
+            names.append(name)
+        elif len(classes) > 1 and name in classes:
+            classes = {"": classes[name]}
         else:
             names.append(name)
-            if choices:
-                (owner,) = choices
-                choices = _dataclasses(typing.get_type_hints(owner).get(name))
-    return owner, names
+            (holder,) = classes.values()
+            hint = typing.get_type_hints(holder, include_extras=True).get(name)
+            classes = dict(_classes(hint)) or {"": holder}
+    return holder, names
 
 
-def _dataclasses(hint: Any) -> list[type]:
-    """The dataclasses that an annotation names."""
-    if dataclasses.is_dataclass(hint):
-        return [hint]  # type: ignore[list-item]
-    return [found for inner in typing.get_args(hint) for found in _dataclasses(inner)]
+def _classes(hint: Any, tag: str = "") -> Iterable[tuple[str, type]]:
+    """The dataclasses in an annotation, by their tag in a union."""
+    for extra in getattr(hint, "__metadata__", ()):
+        tag = extra.tag if isinstance(extra, Tag) else tag
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        yield tag or _own_tag(hint), hint
+    for part in typing.get_args(hint):
+        yield from _classes(part, tag)
 
 
-def _tags(cls: type) -> list[str]:
-    """The values of the fields of a dataclass that can have one value only."""
+def _own_tag(cls: type) -> str:
+    """The value of the field of a dataclass that can have one value only, if it has such a one."""
     hints = typing.get_type_hints(cls).values()
-    return [hint.__args__[0] for hint in hints if typing.get_origin(hint) is typing.Literal]
+    tags = [typing.get_args(h)[0] for h in hints if typing.get_origin(h) is typing.Literal]
+    return tags[0] if tags else ""
 
 
 def _unknown_key(place: str, known: Iterable[str]) -> str:

@@ -20,6 +20,9 @@ class Task(Protocol):
     """Kinds of media that it is asked of: "video", "image"."""
     num_media: tuple[int, int | None]
     """The fewest and the most media of a question; None is any number."""
+    takes_mos: bool
+    """Whether an answer can be a MOS, which the data layer maps to the answer scale, as it knows
+    the scale of the set: the target."""
     figures: tuple[str, ...]
     """Names of the figures of an evaluation, the most telling one first."""
     rewards: tuple[str, ...]

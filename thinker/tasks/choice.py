@@ -22,6 +22,7 @@ class ChoiceTask:
     name: str = "choice"
     media_kinds: tuple[str, ...] = ("video", "image")
     num_media: tuple[int, int | None] = (0, None)
+    takes_mos: bool = False
     figures: tuple[str, ...] = ("accuracy",)
     rewards: tuple[str, ...] = ("choice",)
 

@@ -39,6 +39,7 @@ class LevelTask:
     name: str = "level"
     media_kinds: tuple[str, ...] = ("video", "image")
     num_media: tuple[int, int | None] = (1, 1)
+    takes_mos: bool = True
     figures: tuple[str, ...] = ("accuracy", "srcc", "plcc")
     rewards: tuple[str, ...] = ()
 

@@ -13,6 +13,7 @@ class OpenTask:
     name: str = "open"
     media_kinds: tuple[str, ...] = ("video", "image")
     num_media: tuple[int, int | None] = (0, None)
+    takes_mos: bool = False
     figures: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ class ScoreTask:
     name: str = "score"
     media_kinds: tuple[str, ...] = ("video", "image")
     num_media: tuple[int, int | None] = (1, 1)
+    takes_mos: bool = True
     figures: tuple[str, ...] = ("srcc", "plcc", "krcc", "rmse")
     rewards: tuple[str, ...] = ("regression", "ranking", "format")
 

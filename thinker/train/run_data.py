@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from thinker.config.run import RunConfig
 from thinker.data.datasets import (
     EvalSet,
+    RecordSet,
     load_dataset_config,
-    load_eval_samples,
-    load_train_samples,
+    load_eval_examples,
+    load_train_examples,
 )
 from thinker.data.examples import Example
 from thinker.video import ClipSpec, FrameCache, check_videos
@@ -25,7 +26,7 @@ class RunData:
 
     train: list[Example]
     """Samples to train on."""
-    eval_sets: list[tuple[EvalSet, list[Example]]]
+    eval_sets: list[tuple[EvalSet | RecordSet, list[Example]]]
     """Held-out sets, each with its samples."""
     reader: ClipReader
     """Reads their clips."""
@@ -37,11 +38,11 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     dataset = load_dataset_config(
         settings.config, variables=settings.variables, overrides=settings.overrides
     )
-    train, bad = load_train_samples(dataset, skip_bad_lines=settings.skip_bad_lines)
+    train, bad = load_train_examples(dataset, skip_bad_lines=settings.skip_bad_lines)
     if bad:
         logger.warning("%d bad label lines skipped", len(bad))
-    eval_sets = [
-        (eval_set, load_eval_samples(eval_set, require_files=True).samples)
+    eval_sets: list[tuple[EvalSet | RecordSet, list[Example]]] = [
+        (eval_set, load_eval_examples(eval_set, require_files=True).examples)
         for eval_set in dataset.eval
     ]
     reader = clip_reader(settings.cache, spec)
