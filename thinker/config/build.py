@@ -33,8 +33,8 @@ def build(
     """An instance of the dataclass `cls` from a mapping of its fields.
 
     where: the file or section that every message opens with. replaced: what to write instead
-    of keys of earlier versions, by their dotted place. context: what validators in the annotations of `cls`
-    find in `info.context`.
+    of keys of earlier versions, by their dotted place. context: what validators in the annotations
+    of `cls` find in `info.context`.
 
     Raises ValueError with a line for each thing that is wrong: its dotted place, what was given and
     what was expected. `build(LoraSettings, {"r": "8"}, "run.yaml")` says
@@ -83,7 +83,7 @@ def _complaint(cls: type, found: ErrorDetails, replaced: Mapping[str, str]) -> s
         return f"{place} is missing"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = found["ctx"]["discriminator"].strip("'")
-        hint = typing.get_type_hints(holder, include_extras=True)[names[-2]]
+        hint = typing.get_type_hints(holder, include_extras=True)[str(names[-2])]
         is_given = f"is {given[key]!r}" if key in given else "is missing"
         return f"{place}.{key} {is_given}, expected {' or '.join(dict(_classes(hint)))}"
     if kind == "value_error":  # raised by the dataclass itself, or by a validator of ours

@@ -23,17 +23,18 @@ holds for them too, the rest is theirs.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl.trainer.utils import RepeatSampler
 
-from thinker.policies import load_policy
+from thinker.policies import Policy, load_policy
 from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
 from thinker.train.parts import split_by_part
@@ -42,6 +43,23 @@ from thinker.train.state_file import load_tree, random_state, save_tree, set_ran
 from thinker.utils import atomic
 
 OPTIMIZER = "optimizer.safetensors"
+
+_UNSUPPORTED = {
+    "load_best_model_at_end": "evaluate checkpoints with `thinker eval`",
+    "save_only_model": "a run must be able to resume",
+    "auto_find_batch_size": "it would change the update",
+    "push_to_hub": "push the finished `final/` instead",
+    "ignore_data_skip": "a resumed run must see the data of the uninterrupted one",
+}
+
+
+def check_settings(args: TrainingArguments) -> None:
+    """Refuse settings under which a run could not resume exactly."""
+    for name, instead in _UNSUPPORTED.items():
+        if getattr(args, name):
+            raise ValueError(f"trainer.{name} is not supported: {instead}")
+    if args.save_strategy == "best":
+        raise ValueError("trainer.save_strategy is best, expected steps, epoch or no")
 
 
 class EpochOrder(RepeatSampler):
@@ -284,6 +302,13 @@ class Resumable:
         """The policy's own model under DDP, DeepSpeed and LoRA wrappers."""
         model = self.accelerator.unwrap_model(self.model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def trained_policy(self, policy: Policy) -> Policy:
+        """The policy with the trained model in memory, LoRA merged."""
+        model = self.accelerator.unwrap_model(self.model)
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+        return replace(policy, model=model)
 
     # What a subclass adds
 

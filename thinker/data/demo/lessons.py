@@ -99,7 +99,7 @@ def choice_records(plans: Sequence[ClipPlan], seed: int, *, reasoned: bool) -> l
     letter, yes or no alone.
     """
     draw = random.Random(f"choices of {seed}")
-    records = []
+    records: list[Record] = []
     for plan in plans:
         for kind in ("what", "yes-or-no"):
             asked = _which(plan, draw) if kind == "what" else _whether(plan, draw)

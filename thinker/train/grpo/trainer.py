@@ -44,8 +44,7 @@ from thinker.train.grpo.logprobs import Logprobs
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
-from thinker.train.grpo.settings import check_settings
-from thinker.train.resume import EpochOrder, Resumable
+from thinker.train.resume import EpochOrder, Resumable, check_settings
 from thinker.train.run_log import ROLLOUTS, append_lines, rollout_lines
 from thinker.train.step_guard import StepGuard
 from thinker.utils.seeds import derive_seed
@@ -84,6 +83,11 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         max_skipped_steps: int = 5,
     ):
         check_settings(args)
+        if args.per_device_train_batch_size % args.num_generations:
+            raise ValueError(
+                f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
+                f"multiple of num_generations ({args.num_generations}): groups stay whole"
+            )
         if logprobs not in LOGPROBS:
             raise ValueError(f"logprobs is {logprobs!r}, expected one of {', '.join(LOGPROBS)}")
         self.is_shared = logprobs == "shared"
