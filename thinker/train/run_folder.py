@@ -27,15 +27,17 @@ IGNORED = ("output_dir", "data.cache", "data.num_workers")
 def open_run(folder: Path, config: RunConfig) -> None:
     """Claim a folder for a configuration; ValueError where another run's results lie in it."""
     state = PartialState()
-    identity = _flat(dataclasses.asdict(config)) | {"num_processes": state.num_processes}
+    identity = flat_config(config) | {"num_processes": state.num_processes}
     identity = {key: value for key, value in identity.items() if key not in IGNORED}
     path = folder / IDENTITY
     if is_complete(path):
         before = json.loads(path.read_text(encoding="utf-8"))
-        old = [f"{key} ({RENAMED[key]} now)" for key in sorted(RENAMED.keys() & before.keys())]
+        old = sorted(
+            {key for key in RENAMED for name in before if f"{name}.".startswith(f"{key}.")}
+        )
         if old:
             raise ValueError(
-                f"{folder} belongs to a run of an older version, whose {IDENTITY} has the key "
+                f"{folder} belongs to a run of an older version, whose {IDENTITY} has "
                 f"{', '.join(old)}; finish it with that version, or choose another output_dir"
             )
         require_same(folder, before, identity)
@@ -48,6 +50,13 @@ def open_run(folder: Path, config: RunConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(identity, indent=1) + "\n")
     state.wait_for_everyone()
+
+
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """Every setting by its dotted place, as an override names it."""
+    values = dataclasses.asdict(config)
+    stages = {stage["name"]: stage for stage in values["stages"]}
+    return _flat(values | {"stages": stages, "order": list(stages)})
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -84,6 +93,7 @@ def json_once(path: Path, compute: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     value = compute()
     if state.is_main_process:
+        path.parent.mkdir(exist_ok=True)
         write_atomic(path, json.dumps(value, indent=1) + "\n")
     state.wait_for_everyone()
     return value
