@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import sys
@@ -16,6 +18,7 @@ from transformers import TrainerCallback, modeling_utils
 
 from tests.helpers import trainer_runs
 from tests.helpers.policy_factory import small_policy
+from thinker.cli import main as command_line
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
 from thinker.train import pipeline
@@ -24,6 +27,7 @@ from thinker.train.checkpoint import newest_valid
 from thinker.train.grpo.rewards import WeightedReward
 from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.train.run_log import MetricsFile
+from thinker.utils import worker_pool
 
 GROUP = 2
 
@@ -324,3 +328,17 @@ def pipeline_run(demo: str, output: str, kill_at: int | None = None, overrides=(
     except ValueError as error:
         print("error:", error)
         return 2
+
+
+def thinker(arguments: list[str]) -> int:
+    """The `thinker` command. Its worker processes are forks, too: they have their imports already."""
+    fork = multiprocessing.get_context("fork")
+    worker_pool.multiprocessing.get_context = lambda kind: fork
+    return command_line.main(arguments)
+
+
+def script(file: str, folder: str) -> None:
+    """A user's own script, in its folder, with the modules beside it."""
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    runpy.run_path(file, run_name="__main__")

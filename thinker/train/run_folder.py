@@ -27,7 +27,7 @@ IGNORED = ("output_dir", "data.cache", "data.num_workers")
 def open_run(folder: Path, config: RunConfig) -> None:
     """Claim a folder for a configuration; ValueError where another run's results lie in it."""
     state = PartialState()
-    identity = _flat(dataclasses.asdict(config)) | {"num_processes": state.num_processes}
+    identity = flat_values(dataclasses.asdict(config)) | {"num_processes": state.num_processes}
     identity = {key: value for key, value in identity.items() if key not in IGNORED}
     path = folder / IDENTITY
     if is_complete(path):
@@ -50,12 +50,12 @@ def open_run(folder: Path, config: RunConfig) -> None:
     state.wait_for_everyone()
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys; an empty mapping stays a value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flat_values(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

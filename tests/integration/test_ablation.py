@@ -1,0 +1,171 @@
+"""The ablation harness (benchmarks/ablation.py): four real runs in miniature, figures by hand."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.helpers.pipeline_runs import SMOKE, TINY
+from tests.helpers.places import REPO
+from thinker.data.demo.generate import generate_demo_set
+from thinker.data.demo.plan import SyntheticConfig
+
+FIGURES = ["srcc_after", "sets.demo.after.valid_share"]
+
+
+@pytest.fixture
+def ablation(monkeypatch):
+    """The script, as `python benchmarks/ablation.py` finds its modules."""
+    monkeypatch.syspath_prepend(REPO / "benchmarks")
+    return importlib.import_module("ablation")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """Writes a plan; keys given replace its own."""
+
+    def write(**keys):
+        values = {
+            "config": str(SMOKE),
+            "conditions": {"all": [], "no-ranking": ["grpo.beta=0.04"]},
+            "seeds": [3, 5],
+            "figures": FIGURES,
+        }
+        path = tmp_path / "plan.yaml"
+        path.write_text(yaml.safe_dump(values | keys, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def no_command(monkeypatch):
+    """Instead of a command: a process that says so and fails."""
+    commands = []
+
+    def run(command, *, stdout, stderr):
+        commands.append(command)
+        stdout.write(b"Traceback\nMemoryError: too large\n")
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return commands
+
+
+def prepare(folder, values):
+    """Finished runs, {(condition, seed): SRCC}."""
+    for (condition, seed), srcc in values.items():
+        run = folder / "runs" / condition / f"seed_{seed}"
+        run.mkdir(parents=True)
+        summary = {"srcc_after": srcc, "sets": {"demo": {"after": {"valid_share": 0.5}}}}
+        (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def test_four_real_runs_are_compared_and_not_run_again(
+    ablation, plan, zygote, tmp_path, monkeypatch, capsys
+):
+    """The runs are real processes of the real command, forked from one that has its imports."""
+    size = SyntheticConfig(num_train_contents=2, num_eval_contents=6, clips_per_content=2)
+    demo = generate_demo_set(tmp_path / "demo", size, num_workers=1).root.parent
+    commands = []
+
+    def run(command, *, stdout, stderr):
+        assert command[:3] == [sys.executable, "-m", "thinker.cli"] and stderr is stdout
+        commands.append(command)
+        outcome = zygote.run("thinker", arguments=command[3:])
+        stdout.write(outcome.log.encode())
+        return subprocess.CompletedProcess(command, outcome.codes[0])
+
+    monkeypatch.setattr(subprocess, "run", run)
+    overrides = [
+        f"data.variables.DEMO_ROOT='{demo}'", f"data.cache='{demo}/cache'", "data.num_workers=0",
+        f"data.config={REPO}/data_configs/demo.yaml", f"model.motion={TINY}",
+        "rollout.backend=hf", "rewards=[{name: format}]", "warm_start=null",
+        "grpo.max_steps=1", "grpo.per_device_train_batch_size=4", "grpo.num_generations=2",
+        "grpo.max_completion_length=4", "grpo.disable_tqdm=true",
+    ]  # fmt: skip
+    conditions = {"base": [], "doubled": ["rewards=[{name: format, weight: 2}]"]}
+    path = plan(overrides=overrides, conditions=conditions)
+    arguments = [str(path), "--output-dir", str(tmp_path / "out")]
+    assert ablation.main(arguments) == 0
+    assert len(commands) == 4
+    for name, weight in (("base", 1), ("doubled", 2)):
+        for seed in (3, 5):
+            folder = tmp_path / "out" / "runs" / name / f"seed_{seed}"
+            summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            assert summary["seed"] == seed
+            assert summary["config"]["rewards"][0]["weight"] == weight
+    written = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
+    assert list(written["differences"]) == ["rewards"]
+    share = [line for line in written["lines"] if line["figure"] == FIGURES[1]]
+    assert [line["values"] for line in share] == [{"3": 0.0, "5": 0.0}] * 2
+    assert share[1]["verdict"] == "not shown" and "equal" in share[1]["interval"]
+
+    assert ablation.main(arguments) == 0 and len(commands) == 4
+    capsys.readouterr()
+    plan(overrides=[*overrides, "grpo.beta=0.5"], conditions=conditions)
+    with pytest.raises(SystemExit) as exit:
+        ablation.main(arguments)
+    assert exit.value.code == 2 and len(commands) == 4
+    assert "config.grpo.beta was 0.0, is 0.5" in capsys.readouterr().err
+
+
+def test_differences_are_paired_by_seed(ablation, plan, tmp_path, no_command, capsys):
+    """Differences .1, .2 and .3: mean .2, deviation .1, t(.975, 2) = 4.3027, so that the interval
+    is .2 ± 4.3027 · .1 / √3 = .2 ± .2484. Differences -.10, -.11 and -.12: mean -.11, deviation
+    .01, so -.11 ± .0248."""
+    first = {1: 0.5, 2: 0.6, 3: 0.7}
+    values = {("a", seed): srcc for seed, srcc in first.items()}
+    values |= {("up", seed): srcc + seed / 10 for seed, srcc in first.items()}
+    values |= {("down", seed): srcc - 0.09 - seed / 100 for seed, srcc in first.items()}
+    prepare(tmp_path / "out", values)
+    conditions = {"a": [], "up": ["grpo.beta=0.1"], "down": ["grpo.beta=0.2"]}
+    path = plan(conditions=conditions, seeds=[1, 2, 3])
+    assert ablation.main([str(path), "--output-dir", str(tmp_path / "out")]) == 0
+    assert not no_command
+    written = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
+    a, up, down = written["lines"][:3]
+    assert (a["mean"], a["num_pairs"], a["verdict"]) == (pytest.approx(0.6), 0, "")
+    assert up["difference"] == pytest.approx(0.2) and up["num_pairs"] == 3
+    assert up["interval"] == pytest.approx([-0.0484, 0.4484], abs=1e-4)
+    assert up["verdict"] == "not shown"
+    assert down["interval"] == pytest.approx([-0.1348, -0.0852], abs=1e-4)
+    assert down["verdict"] == "lower"
+    assert "+0.200 [-0.048, +0.448]" in capsys.readouterr().out
+    assert written["differences"] == {"grpo.beta": {"a": 0.0, "up": 0.1, "down": 0.2}}
+
+
+def test_a_failed_run_is_shown_and_leaves_its_pair(ablation, plan, tmp_path, no_command, capsys):
+    values = {("all", 3): 0.5, ("no-ranking", 3): 0.4, ("all", 5): 0.7}
+    prepare(tmp_path / "out", values)
+    arguments = [str(plan()), "--output-dir", str(tmp_path / "out")]
+    assert ablation.main(arguments) == 1
+    reason = "no-ranking, seed 5: failed: thinker train, status 1: MemoryError: too large"
+    assert reason in capsys.readouterr().out
+    page = (tmp_path / "out" / "ablation.html").read_text(encoding="utf-8")
+    assert "MemoryError: too large" in page and "3 of 4 runs finished" in page
+    written = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
+    without = written["lines"][1]
+    assert without["values"] == {"3": 0.4, "5": None} and without["num_pairs"] == 1
+    assert without["difference"] == pytest.approx(-0.1)
+    assert without["interval"] == "an interval needs two seeds"
+    ablation.main(arguments)
+    assert len(no_command) == 2  # what failed is tried again
+
+
+def test_a_plan_that_cannot_run_says_why(ablation, plan, tmp_path, no_command, capsys):
+    for keys, words in (
+        ({"conditions": {"one": []}}, "expected at least 2"),
+        ({"conditions": {"a": [], "b": ["grpo.betta=1"]}}, "condition b: "),
+        ({"conditions": {"a": [], "b/c": []}}, "'b/c' names a folder"),
+        ({"overrides": ["seed=4"]}, "'seed=4'"),
+        ({"seeds": [1, 1]}, "each once"),
+        ({"figures": []}, "no figure"),
+    ):
+        with pytest.raises(SystemExit) as exit:
+            ablation.main([str(plan(**keys)), "--output-dir", str(tmp_path / "out")])
+        assert exit.value.code == 2 and words in capsys.readouterr().err
+    assert not no_command and not (tmp_path / "out").exists()
