@@ -331,7 +331,7 @@ def pipeline_run(demo: str, output: str, kill_at: int | None = None, overrides=(
 
 
 def thinker(arguments: list[str]) -> int:
-    """The `thinker` command. Its worker processes are forks, too: they have their imports already."""
+    """The `thinker` command. Its worker processes are forks, too, which have their imports."""
     fork = multiprocessing.get_context("fork")
     worker_pool.multiprocessing.get_context = lambda kind: fork
     return command_line.main(arguments)

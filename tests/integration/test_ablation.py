@@ -159,7 +159,7 @@ def test_a_failed_run_is_shown_and_leaves_its_pair(ablation, plan, tmp_path, no_
 def test_a_plan_that_cannot_run_says_why(ablation, plan, tmp_path, no_command, capsys):
     for keys, words in (
         ({"conditions": {"one": []}}, "expected at least 2"),
-        ({"conditions": {"a": [], "b": ["grpo.betta=1"]}}, "condition b: "),
+        ({"conditions": {"a": [], "b": ["logprobs=fast"]}}, "condition b: "),
         ({"conditions": {"a": [], "b/c": []}}, "'b/c' names a folder"),
         ({"overrides": ["seed=4"]}, "'seed=4'"),
         ({"seeds": [1, 1]}, "each once"),
