@@ -29,7 +29,7 @@ import statistics
 import tempfile
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,7 +41,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from thinker.config.run import RolloutSettings
 from thinker.data.demo.render import encode
-from thinker.policies import Policy, TinySize, tiny_policy
+from thinker.policies import Policy, Prompt, TinySize, tiny_policy
 from thinker.policies.encode import encode_prompts
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.rollout.base import Rollout, Sampling
@@ -104,7 +104,7 @@ def write_videos(folder: Path, count: int) -> list[Path]:
 def make_batch(policy: Policy, paths: list[Path], group: int, ratio: int) -> Batch:
     """Completions of random tokens, one `ratio`-th of the prompt long."""
     clips = [read_clip(path, policy.inputs.clip_spec) for path in paths]
-    prompt_ids = torch.tensor([policy.inputs.prompt_ids(clip) for clip in clips])
+    prompt_ids = torch.tensor([policy.inputs.prompt_ids(prompt) for prompt in prompts_of(clips)])
     draw = torch.Generator().manual_seed(0)
     rows, length = len(paths) * group, round(prompt_ids.shape[1] / ratio)
     return Batch(
@@ -115,6 +115,11 @@ def make_batch(policy: Policy, paths: list[Path], group: int, ratio: int) -> Bat
         advantages=torch.randn(rows, 1, generator=draw),
         group=group,
     )
+
+
+def prompts_of(clips: list[Clip]) -> list[Prompt]:
+    """The policy's own question about each clip."""
+    return [Prompt(clips=(clip,)) for clip in clips]
 
 
 # Three ways to get log-probabilities
@@ -131,7 +136,7 @@ def logprobs_trl(contender: "Contender", core, batch: Batch, clips: list[Clip]) 
     """Log-probabilities (V·G, C); the lines of TRL's `_get_per_token_logps_and_entropies`."""
     ids, mask = rows_of(batch)
     shown = [clip for clip in clips for _ in range(batch.group)]
-    rows = VideoRows(core, core, contender.inputs, shown, batch.length)
+    rows = VideoRows(core, core, contender.inputs, prompts_of(shown), batch.length)
     labels = ids.clone()
     labels[:, : -batch.length] = -100
     output = rows(ids, mask, labels=labels, fused_lm_head=True)
@@ -143,7 +148,7 @@ def logprobs_reference(
 ) -> torch.Tensor:
     """As `logprobs_trl`, with the logits of every position."""
     ids, mask = rows_of(batch)
-    rows = VideoRows(core, core, contender.inputs, clips, batch.length)
+    rows = VideoRows(core, core, contender.inputs, prompts_of(clips), batch.length)
     logits = rows(ids, mask).logits[:, :-1]
     logps = logits.log_softmax(-1).gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
     return logps[:, -batch.length :]
@@ -219,8 +224,12 @@ class Contender:
     def generate(self, batch: Batch, rollout: Rollout) -> None:
         """Completions of the batch's size, which are dropped: those of the batch are fixed."""
         copies = 1 if self.way == "shared" else batch.group
-        clips = [clip for clip in batch.clips for _ in range(copies)]
-        requests = encode_prompts(self.policy, clips)
+        clips = [
+            replace(clip, variant=str(number))  # a clip of its own: each is encoded
+            for clip in batch.clips
+            for number in range(copies)
+        ]
+        requests = encode_prompts(self.policy, prompts_of(clips))
         sampling = Sampling(max_new_tokens=batch.length)
         groups = rollout.generate(requests, batch.group // copies, sampling, seed=0)
         assert all(len(c.token_ids) == batch.length for group in groups for c in group)

@@ -1,4 +1,4 @@
-"""Rewards for GRPO: completions and targets of the global batch → one number, or None, per rollout.
+"""Rewards for GRPO: completions and references of the global batch → a number, or None, a rollout.
 
 A new reward is one file with a config and a class, one line in `REWARDS`, and one test. One that
 lives elsewhere is named by its dotted path. The package needs the standard library and numpy only.
@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rewards.answer import Answer, InvalidAnswer, parse_answer, shown_reasoning
+from rewards.choice import ChoiceReference, ChoiceReward, parse_choice
 from rewards.format import FormatReward
+from rewards.level import LevelReference, parse_level
 from rewards.ranking import RankingReward
 from rewards.regression import RegressionConfig, RegressionReward
 from rewards.temporal import TemporalConfig, TemporalReward
@@ -19,32 +21,40 @@ from rewards.temporal import TemporalConfig, TemporalReward
 __all__ = [
     "REWARDS",
     "Answer",
+    "ChoiceReference",
     "InvalidAnswer",
+    "LevelReference",
     "Reward",
     "build_reward",
     "parse_answer",
+    "parse_choice",
+    "parse_level",
     "shown_reasoning",
 ]
 
 
 class Reward(Protocol):
-    """What the trainer calls, once a step, with the rows of all processes."""
+    """What the trainer calls, once a step, with the rows of all processes that are of its tasks."""
 
     name: str
     """What metrics call it."""
     needs_perturbed: bool
     """True where `columns` has to hold `perturbed_completions`, aligned with the rows."""
+    tasks: tuple[str, ...]
+    """The tasks whose rows it judges, such as ("score",); it is not shown any other row."""
 
     def __call__(
         self,
         completions: Sequence[str],
         sample_id: Sequence[str],
-        target: Sequence[float],
+        target: Any,
         **columns: Any,
     ) -> Sequence[float | None]:
         """One reward per row; None = cannot be judged, 0.0 = judged, badly.
 
-        Columns that a reward does not know are ignored.
+        `target` holds floats for the rows of scores, None for others. `columns` has `task`,
+        `reference` (as the task parsed it) and `options`, too; a reward ignores what it does not
+        know.
         """
         ...
 
@@ -55,6 +65,7 @@ REWARDS: dict[str, tuple[type | None, type]] = {
     "regression": (RegressionConfig, RegressionReward),
     "ranking": (None, RankingReward),
     "temporal": (TemporalConfig, TemporalReward),
+    "choice": (None, ChoiceReward),
 }
 
 
@@ -94,6 +105,10 @@ def _build_own(path: str, config: dict[str, Any]) -> Reward:
                 "a bool needs_perturbed",
                 isinstance(getattr(reward_class, "needs_perturbed", None), bool),
             ),
+            (
+                'the tasks that it judges, such as `tasks = ("score",)`',
+                _are_tasks(getattr(reward_class, "tasks", None)),
+            ),
         )
         if not found
     ]
@@ -109,6 +124,10 @@ def _build_own(path: str, config: dict[str, Any]) -> Reward:
         )
     _check_keys(path, config, reward_class)
     return reward_class(**config)
+
+
+def _are_tasks(given: object) -> bool:
+    return isinstance(given, tuple) and bool(given) and all(isinstance(t, str) for t in given)
 
 
 def _import_class(path: str) -> type:
@@ -132,7 +151,7 @@ def _import_class(path: str) -> type:
     if not inspect.isclass(found):
         raise ValueError(
             f"got reward {path!r}, which is a {type(found).__name__}; expected a class; wrap it in "
-            "a class with name, needs_perturbed and __call__"
+            "a class with name, needs_perturbed, tasks and __call__"
         )
     return found
 

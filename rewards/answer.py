@@ -1,23 +1,30 @@
-"""The one completion parser: the text a policy wrote → an `Answer`, or an `InvalidAnswer` and why.
+"""The parser of scores, and what all parsers of completions share: a text → an `Answer`, or an
+`InvalidAnswer` and why.
 
 Training rewards, inference and evaluation all call `parse_answer`, so a completion means the same
-everywhere. What cannot be parsed stays invalid; no number is ever made up for it (the reference
-draws a random one in training and writes 3.00 in inference). `shown_reasoning` gives the reasoning
-that a person reads, of a valid or an invalid completion. Every step is one linear pass over the
-text, whatever the text holds.
+everywhere (choice.py, level.py and text.py hold the parsers of the other tasks). What cannot be
+parsed stays invalid; no number is ever made up for it (the reference draws a random one in training
+and writes 3.00 in inference). `shown_reasoning` gives the reasoning that a person reads, of a valid
+or an invalid completion. Every step is one linear pass over the text, whatever the text holds.
 """
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 InvalidReason = Literal[
-    "no_answer",  # neither <answer> nor </answer>
+    "no_answer",  # neither <answer> nor </answer>; of free text, nothing behind the reasoning
     "broken_tags",  # a tag without its partner (typically a cut-off completion), or wrong order
     "several_answers",  # <answer> or </answer> more than once, nested ones included
     "not_a_number",  # what stands between the tags is not digits[.digits]
     "out_of_range",  # a number outside [low, high]
+    "no_option",  # nothing names an option (or level), or what names it is negated
+    "several_options",  # two options (or levels) are named
+    "unknown_option",  # a letter beyond the options
+    "letter_and_text",  # a letter and the text of another option
 ]
+
+Value = TypeVar("Value")
 
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")  # [0-9], because \d also takes ٣ and other scripts
 _ASCII_WHITESPACE = " \t\n\r\f\v"
@@ -25,13 +32,13 @@ _MAX_DETAIL_CHARS = 40  # of a quoted text; a completion may be a megabyte, a lo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class Answer(Generic[Value]):
     """The one valid answer of a completion."""
 
-    value: float
-    """Within [low, high]."""
+    value: Value
+    """A score within [low, high], the letter of an option, a level word, or a text."""
     text: str
-    """The number as it was written, such as "3.50"."""
+    """The answer as it was written, such as "3.50"."""
     reasoning: str | None
     """What stands from the first <think> to the last </think> before the answer, or None where
     there is no such pair."""
@@ -54,7 +61,21 @@ class InvalidAnswer:
     """For a person."""
 
 
-def parse_answer(completion: str, *, low: float = 1.0, high: float = 5.0) -> Answer | InvalidAnswer:
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """Where the answer of a completion stands."""
+
+    text: str
+    """The answer, without ASCII white space around it."""
+    reasoning: str | None
+    """As in `Answer`."""
+    well_formed: bool
+    """As in `Answer`."""
+
+
+def parse_answer(
+    completion: str, *, low: float = 1.0, high: float = 5.0
+) -> Answer[float] | InvalidAnswer:
     """Reads the single `<answer>number</answer>` of a completion.
 
     The number is ASCII `digits[.digits]` with nothing but ASCII white space around it, and low <=
@@ -73,6 +94,24 @@ def parse_answer(completion: str, *, low: float = 1.0, high: float = 5.0) -> Ans
     """
     if not low < high:
         raise ValueError(f"got low={low}, high={high}; expected low < high, e.g. low=1.0, high=5.0")
+    located = locate_tagged(completion)
+    if isinstance(located, InvalidAnswer):
+        return located
+    text = located.text
+    if not _DECIMAL.fullmatch(text):
+        return InvalidAnswer(reason="not_a_number", detail=quote(text))
+    value = float(text)  # inf for 400 digits: out of range like any other large number
+    if not low <= value <= high:
+        return InvalidAnswer(
+            reason="out_of_range", detail=f"{quote(text)} is not in [{low}, {high}]"
+        )
+    return Answer(
+        value=value, text=text, reasoning=located.reasoning, well_formed=located.well_formed
+    )
+
+
+def locate_tagged(completion: str) -> Located | InvalidAnswer:
+    """What stands in the single `<answer>…</answer>` of a completion."""
     num_open, num_close = completion.count("<answer>"), completion.count("</answer>")
     if num_open == num_close == 0:
         return InvalidAnswer(reason="no_answer", detail="no <answer> tag")
@@ -86,24 +125,33 @@ def parse_answer(completion: str, *, low: float = 1.0, high: float = 5.0) -> Ans
         return InvalidAnswer(
             reason="broken_tags", detail="<answer> and </answer> do not form one pair in this order"
         )
-    text = inside.strip(_ASCII_WHITESPACE)
-    if not _DECIMAL.fullmatch(text):
-        return InvalidAnswer(reason="not_a_number", detail=_quote(text))
-    value = float(text)  # inf for 400 digits: out of range like any other large number
-    if not low <= value <= high:
-        return InvalidAnswer(
-            reason="out_of_range", detail=f"{_quote(text)} is not in [{low}, {high}]"
-        )
-
     reasoning, is_enclosed = _reasoning(before)
     head = before.rstrip()  # Unicode white space, the \s of the reference
-    well_formed = head.startswith("<think>") and head.endswith("</think>") and not after
-    return Answer(
-        value=value,
-        text=text,
+    return Located(
+        text=inside.strip(_ASCII_WHITESPACE),
         reasoning=reasoning if is_enclosed else None,
-        well_formed=well_formed,
+        well_formed=head.startswith("<think>") and head.endswith("</think>") and not after,
     )
+
+
+def locate_free(completion: str) -> Located | InvalidAnswer:
+    """The answer of a completion that need not have tags: what its one pair of them encloses, else
+    all that stands behind the reasoning.
+
+    >>> locate_free("<think>The edges are soft.</think> B").text
+    'B'
+    """
+    located = locate_tagged(completion)
+    if isinstance(located, Located):
+        return located
+    before, closed, rest = completion.rpartition("</think>")
+    if "<think>" in rest:
+        return InvalidAnswer(reason="broken_tags", detail="<think> without </think>")
+    text = rest.replace("<answer>", "\n").replace("</answer>", "\n").strip(_ASCII_WHITESPACE)
+    if not text:
+        return InvalidAnswer(reason="no_answer", detail="nothing behind the reasoning")
+    reasoning, is_enclosed = _reasoning(before + closed)
+    return Located(text=text, reasoning=reasoning if is_enclosed else None, well_formed=False)
 
 
 def shown_reasoning(completion: str) -> str:
@@ -130,6 +178,7 @@ def _reasoning(before: str) -> tuple[str, bool]:
     return (inside if closed else tail), bool(opened and closed)
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
+    """A text as a detail shows it."""
     shown = text[:_MAX_DETAIL_CHARS]
     return repr(shown) if shown == text else f"{shown!r}… ({len(text)} characters)"

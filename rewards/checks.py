@@ -1,24 +1,16 @@
 """Checks that all rewards share: rows of a batch, numbers of a config. They raise ValueError."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from numbers import Real
+from typing import Any
 
 
-def check_rows(
-    reward: str,
-    completions: Sequence[str],
-    sample_id: Sequence[Hashable],
-    target: Sequence[float],
-    **more_completions: Sequence[str],
+def check_columns(
+    reward: str, text_columns: Mapping[str, Sequence[str]], **columns: Sequence[Any]
 ) -> None:
-    """Columns of one length, plain strings, finite targets, and one target a video.
-
-    The rows of a video are those of one sample_id.
-    """
-    text_columns = {"completions": completions, **more_completions}
-    lengths = {name: len(column) for name, column in text_columns.items()}
-    lengths |= {"sample_id": len(sample_id), "target": len(target)}
+    """Columns of one length; plain strings in those of `text_columns`."""
+    lengths = {name: len(column) for name, column in {**text_columns, **columns}.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(
             f"reward {reward!r}: got columns of lengths {lengths}; expected equal lengths; "
@@ -31,7 +23,19 @@ def check_rows(
                     f"reward {reward!r}: got {type(text).__name__} in {name}[{row}]; expected a "
                     "plain string; pass the assistant's text, not a list of chat messages"
                 )
-    target_of: dict[Hashable, float] = {}
+
+
+def check_rows(
+    reward: str,
+    completions: Sequence[str],
+    sample_id: Sequence[Hashable],
+    target: Sequence[float | None],
+    **more_completions: Sequence[str],
+) -> None:
+    """Rows of scores: columns of one length, plain strings, finite targets, one target a sample."""
+    text_columns = {"completions": completions, **more_completions}
+    check_columns(reward, text_columns, sample_id=sample_id, target=target)
+    target_of: dict[Hashable, float | None] = {}
     for row, (video, label) in enumerate(zip(sample_id, target, strict=True)):
         if not _is_finite_number(label):
             raise ValueError(

@@ -1,19 +1,28 @@
 """Format reward: did the rollout think, answer, and write nothing else?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from rewards.answer import Answer, parse_answer
-from rewards.checks import check_rows
+from rewards.answer import Answer, InvalidAnswer, parse_answer
+from rewards.checks import check_columns, check_rows
+from rewards.choice import parse_choice
+from rewards.level import parse_level
+
+# The tasks whose answers stand in tags: (completion, parsed reference) → answer.
+_PARSERS: dict[str, Callable[[str, Any], Answer | InvalidAnswer]] = {
+    "score": lambda completion, _: parse_answer(completion),
+    "level": lambda completion, reference: parse_level(completion, reference.levels),
+    "choice": parse_choice,
+}
 
 
 class FormatReward:
     """1.0 or 0.0, never None: any text can be judged by its form.
 
     1.0 for a full match of `<think>.*?</think>\\s*<answer>.*?</answer>` (the format reward of
-    VQAThinker, arXiv 2508.06051) whose answer is also valid for `parse_answer`; else 0.0. The
-    reference lets "<think></think><answer>good</answer>" earn the point; an answer nobody can score
-    earns nothing here.
+    VQAThinker, arXiv 2508.06051) whose answer is also valid for the parser of its task; else 0.0.
+    The published code lets "<think></think><answer>good</answer>" earn the point; an answer nobody
+    can score earns nothing here. Without a column `task`, all rows are scores.
 
     >>> reward = FormatReward()
     >>> completions = ["<think>a</think> <answer>3.50</answer>", "<answer>3.50</answer>"]
@@ -23,14 +32,37 @@ class FormatReward:
 
     name = "format"
     needs_perturbed = False
+    tasks = tuple(_PARSERS)
 
     def __call__(
         self,
         completions: Sequence[str],
         sample_id: Sequence[str],
-        target: Sequence[float],
+        target: Sequence[float | None],
+        *,
+        task: Sequence[str] | None = None,
+        reference: Sequence[Any] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        check_rows(self.name, completions, sample_id, target)
-        answers = [parse_answer(completion) for completion in completions]
+        tasks = ["score"] * len(completions) if task is None else task
+        references = [None] * len(completions) if reference is None else reference
+        check_columns(
+            self.name,
+            {"completions": completions},
+            sample_id=sample_id,
+            target=target,
+            task=tasks,
+            reference=references,
+        )
+        scores = [row for row, name in enumerate(tasks) if name == "score"]
+        check_rows(
+            self.name,
+            [completions[row] for row in scores],
+            [sample_id[row] for row in scores],
+            [target[row] for row in scores],
+        )
+        answers = [
+            _PARSERS[name](completion, known)
+            for completion, name, known in zip(completions, tasks, references, strict=True)
+        ]
         return [float(isinstance(answer, Answer) and answer.well_formed) for answer in answers]

@@ -49,6 +49,7 @@ class RankingReward:
 
     name = "ranking"
     needs_perturbed = False
+    tasks = ("score",)
 
     def __call__(
         self,

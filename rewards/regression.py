@@ -52,6 +52,7 @@ class RegressionReward:
 
     name = "regression"
     needs_perturbed = False
+    tasks = ("score",)
 
     def __init__(self, config: RegressionConfig) -> None:
         self.config = config

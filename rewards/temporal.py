@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from rewards.answer import Answer, parse_answer
-from rewards.checks import check_number, check_rows
+from rewards.checks import check_columns, check_number, check_rows
 from rewards.ranking import RankingReward
 from rewards.regression import RegressionConfig, RegressionReward, bell
 
@@ -82,6 +82,8 @@ class TemporalReward:
     parts add up. The reference's batch is one device's, here it is the global one. With one video
     ranking cannot be judged and only regression counts.
 
+    A row without a perturbed copy (a picture has none) is None, and nothing is compared with it.
+
     Both rules: an invalid answer is left out of the means. The reward of an invalid true rollout is
     None, as there is nothing to score; with no valid perturbed rollout there is nothing to compare
     with, and all rows are None.
@@ -99,6 +101,7 @@ class TemporalReward:
 
     name = "temporal"
     needs_perturbed = True
+    tasks = ("score",)
 
     def __init__(self, config: TemporalConfig) -> None:
         self.config = config
@@ -109,7 +112,7 @@ class TemporalReward:
         sample_id: Sequence[str],
         target: Sequence[float],
         *,
-        perturbed_completions: Sequence[str] | None = None,
+        perturbed_completions: Sequence[str | None] | None = None,
         **columns: Any,
     ) -> list[float | None]:
         if perturbed_completions is None:
@@ -117,12 +120,23 @@ class TemporalReward:
                 "reward 'temporal': got no column perturbed_completions; expected one rollout of "
                 "the perturbed video per row; generate them, or take 'temporal' out of the rewards"
             )
-        check_rows(
-            self.name, completions, sample_id, target, perturbed_completions=perturbed_completions
+        texts = {"completions": completions}
+        check_columns(self.name, texts, perturbed_completions=perturbed_completions)
+        rows = [row for row, other in enumerate(perturbed_completions) if other is not None]
+        others = [other for other in perturbed_completions if other is not None]
+        check_rows(self.name, completions, sample_id, target)
+        check_columns(self.name, {"perturbed_completions": others})
+        judge = _parity if self.config.rule == "parity" else self._per_video
+        judged = judge(
+            [completions[row] for row in rows],
+            others,
+            [sample_id[row] for row in rows],
+            [target[row] for row in rows],
         )
-        if self.config.rule == "parity":
-            return _parity(completions, perturbed_completions, sample_id, target)
-        return self._per_video(completions, perturbed_completions, sample_id, target)
+        rewards: list[float | None] = [None] * len(completions)
+        for row, reward in zip(rows, judged, strict=True):
+            rewards[row] = reward
+        return rewards
 
     def _per_video(
         self,

@@ -4,9 +4,15 @@ The question and the output instruction are those of VQAThinker (arXiv 2508.0605
 release); its inference release differs in white space and in the frame sampler, a train/test
 mismatch that one source rules out. A policy carries its layout, so that the released weights can be
 asked exactly as they were evaluated. The recognition question is that of VQA² (arXiv 2411.03795),
-stage 1; the level question and prefix are those of its scorer.
+stage 1. What other tasks ask stands in `thinker/tasks/`.
+
+A prompt is a conversation (`Turn`) with any number of media in it. The policy's inputs turn each
+medium into the text that stands for it (`MediaText`), `place_media` puts it where it belongs.
 """
 
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 QUESTION = (
@@ -24,17 +30,7 @@ SCORING = f"{QUESTION} {OUTPUT_FORMAT}"
 SHORT_SCORING = "Rate the quality of this video from 1 to 5."
 """For the tiny policies: with SCORING, two thirds of their prompt would be the question."""
 
-OPENING = "Now you will receive a video:"
-
 RECOGNITION = "What is the main distortion presented in this video?"
-
-LEVELS = ("bad", "poor", "fair", "good", "excellent")
-"""Five equal bins of the 1..5 answer scale, worst first (ITU-T P.910 wording)."""
-
-
-LEVEL_QUESTION = "How would you rate the quality of this video?"
-LEVEL_PREFIX = "The quality of the video is"
-"""VQA²'s scoring question; its answer is forced to begin with the prefix, a level word follows."""
 
 ROLES = ("system", "user", "assistant")
 
@@ -46,7 +42,8 @@ class Turn:
     role: str
     """One of `ROLES`."""
     text: str
-    """What is said. `<image>` and `<video>` in a user turn mark where a medium stands, in order."""
+    """What is said. `<image>` and `<video>` in a user turn mark where a medium stands, in order;
+    either word will do for either kind."""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -54,47 +51,116 @@ class Turn:
 
 
 LAYOUTS = ("lines", "inline")
-"""White space of the user turn: "lines" is VQAThinker's training text, "inline" its inference text,
-which the released weights were evaluated with."""
+"""White space of the user turns: "lines" is VQAThinker's training text, "inline" its inference
+text, which the released weights were evaluated with."""
 
 
-def video_text(
-    frame_slots: list[str],
-    question: str,
-    *,
-    motion_slot: str | None = None,
-    layout: str = "lines",
-) -> str:
-    """The user turn: the frame slots, one motion slot for the whole video if given, the question.
+IMAGE, VIDEO = "image", "video"
+OPENINGS = {VIDEO: "Now you will receive a video:", IMAGE: "Now you will receive an image:"}
+"""What stands before the slots of a medium where it is the only one of a prompt."""
 
-    Slots hold the expanded placeholder text (built by the policy's inputs); `layout` is one of
-    `LAYOUTS`.
+_PLACEHOLDER = re.compile(r"<(?:image|video)>(\n?)")
 
-    Example: `video_text(["<a>", "<b>"], "Why?", motion_slot="<m>")` is
+
+def ask(text: str) -> tuple[Turn, ...]:
+    """The conversation that consists of one question."""
+    return (Turn(role="user", text=text),)
+
+
+def check_turns(turns: Sequence[Turn], *, last: str) -> None:
+    """Raises ValueError unless a system turn (or none) is followed by user and assistant in turns,
+    the last of them `last`: "user" in a prompt, "assistant" where an answer is taught."""
+    roles = [turn.role for turn in turns]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    expected = [("user", "assistant")[i % 2] for i in range(len(spoken))]
+    if not spoken or spoken != expected or spoken[-1] != last:
+        raise ValueError(
+            f"the roles of the turns are {', '.join(roles) or 'none'}; expected user and assistant "
+            f"in turns, the last one {last}, and before them at most one system turn"
+        )
+
+
+def count_placeholders(turns: Sequence[Turn]) -> int:
+    """How many media the turns mark a place for."""
+    return sum(len(_PLACEHOLDER.findall(turn.text)) for turn in turns if turn.role == "user")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaText:
+    """What stands in a prompt for one medium."""
+
+    kind: str
+    """`VIDEO` or `IMAGE`."""
+
+    slots: tuple[str, ...]
+    """Expanded placeholder text (built by the policy's inputs), one a frame or frame pair of a
+    video, one of an image."""
+
+    motion_slot: str | None = None
+    """The same for the motion of a whole video, if it stands behind the frames."""
+
+
+def place_media(turns: Sequence[Turn], media: Sequence[MediaText], layout: str) -> list[Turn]:
+    """The turns with the text of a medium at each placeholder, in order; where there is no
+    placeholder, all media stand before the text of the first user turn.
+
+    Several media are numbered within their kind. `layout` is one of `LAYOUTS`; a line break behind
+    a placeholder belongs to the layout. Raises ValueError where there are placeholders, but not as
+    many as media.
+
+    Example: a video with slots `<a>`, `<b>`, motion slot `<m>` and the question `Why?` is
     `"Now you will receive a video:\\nFrame1:<a>\\nFrame2:<b>\\nMotion Feature:<m>\\nWhy?"`, inline
-    `"Now you will receive a video:Frame1: <a>Frame2: <b>Motion Feature: <m>Why?"`.
+    `"Now you will receive a video:Frame1: <a>Frame2: <b>Motion Feature: <m>Why?"`; an image behind
+    it is `"Now you will receive image 1:\\n<c>"`, the video then being `video 1:`.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"prompt layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
-    space = " " if layout == "inline" else ""
-    pieces = [f"Frame{i}:{space}{slot}" for i, slot in enumerate(frame_slots, start=1)]
-    if motion_slot is not None:
-        pieces.append(f"Motion Feature:{space}{motion_slot}")
-    if layout == "inline":
-        question = question.replace(f" {OUTPUT_FORMAT}", OUTPUT_FORMAT)
-    return ("" if layout == "inline" else "\n").join([OPENING, *pieces, question])
+    num_places = count_placeholders(turns)
+    if num_places not in (0, len(media)):
+        raise ValueError(
+            f"the turns hold {num_places} placeholders <image> or <video> for {len(media)} media; "
+            "expected one for each of them, or none at all"
+        )
+    inline = layout == "inline"
+    line_break = "" if inline else "\n"
+    numbers: Counter[str] = Counter()
+    blocks = []
+    for medium in media:
+        numbers[medium.kind] += 1
+        number = numbers[medium.kind] if len(media) > 1 else None
+        blocks.append(_block(medium, number, inline))
+    waiting = iter(blocks)
+
+    def fill(place: re.Match) -> str:
+        return next(waiting) + (line_break if place[1] else "")
+
+    placed = []
+    for turn in turns:
+        text = turn.text
+        if turn.role == "user":
+            if inline:
+                text = text.replace(f" {OUTPUT_FORMAT}", OUTPUT_FORMAT)
+            text = _PLACEHOLDER.sub(fill, text)
+            if not num_places:
+                text = "".join(block + line_break for block in waiting) + text
+        placed.append(Turn(role=turn.role, text=text))
+    return placed
 
 
-def level_word(target: float) -> str:
-    """The level word of a score on the 1..5 answer scale; five equal bins of width 0.8.
-
-    Example: `level_word(1.0) == "bad"`, `level_word(1.8) == "poor"`, `level_word(5.0) ==
-    "excellent"`.
-    """
-    if not 1.0 <= target <= 5.0:
-        raise ValueError(f"a level needs a score between 1 and 5, got {target!r}")
-    # 1e-9 keeps the decimal bin edges (1.8, 2.6, ...) in the upper bin despite binary rounding.
-    return LEVELS[min(int((target - 1.0) / 0.8 + 1e-9), 4)]
+def _block(medium: MediaText, number: int | None, inline: bool) -> str:
+    """Opening, slots and motion slot of a medium, without a line break behind them."""
+    opening = OPENINGS[medium.kind]
+    if number is not None:
+        article = "an" if medium.kind == IMAGE else "a"
+        opening = opening.replace(f"{article} {medium.kind}:", f"{medium.kind} {number}:")
+    space = " " if inline else ""
+    if medium.kind == VIDEO:
+        pieces = [f"Frame{i}:{space}{slot}" for i, slot in enumerate(medium.slots, start=1)]
+    else:
+        pieces = list(medium.slots)
+    if medium.motion_slot is not None:
+        pieces.append(f"Motion Feature:{space}{medium.motion_slot}")
+    return ("" if inline else "\n").join([opening, *pieces])
 
 
 def scoring_answer(reasoning: str, score: str) -> str:

@@ -11,18 +11,20 @@ import pytest
 
 from tests.helpers.places import FIXTURES, REPO
 from thinker.data import datasets as data
+from thinker.data.bad_lines import BadLinesError
 from thinker.data.datasets import (
     DatasetConfig,
     EvalSet,
     TrainSource,
     eval_set_from_files,
     load_dataset_config,
-    load_eval_samples,
-    load_train_samples,
+    load_eval_examples,
+    load_train_examples,
     parse_mos_scale,
 )
+from thinker.data.paths import compile_content_pattern
 from thinker.data.records import dataset_key
-from thinker.data.samples import BadLinesError, MosScale, compile_content_pattern
+from thinker.data.scale import MosScale
 
 EVAL_FILES = sorted((REPO / "data_configs" / "eval").glob("*.yaml"))
 METAS = FIXTURES / "meta"
@@ -151,9 +153,9 @@ def test_shipped_set_reads_its_meta(path: Path, tmp_path: Path) -> None:
 
     shutil.copytree(METAS, tmp_path / "meta")
     eval_set.video_root.mkdir(parents=True)
-    loaded = load_eval_samples(eval_set)
-    assert len(loaded.samples) == 12 and not loaded.bad_lines
-    first = loaded.samples[0]
+    loaded = load_eval_examples(eval_set)
+    assert len(loaded.examples) == 12 and not loaded.bad_lines
+    first = loaded.examples[0]
     assert first.id == f"{path.stem}/{image_id}"
     assert (first.dataset, first.mos, first.content) == (path.stem, mos, content)
     assert first.target == pytest.approx(target, abs=1e-12)
@@ -210,7 +212,7 @@ def test_shipped_training_set(tmp_path: Path) -> None:
     video.touch()
     source.jsonl.parent.mkdir()
     write_jsonl(source.jsonl.parent, (0, "yfcc-batch16/13078.mp4", 0.42), name=source.jsonl.name)
-    (sample,) = load_train_samples(config).samples
+    (sample,) = load_train_examples(config).examples
     # MOS/20: kept as it is, also below 1
     assert (sample.mos, sample.target, sample.media[0].path) == (0.42, 0.42, video.resolve())
 
@@ -350,19 +352,19 @@ def test_training_and_held_out(tmp_path: Path, root: Path) -> None:
     config = load_dataset_config(
         write_yaml(tmp_path, TRAIN_TEXT), variables={"DEMO": str(tmp_path)}
     )
-    samples = load_train_samples(config).samples
+    samples = load_train_examples(config).examples
     # 75 of 0..100 is 1 + 4 * 0.75 = 4
     assert [(s.id, s.mos, s.target, s.content) for s in samples] == [
         ("my_set/0", 3.5, 3.5, "1.mp4"),
         ("my_set/1", 75.0, 4.0, "2"),
     ]
     (held_out,) = config.eval
-    (sample,) = load_eval_samples(held_out).samples
+    (sample,) = load_eval_examples(held_out).examples
     assert (sample.id, sample.target) == ("held_out/9.mp4", 2.5)
     with pytest.raises(BadLinesError, match="does not exist"):
-        load_eval_samples(held_out, require_files=True)
+        load_eval_examples(held_out, require_files=True)
     with pytest.raises(ValueError, match="has no train sources"):
-        load_train_samples(dataclasses.replace(config, train=()))
+        load_train_examples(dataclasses.replace(config, train=()))
 
 
 def test_each_source_has_its_own_root(tmp_path: Path, root: Path) -> None:
@@ -375,7 +377,7 @@ def test_each_source_has_its_own_root(tmp_path: Path, root: Path) -> None:
         variables={"DEMO": str(tmp_path)},
         overrides={"train.1.video_root": str(tmp_path / "other")},
     )
-    samples = load_train_samples(config).samples
+    samples = load_train_examples(config).examples
     assert [sample.media[0].path.parent.name for sample in samples] == ["videos", "other"]
 
 
@@ -386,12 +388,12 @@ def test_bad_lines_of_all_sources_at_once(tmp_path: Path, root: Path) -> None:
         write_yaml(tmp_path, TRAIN_TEXT), variables={"DEMO": str(tmp_path)}
     )
     with pytest.raises(BadLinesError) as caught:
-        load_train_samples(config)
+        load_train_examples(config)
     bad_lines = caught.value.bad_lines
     assert [(bad.file, bad.line) for bad in bad_lines] == [(first, 2), (second, 1), (second, 2)]
     assert f"first used at {first}:1" in bad_lines[1].reason  # ids differ across sources
-    kept = load_train_samples(config, skip_bad_lines=True)
-    assert [sample.id for sample in kept.samples] == ["my_set/0"]
+    kept = load_train_examples(config, skip_bad_lines=True)
+    assert [sample.id for sample in kept.examples] == ["my_set/0"]
     assert kept.bad_lines == bad_lines
 
 
@@ -403,7 +405,7 @@ def test_another_number_of_videos_is_a_warning(
     for num_videos, warned in ((None, False), (12, False), (585, True)):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            load_eval_samples(dataclasses.replace(eval_set, num_videos=num_videos))
+            load_eval_examples(dataclasses.replace(eval_set, num_videos=num_videos))
         assert ("holds 12 usable videos, expected 585" in caplog.text) == warned
 
 
@@ -416,7 +418,7 @@ def test_known_meta_without_yaml(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     known = eval_set_from_files(meta, root)
     assert (known.key, known.meta, known.video_root) == ("cgvds", meta, root)
     assert known.mos_scale == MosScale(min=1, max=7, mapping="linear")
-    assert load_eval_samples(known).samples[0].content == "Overwatch"
+    assert load_eval_examples(known).examples[0].content == "Overwatch"
     assert eval_set_from_files(meta, root, HUNDRED).mos_scale == HUNDRED
 
 

@@ -26,7 +26,8 @@ from thinker.data.demo.plan import (
 )
 from thinker.data.demo.render import encode, frame_drop_times, render_clip, stutter_times
 from thinker.data.demo.scenes import Scene, scale_luminance
-from thinker.data.samples import MosScale, read_meta_json
+from thinker.data.read import read_meta_json
+from thinker.data.scale import MosScale
 
 SMALL = SyntheticConfig(num_train_contents=4, num_eval_contents=2, clips_per_content=3)
 CONTENT_PATTERN = r"(?P<content>[^/]+)/\d+\.mp4"  # as in data_configs/demo.yaml
@@ -188,9 +189,9 @@ def test_readers_take_the_label_files(small_set: DemoSet) -> None:
         content_pattern=CONTENT_PATTERN,
         require_files=True,
     )
-    assert (len(train.samples), len(held_out.samples)) == (12, 6)
-    assert len({s.content for s in train.samples}) == 4
-    assert all(sample.mos == sample.target for sample in train.samples)
+    assert (len(train.examples), len(held_out.examples)) == (12, 6)
+    assert len({s.content for s in train.examples}) == 4
+    assert all(sample.mos == sample.target for sample in train.examples)
 
 
 def test_videos(small_set: DemoSet) -> None:

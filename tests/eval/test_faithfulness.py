@@ -10,8 +10,8 @@ import pytest
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import DISTORTIONS, SyntheticConfig
 from thinker.eval.faithfulness import Case, faithfulness_cases, measure, named_distortions
-from thinker.prompts import level_word
 from thinker.score.prediction import Prediction
+from thinker.tasks.level import level_word
 from thinker.video import ClipSpec, read_clip
 
 KINDS = [name for name in DISTORTIONS if name != "none"]

@@ -12,7 +12,7 @@ from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
 from thinker.data.examples import Example
-from thinker.data.samples import MosScale
+from thinker.data.scale import MosScale
 from thinker.eval.compare import compare_runs, format_comparison
 from thinker.eval.metrics import paired_bootstrap
 from thinker.eval.report.page import known_sets, worst_cases, write_report

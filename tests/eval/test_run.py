@@ -20,7 +20,7 @@ from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
-from thinker.data.samples import MosScale
+from thinker.data.scale import MosScale
 from thinker.eval.metrics.agreement import evaluate_scores
 from thinker.eval.run import Shard, evaluate_sets, parse_shard
 from thinker.eval.summary import load_rows, load_summary, safe_cell

@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     except TooManyBadVideosError as error:
         refused = len(error.failures)
     result = {
-        "failures": {path.name: error.reason for path, error in failures.items()},
+        "failures": {failed.path.name: error.reason for failed, error in failures.items()},
         "read": len(list(cache.folder.iterdir())),
         "refused": refused,
     }

@@ -3,12 +3,12 @@
 import os
 import signal
 import time
-from pathlib import Path
 
-from thinker.video import VideoError
+from thinker.video import Medium, VideoError
 
 
-def hang_or_die(path: Path):
+def hang_or_die(medium: Medium):
+    path = medium.path
     if path.name == "hang.mp4":
         time.sleep(600)
     if path.name == "die.mp4":
@@ -18,6 +18,6 @@ def hang_or_die(path: Path):
     raise VideoError(path, "decode_error", path.name)
 
 
-def leave_a_mark(path: Path):
-    path.with_suffix(".read").touch()
-    raise VideoError(path, "decode_error")
+def leave_a_mark(medium: Medium):
+    medium.path.with_suffix(".read").touch()
+    raise VideoError(medium.path, "decode_error")

@@ -37,6 +37,7 @@ class Lengths:
 
     name = "lengths"
     needs_perturbed = False
+    tasks = ("score",)
 
     def __call__(self, completions, sample_id, target, **columns):
         return [sum(text.encode()) % 97 / 97 for text in completions]

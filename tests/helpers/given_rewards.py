@@ -15,6 +15,7 @@ class Given:
 
     name = "given"
     needs_perturbed = False
+    tasks = ("score",)
 
     def __init__(self, value):
         self.value, self.seen = value, {}

@@ -17,7 +17,7 @@ from tests.helpers.trainer_runs import GROUP, ClipsByNumber, Scripted, answer, r
 from thinker.policies import load_policy
 from thinker.train.grpo.trainer import ThinkerTrainer
 
-QUESTIONS = (None, "Why?")
+QUESTIONS = (None, "Why?")  # prompts of two lengths, of even and odd videos
 LOSS_TYPES = ("grpo", "dapo", "dr_grpo", "cispo")
 FROZEN = {  # every loss type with another set of frozen parts, whose features are reused
     "grpo": (),
@@ -59,12 +59,6 @@ class KeepGradients(TrainerCallback):
 
 
 class RecordedTrainer(ThinkerTrainer):
-    def _tokenize_prompts(self, prompts):
-        """Prompts of two lengths, for even and odd videos."""
-        clips = [row["clip"] for row in self._context.rows]
-        ask = self.policy.inputs.prompt_ids
-        return [ask(clip, QUESTIONS[int(clip.path.stem[4:]) % 2]) for clip in clips], None, {}
-
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self.losses.append(loss.detach().clone())
@@ -110,7 +104,7 @@ def recorded_trainer(case: Case, folder: Path, logprobs: str) -> RecordedTrainer
             **checkpointing,
         ),
         rewards=rewards("regression"),
-        samples=samples(),
+        samples=samples(questions=QUESTIONS),
         read_clip=ClipsByNumber(policy),
         rollout=lambda model: Scripted(policy.tokenizer, ragged, None, num_videos=8),
         peft_config=LoraConfig(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from thinker.policies import Policy, TinySize, tiny_policy
+from thinker.policies import Policy, Prompt, TinySize, tiny_policy
+from thinker.prompts import Turn, ask
 from thinker.video import Clip
 
 BACKBONES = ("internvl3", "qwen2_5_vl")
@@ -30,23 +31,63 @@ def random_clip(policy: Policy, seed: int, *, height: int = 40, width: int = 40)
     spec = policy.inputs.clip_spec
     if spec.resize == "square":
         height = width = spec.keyframe_px
+    keyframes = (spec.num_keyframes, 3, height, width)
+    motion = (spec.num_motion_frames, 3, spec.motion_px, spec.motion_px)
+    return _noise(f"clip{seed}.mp4", seed, keyframes, motion)
+
+
+def random_still(
+    policy: Policy, seed: int, *, tiles: int = 3, height: int = 20, width: int = 60
+) -> Clip:
+    """A still of noise: InternVL's has `tiles` tiles of its own size, Qwen2.5-VL's one frame."""
+    spec = policy.inputs.clip_spec
+    shape = (1, 3, height, width)
+    if spec.resize == "square":
+        shape = (tiles, 3, spec.keyframe_px, spec.keyframe_px)
+    motion = (0, 3, spec.motion_px, spec.motion_px)
+    return _noise(f"still{seed}.png", seed, shape, motion, kind="image")
+
+
+def _noise(name: str, seed: int, keyframes: tuple, motion: tuple, **fields) -> Clip:
     draw = torch.Generator().manual_seed(seed)
-    num_keyframes, num_motion = spec.num_keyframes, spec.num_motion_frames
-
-    def frames(count: int, rows: int, columns: int) -> torch.Tensor:
-        shape = (count, 3, rows, columns)
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw)
-
     return Clip(
-        path=Path(f"clip{seed}.mp4"),
-        keyframes_KCHW=frames(num_keyframes, height, width),
-        motion_MCHW=frames(num_motion, spec.motion_px, spec.motion_px),
-        keyframe_seconds=torch.arange(num_keyframes, dtype=torch.float64),
-        motion_seconds=torch.arange(num_motion, dtype=torch.float64),
-        keyframe_indices=tuple(range(num_keyframes)),
-        motion_indices=tuple(range(num_motion)),
-        num_frames=max(num_keyframes, num_motion),
+        path=Path(name),
+        keyframes_KCHW=torch.randint(0, 256, keyframes, dtype=torch.uint8, generator=draw),
+        motion_MCHW=torch.randint(0, 256, motion, dtype=torch.uint8, generator=draw),
+        keyframe_seconds=torch.arange(keyframes[0], dtype=torch.float64),
+        motion_seconds=torch.arange(motion[0], dtype=torch.float64),
+        keyframe_indices=tuple(range(keyframes[0])),
+        motion_indices=tuple(range(motion[0])),
+        num_frames=max(keyframes[0], motion[0]),
         fps=24.0,
-        height=height,
-        width=width,
+        height=keyframes[2],
+        width=keyframes[3],
+        **fields,
     )
+
+
+def one_clip(clips, question: str | None = None) -> list[Prompt]:
+    """A prompt for each clip, with the policy's own question or another."""
+    return [Prompt(clips=(clip,), turns=ask(question) if question else ()) for clip in clips]
+
+
+def conversations(policy: Policy, seed: int = 0) -> list[Prompt]:
+    """Two videos of different size; a still beside a video, the question first; system, user,
+    assistant, user, with the video and the still of the second prompt; no media at all."""
+    video, wide, still = (
+        random_clip(policy, seed + 50),
+        random_clip(policy, seed + 51, height=20, width=60),
+        random_still(policy, seed + 52),
+    )
+    turns = [
+        Turn(role="system", text="Be short."),
+        Turn(role="user", text="<video>\nWhat is it?"),
+        Turn(role="assistant", text="It is blur."),
+        Turn(role="user", text="And here?\n<image>"),
+    ]
+    return [
+        Prompt(clips=(video, wide), turns=ask("<video>\n<video>\nWhich is better?")),
+        Prompt(clips=(still, video), turns=ask("Does <image> come from <video>?")),
+        Prompt(clips=(video, still), turns=tuple(turns)),
+        Prompt(turns=ask("What is blur?")),
+    ]

@@ -4,9 +4,9 @@ import dataclasses
 
 import torch
 
-from tests.helpers.policy_factory import SIZE, random_clip, small_policy
+from tests.helpers.policy_factory import SIZE, one_clip, random_clip, small_policy
 from thinker.config.run import RolloutSettings
-from thinker.policies import Policy
+from thinker.policies import Policy, Prompt
 from thinker.rollout.base import Sampling
 
 # vLLM's attention on a CPU needs heads of 32 or more.
@@ -39,38 +39,49 @@ def clips_of(policy: Policy, count: int = 2, *, seed: int = 0) -> list:
     ]
 
 
+def prompts_of(policy: Policy, count: int = 2, *, seed: int = 0) -> list[Prompt]:
+    """The policy's own question about each of `clips_of`."""
+    return one_clip(clips_of(policy, count, seed=seed))
+
+
 @torch.no_grad()
-def plain_logprobs(policy: Policy, clip, completion_ids: list[int], temperature: float = 1.0):
-    """Logprobs (C, V) of every next token after the clip's prompt and each completion prefix."""
+def plain_logprobs(
+    policy: Policy, prompt: Prompt, completion_ids: list[int], temperature: float = 1.0
+):
+    """Logprobs (C, V) of every next token after the prompt and each completion prefix."""
     backbone = policy.model.model
-    prompt = torch.tensor([policy.inputs.prompt_ids(clip)])
-    media = policy.inputs.media_inputs([clip])
-    positions = backbone.prompt_positions(prompt, torch.ones_like(prompt), media)
+    prompt_ids = torch.tensor([policy.inputs.prompt_ids(prompt)])
+    media, rows = policy.inputs.media_inputs(prompt.clips), [tuple(range(len(prompt.clips)))]
+    mask = torch.ones_like(prompt_ids)
+    positions = backbone.prompt_positions(prompt_ids, mask, media, rows)
     tail = positions.next.unsqueeze(1) + torch.arange(len(completion_ids))
     if positions.ids.dim() == 3:
         tail = tail.expand(3, -1, -1)
-    ids = torch.cat([prompt, torch.tensor([completion_ids], dtype=torch.long)], dim=1)
+    ids = torch.cat([prompt_ids, torch.tensor([completion_ids], dtype=torch.long)], dim=1)
     output = policy.model(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         position_ids=torch.cat([positions.ids, tail], dim=-1),
         media_inputs=media,
+        media_rows=rows,
         use_cache=False,
     )
-    return (output.logits[0, prompt.shape[1] - 1 : -1] / temperature).log_softmax(-1)
+    return (output.logits[0, prompt_ids.shape[1] - 1 : -1] / temperature).log_softmax(-1)
 
 
-def logprobs_of(policy: Policy, clip, completion_ids: list[int], temperature: float = 1.0):
+def logprobs_of(
+    policy: Policy, prompt: Prompt, completion_ids: list[int], temperature: float = 1.0
+):
     """Logprob of each token of one completion."""
-    table = plain_logprobs(policy, clip, completion_ids, temperature)
+    table = plain_logprobs(policy, prompt, completion_ids, temperature)
     return table.gather(-1, torch.tensor(completion_ids).unsqueeze(-1)).squeeze(-1)
 
 
-def largest_difference(policy: Policy, clips: list, groups: list) -> float:
+def largest_difference(policy: Policy, prompts: list[Prompt], groups: list) -> float:
     """Between the logprobs that completions came with and the oracle's."""
     return max(
-        (torch.tensor(c.logprobs) - logprobs_of(policy, clip, c.token_ids)).abs().max().item()
-        for clip, group in zip(clips, groups, strict=True)
+        (torch.tensor(c.logprobs) - logprobs_of(policy, prompt, c.token_ids)).abs().max().item()
+        for prompt, group in zip(prompts, groups, strict=True)
         for c in group
     )
 
@@ -110,9 +121,9 @@ def optimise(policy, parts, steps=3):
     if "language_model" in parts:
         parameters += list(policy.model.lm_head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=0.02)
-    clip = clips_of(policy, 1, seed=9)[0]
-    prompt = torch.tensor([policy.inputs.prompt_ids(clip)])
-    media = policy.inputs.media_inputs([clip])
+    [asked] = prompts_of(policy, 1, seed=9)
+    prompt = torch.tensor([policy.inputs.prompt_ids(asked)])
+    media = policy.inputs.media_inputs(asked.clips)
     positions = policy.model.model.prompt_positions(prompt, torch.ones_like(prompt), media)
     for step in range(steps):
         optimizer.zero_grad()

@@ -11,6 +11,7 @@ from rewards import build_reward
 from tests.helpers.policy_factory import random_clip, small_policy
 from thinker.data.examples import Example
 from thinker.policies import load_policy
+from thinker.prompts import ask
 from thinker.rollout.base import Completion
 from thinker.rollout.hf import hf_rollout
 from thinker.train.grpo.rewards import WeightedReward
@@ -23,12 +24,14 @@ GROUP = 2
 NUM_VIDEOS = 4
 
 
-def samples(count=NUM_VIDEOS):
+def samples(count=NUM_VIDEOS, questions=(None,)):
+    """Samples of one video each; the questions are asked in turn, None being the policy's own."""
     return [
         Example(
             id=f"demo/{i}",
             dataset="demo",
             media=(medium(f"/videos/{i}.mp4"),),
+            turns=ask(question) if (question := questions[i % len(questions)]) else (),
             mos=1.0 + i,
             target=1.0 + i,
             content=str(i),
@@ -43,8 +46,8 @@ class ClipsByNumber:
 
     policy: object
 
-    def __call__(self, path):
-        return random_clip(self.policy, int(path.stem))
+    def __call__(self, medium):
+        return random_clip(self.policy, int(medium.path.stem))
 
 
 class Scripted:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.helpers.video_factory import read_frame_id
-from thinker.video import Clip, ClipSpec, FrameCache, VideoError, read_clip
+from thinker.video import Clip, ClipSpec, FrameCache, VideoError, medium, read_clip
 
 SPEC = ClipSpec(
     num_keyframes=4,
@@ -39,9 +39,10 @@ def assert_equal_clips(a: Clip, b: Clip) -> None:
             assert left == right, field.name
 
 
-def reason_of(path: Path, spec: ClipSpec = SPEC, **kwargs) -> str:
+def reason_of(path: Path, spec: ClipSpec = SPEC, **part) -> str:
+    """part: `start` or `end`, as `medium` takes them."""
     with pytest.raises(VideoError) as caught:
-        read_clip(path, spec, **kwargs)
+        read_clip(medium(path, **part), spec)
     assert caught.value.path == path and str(path) in str(caught.value)
     return caught.value.reason
 

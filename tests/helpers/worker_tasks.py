@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thinker.video import VideoError
+from thinker.video import Medium, VideoError
 from thinker.video.read import read_clip
 
 
@@ -47,10 +47,11 @@ def limit_of_data(_: str) -> bytes:
     return str(resource.getrlimit(resource.RLIMIT_DATA)[0]).encode()
 
 
-def read_or_fail(spec, path: Path):
+def read_or_fail(spec, medium: Medium):
     """`read_clip`, but for names that say what shall happen."""
+    path = medium.path
     if path.stem in ("hang", "segv", "eat", "bug"):
         misbehave(path.stem)
     if path.stem == "refuse":
         raise VideoError(path, "decode_error", "refused")
-    return read_clip(path, spec)
+    return read_clip(medium, spec)

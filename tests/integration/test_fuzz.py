@@ -21,8 +21,9 @@ from tests.helpers.video_checks import SPEC
 from tests.helpers.video_factory import write_video
 from thinker.config.run import RunConfig, load_run_config
 from thinker.data.datasets import load_dataset_config
+from thinker.data.read import line_rules, scan_meta_json, scan_train_jsonl
 from thinker.data.records import dataset_key
-from thinker.data.samples import MosScale, line_rules, scan_meta_json, scan_train_jsonl
+from thinker.data.scale import MosScale
 from thinker.utils.worker_pool import Limits, map_in_workers
 from thinker.video import REASONS
 
@@ -167,8 +168,8 @@ def test_jsonl(tmp_path, rules):
         raws = stripped.split(b"\n") if stripped else []
         bad = {line.line for line in loaded.bad_lines}
         good = [raw for number, raw in enumerate(raws, start=1) if number not in bad]
-        assert len(good) == len(loaded.samples) and len(bad) == len(loaded.bad_lines)
-        for raw, sample in zip(good, loaded.samples, strict=True):
+        assert len(good) == len(loaded.examples) and len(bad) == len(loaded.bad_lines)
+        for raw, sample in zip(good, loaded.examples, strict=True):
             line = json.loads(raw.decode())
             video = line["image"][0] if isinstance(line["image"], list) else line["image"]
             value = line["conversations"][1]["value"]
@@ -189,14 +190,14 @@ def test_meta_json(tmp_path, rules):
     def check(content: bytes) -> bool:
         path.write_bytes(content)
         loaded = scan_meta_json(path, rules(), "set")
-        if not loaded.samples:
+        if not loaded.examples:
             assert loaded.bad_lines and all(line.reason for line in loaded.bad_lines)
             return False
         annotations = json.loads(content.decode())["annotations"]
-        assert len(annotations) == len(loaded.samples) + len(loaded.bad_lines)
+        assert len(annotations) == len(loaded.examples) + len(loaded.bad_lines)
         bad = {int(re.match(r"annotations\[(\d+)\]", b.reason)[1]) for b in loaded.bad_lines}
         good = [a for index, a in enumerate(annotations) if index not in bad]
-        for annotation, sample in zip(good, loaded.samples, strict=True):
+        for annotation, sample in zip(good, loaded.examples, strict=True):
             check_sample(sample, annotation["image_id"], annotation["score"], tmp_path)
         return bool(good)
 

@@ -3,6 +3,7 @@ the same as in the code that it is said to be compatible with."""
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import av
 import numpy as np
@@ -12,14 +13,24 @@ from PIL import Image
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from trl import GRPOConfig
 
-from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
+from tests.helpers.policy_factory import (
+    BACKBONES,
+    SIZE,
+    conversations,
+    one_clip,
+    random_clip,
+    small_policy,
+)
 from tests.helpers.trainer_runs import rewards
 from tests.helpers.video_factory import write_video
 from thinker import prompts
 from thinker.data.examples import Example
-from thinker.policies import load_policy
+from thinker.policies import Prompt, load_policy
+from thinker.policies.encode import encode_prompts
+from thinker.policies.inputs import distinct_clips
 from thinker.policies.motion import IMAGENET_MEAN_STD
-from thinker.rollout.base import Completion
+from thinker.rollout.base import Completion, Sampling
+from thinker.rollout.hf import hf_rollout
 from thinker.score.scorer import QualityScorer
 from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.video import keyframe_indices, read_clip
@@ -34,24 +45,37 @@ TOLERANCE = 1e-5  # float32: the sums run in another order (packed rows, cache, 
 
 @dataclasses.dataclass
 class Seen:
-    """What one path read and computed for one video."""
+    """What one path read and computed for one prompt; media: one dict a clip."""
 
-    indices: tuple
-    media: dict
+    indices: list[tuple]
+    media: list[dict]
     prompt_ids: list
     tokens: list
     logps: torch.Tensor
 
 
+def name_of(prompt: Prompt) -> str:
+    return " ".join([clip.path.name for clip in prompt.clips] + [t.text for t in prompt.turns])
+
+
+def indices_of(prompt: Prompt) -> list[tuple]:
+    return [(clip.keyframe_indices, clip.motion_indices) for clip in prompt.clips]
+
+
 def watch(policy, monkeypatch):
-    """Record clips and media of every `media_inputs` call, and the logits of every generation."""
-    media_calls, generations = [], []
-    media_inputs, generate = policy.inputs.media_inputs, policy.model.generate
+    """Record the media of every clip, the prompts in order, and the logits of every generation."""
+    media_of, prompts_seen, generations = {}, [], []
+    media_inputs, prompt_ids = policy.inputs.media_inputs, policy.inputs.prompt_ids
+    generate = policy.model.generate
 
     def recorded_media(clips):
         media = media_inputs(clips)
-        media_calls.append((list(clips), {k: v for k, v in media.items() if k != "num_slots"}))
+        media_of.update(zip([clip.key for clip in clips], split_media(media), strict=True))
         return media
+
+    def recorded_ids(prompt):
+        prompts_seen.append(prompt)
+        return prompt_ids(prompt)
 
     def recorded_generate(input_ids, **kwargs):
         output = generate(
@@ -63,17 +87,26 @@ def watch(policy, monkeypatch):
         return output.sequences
 
     monkeypatch.setattr(policy.inputs, "media_inputs", recorded_media)
+    monkeypatch.setattr(policy.inputs, "prompt_ids", recorded_ids)
     monkeypatch.setattr(policy.model, "generate", recorded_generate)
-    return media_calls, generations
+    return media_of, prompts_seen, generations
 
 
-def split_media(media, num_clips) -> list[dict]:
+def split_media(media) -> list[dict]:
     """The share of every clip; Qwen's patches lie one after another, as many as its grids say."""
-    share = {k: v.tensor_split(num_clips) for k, v in media.items()}
+    slots = media["slots"]
     if "image_grid_thw" in media:
-        sizes = [int(grids.prod(1).sum()) for grids in share["image_grid_thw"]]
-        share["pixel_values"] = media["pixel_values"].split(sizes)
-    return [{k: v[i] for k, v in share.items()} for i in range(num_clips)]
+        grids = media["image_grid_thw"].split(slots)
+        sizes = [int(grid.prod(1).sum()) for grid in grids]
+        shares = [{"grids": grid} for grid in grids]
+    else:
+        sizes, shares = slots, [{} for _ in slots]
+    for share, pixels in zip(shares, media["pixel_values"].split(sizes), strict=True):
+        share["pixels"] = pixels
+    motion = [frames for some in media["motion_frames"] for frames in some]
+    for i, frames in zip(media["moving"], motion, strict=True):
+        shares[i]["motion"] = frames
+    return shares
 
 
 def completion_of(tokens, end):
@@ -82,40 +115,33 @@ def completion_of(tokens, end):
 
 
 def scored(policy, monkeypatch, run) -> dict[str, Seen]:
-    """What `run(scorer)` saw of each file; the same file must be seen alike every time."""
+    """What `run()` saw of each prompt; the same prompt must be seen alike every time."""
     with monkeypatch.context() as patch:
-        media_calls, generations = watch(policy, patch)
-        run(QualityScorer(policy, max_new_tokens=NEW_TOKENS, batch_size=16))
+        media_of, prompts_seen, generations = watch(policy, patch)
+        run()
     seen: dict[str, Seen] = {}
-    by_row = []  # encoding may take clips of one shape at a time: find each clip's own share
-    for clips, media in media_calls:
-        by_row += zip(clips, split_media(media, len(clips)), strict=True)
     ((tokens, logps),) = generations
-    # the scorer sorts clips by prompt length, so those of one shape stand together in a batch
-    for (clip, media), ids, row_logps in zip(by_row, tokens, logps, strict=True):
+    for prompt, ids, row_logps in zip(prompts_seen, tokens, logps, strict=True):
         completion = completion_of(ids, policy.tokenizer.eos_token_id)
         new = Seen(
-            indices=(clip.keyframe_indices, clip.motion_indices),
-            media=media,
-            prompt_ids=policy.inputs.prompt_ids(clip),
+            indices=indices_of(prompt),
+            media=[media_of[clip.key] for clip in prompt.clips],
+            prompt_ids=policy.inputs.prompt_ids(prompt),
             tokens=completion,
             logps=row_logps[: len(completion)],
         )
-        if clip.path.name in seen:
-            assert_same(seen[clip.path.name], new)
-        seen[clip.path.name] = new
+        if name_of(prompt) in seen:
+            assert_same(seen[name_of(prompt)], new)
+        seen[name_of(prompt)] = new
     return seen
-
-
-def read_clips(samples, scorer):
-    return [read_clip(sample.media[0].path, scorer.clip_spec) for sample in samples]
 
 
 def assert_same(one: Seen, other: Seen) -> None:
     assert one.indices == other.indices
-    assert one.media.keys() == other.media.keys()
-    for name, tensor in one.media.items():
-        assert torch.equal(tensor, other.media[name]), name
+    for mine, theirs in zip(one.media, other.media, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, tensor in mine.items():
+            assert torch.equal(tensor, theirs[name]), name
     assert one.prompt_ids == other.prompt_ids
     assert one.tokens == other.tokens
     assert (one.logps - other.logps).abs().max() < TOLERANCE
@@ -142,12 +168,14 @@ class Given:
         ]
 
 
-def trained(folder, samples, completions, output_dir, monkeypatch) -> dict[str, Seen]:
-    """What one training step saw and computed, for the first completion of each video."""
+def trained(folder, samples, completions, output_dir, monkeypatch, read=None) -> dict[str, Seen]:
+    """What one training step saw and computed, for the first completion of each prompt. read:
+    medium → clip, by decoding where it is None."""
     policy = load_policy(folder)
     rollout = Given(completions)
     args = GRPOConfig(
-        output_dir=str(output_dir), num_generations=2, per_device_train_batch_size=4, max_steps=1,
+        output_dir=str(output_dir), num_generations=2, max_steps=1,
+        per_device_train_batch_size=2 * len(samples),
         max_completion_length=NEW_TOKENS, save_strategy="no", report_to=[], bf16=False,
         gradient_checkpointing=False, use_cpu=True, disable_tqdm=True, shuffle_dataset=False,
     )  # fmt: skip
@@ -157,49 +185,47 @@ def trained(folder, samples, completions, output_dir, monkeypatch) -> dict[str, 
         args=args,
         rewards=rewards("regression"),
         samples=samples,
-        read_clip=partial(read_clip, spec=policy.inputs.clip_spec),
+        read_clip=read or partial(read_clip, spec=policy.inputs.clip_spec),
         rollout=lambda model: rollout,
     )
-    media_of, media_calls = trainer.features.media, []
+    media_inputs, shared = trainer.features.media, trainer.logprobs.shared
+    media_of, calls = {}, []
 
     def recorded_media(clips, *, reference):
-        media = media_of(clips, reference=reference)
-        media_calls.append((list(clips), {k: v for k, v in media.items() if k != "num_slots"}))
+        media = media_inputs(clips, reference=reference)
+        media_of.update(zip([clip.key for clip in clips], split_media(media), strict=True))
         return media
 
-    monkeypatch.setattr(trainer.features, "media", recorded_media)
-    score, logps_calls = trainer._get_per_token_logps_and_entropies, []
-
-    def recorded_score(*args, **kwargs):
-        output = score(*args, **kwargs)
-        logps_calls.append(output[0].detach())
+    def recorded_shared(*args, **kwargs):
+        output = shared(*args, **kwargs)
+        calls.append((kwargs["prompts"][::2], output[0].detach()[::2]))
         return output
 
-    monkeypatch.setattr(trainer, "_get_per_token_logps_and_entropies", recorded_score)
+    monkeypatch.setattr(trainer.features, "media", recorded_media)
+    monkeypatch.setattr(trainer.logprobs, "shared", recorded_shared)
     trainer.train()
-    clips, media = media_calls[-1]  # of the logprobs forward
-    shares = split_media(media, len(clips))
+    [(prompts_seen, logps)] = calls
     return {
-        clip.path.name: Seen(
-            indices=(clip.keyframe_indices, clip.motion_indices),
-            media=shares[i],
+        name_of(prompt): Seen(
+            indices=indices_of(prompt),
+            media=[media_of[clip.key] for clip in prompt.clips],
             prompt_ids=rollout.prompt_ids[i],
             tokens=completions[i],
-            logps=logps_calls[0][2 * i, : len(completions[i])],
+            logps=logps[i, : len(completions[i])],
         )
-        for i, clip in enumerate(clips)
+        for i, prompt in enumerate(prompts_seen)
     }
 
 
 @torch.no_grad()
-def padded_logps(policy, clips, seen, side) -> torch.Tensor:
+def padded_logps(policy, asked, seen, side) -> torch.Tensor:
     """One plain forward over rows of prompt and completion, padded on one side; a longer question
     beside them sees to it that there is padding."""
     pad = policy.tokenizer.pad_token_id
+    longer = prompts.ask("And why? " * 20 + prompts.SHORT_SCORING)
+    asked = [*asked, Prompt(clips=asked[0].clips, turns=longer)]
     rows = [torch.tensor(s.prompt_ids + s.tokens) for s in seen]
-    rows.append(
-        torch.tensor(policy.inputs.prompt_ids(clips[0], prompts.SHORT_SCORING + " And why?"))
-    )
+    rows.append(torch.tensor(policy.inputs.prompt_ids(asked[-1])))
     width = max(len(row) for row in rows)
 
     def padded(row, value):
@@ -209,10 +235,15 @@ def padded_logps(policy, clips, seen, side) -> torch.Tensor:
     ids = torch.stack([padded(row, pad) for row in rows])
     mask = torch.stack([padded(torch.ones_like(row), 0) for row in rows])
     assert (mask == 0).any(1)[:-1].all()
-    media = policy.inputs.media_inputs([*clips, clips[0]])
-    positions = policy.model.model.prompt_positions(ids, mask, media)
+    clips, media_rows = distinct_clips(asked)
+    media = policy.inputs.media_inputs(clips)
+    positions = policy.model.model.prompt_positions(ids, mask, media, media_rows)
     logits = policy.model(
-        input_ids=ids, attention_mask=mask, position_ids=positions.ids, media_inputs=media
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions.ids,
+        media_inputs=media,
+        media_rows=media_rows,
     ).logits.log_softmax(-1)
     logps = []
     for i, s in enumerate(seen):
@@ -220,6 +251,21 @@ def padded_logps(policy, clips, seen, side) -> torch.Tensor:
         steps = logits[i, begin - 1 : begin - 1 + len(s.tokens)]
         logps.append(steps.gather(-1, torch.tensor(s.tokens)[:, None])[:, 0])
     return logps
+
+
+def assert_all_one(policy, asked, single, batch, train) -> None:
+    """`single`, `batch` and `train` saw the prompts `asked` alike, and so do padded rows."""
+    assert single.keys() == batch.keys() == train.keys() == {name_of(prompt) for prompt in asked}
+    for name, seen in single.items():
+        assert len(seen.tokens) > 1 and seen.logps.std() > 1e-2
+        assert_same(seen, batch[name])
+        assert_same(seen, train[name])
+    for count in (1, 8):
+        rows = [single[name_of(prompt)] for prompt in asked] * count
+        for side in ("left", "right"):
+            computed = padded_logps(policy, asked * count, rows, side)
+            for logps, seen in zip(computed, rows, strict=True):
+                assert (logps - seen.logps).abs().max() < TOLERANCE, (count, side)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -245,30 +291,59 @@ def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
         )
         for i, f in enumerate(files)
     ]
+    asked = one_clip([read_clip(path, policy.inputs.clip_spec) for path in files])
+    scorer = QualityScorer(policy, max_new_tokens=NEW_TOKENS, batch_size=16)
     single: dict[str, Seen] = {}
     for path in files:
-        single |= scored(policy, monkeypatch, lambda scorer, path=path: scorer.score(path))
-    many = sorted(samples * 8, key=lambda sample: sample.media[0].path.name)
-    batch = scored(
-        policy,
-        monkeypatch,
-        lambda scorer: list(scorer.score_as_done(read_clips(many, scorer))),
-    )
+        single |= scored(policy, monkeypatch, lambda path=path: scorer.score(path))
+    many = [read_clip(path, policy.inputs.clip_spec) for path in files * 8]
+    batch = scored(policy, monkeypatch, lambda: list(scorer.score_as_done(many)))
     completions = [single[path.name].tokens for path in files]
     train = trained(tmp_path / "policy", samples, completions, tmp_path / "run", monkeypatch)
-    assert single.keys() == batch.keys() == train.keys() == {"a.mp4", "b.mp4"}
-    for name, seen in single.items():
-        assert len(seen.tokens) > 1 and seen.logps.std() > 1e-2
-        assert_same(seen, batch[name])
-        assert_same(seen, train[name])
+    assert_all_one(policy, asked, single, batch, train)
     lengths = {len(seen.prompt_ids) for seen in single.values()}
     assert len(lengths) == (2 if backbone == "qwen2_5_vl" else 1)
-    for count in (1, 8):
-        rows = [single[path.name] for path in files] * count
-        clips = [read_clip(path, policy.inputs.clip_spec) for path in files] * count
-        for side in ("left", "right"):
-            for logps, seen in zip(padded_logps(policy, clips, rows, side), rows, strict=True):
-                assert (logps - seen.logps).abs().max() < TOLERANCE, (count, side)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_conversations_are_one_in_training_and_inference(backbone, tmp_path, monkeypatch):
+    """The same of prompts with two videos of different size, with a still beside a video, with
+    three turns behind a system turn, and without media: alone, in a batch of 16 rows, in the
+    trainer's forward, and in padded rows."""
+    small_policy(backbone, amplify=2.0).save(tmp_path / "policy")
+    policy = load_policy(tmp_path / "policy")
+    policy.model.eval()
+    asked = conversations(policy)
+    clips = {Path("/") / clip.path: clip for prompt in asked for clip in prompt.clips}
+    samples = [
+        Example(
+            id=f"d/{i}",
+            dataset="d",
+            media=tuple(medium(Path("/") / clip.path) for clip in prompt.clips),
+            turns=prompt.turns,
+            target=2.0,
+            content=str(i),
+        )
+        for i, prompt in enumerate(asked)
+    ]
+
+    def generate(some):
+        greedy = Sampling(max_new_tokens=NEW_TOKENS, temperature=0.0)
+        hf_rollout(policy).generate(encode_prompts(policy, some), 1, greedy, seed=0)
+
+    single: dict[str, Seen] = {}
+    for prompt in asked:
+        single |= scored(policy, monkeypatch, partial(generate, [prompt]))
+    batch = scored(policy, monkeypatch, partial(generate, asked * 4))
+    train = trained(
+        tmp_path / "policy",
+        samples,
+        [single[name_of(prompt)].tokens for prompt in asked],
+        tmp_path / "run",
+        monkeypatch,
+        read=lambda medium: clips[medium.path],
+    )
+    assert_all_one(policy, asked, single, batch, train)
 
 
 # Frames as the released code reads them
@@ -365,16 +440,21 @@ def chat(policy, text: str) -> str:
     return policy.processor.apply_chat_template([message], add_generation_prompt=True)
 
 
+def video_text(slots: list[str]) -> str:
+    frames = [f"Frame{i}:{slot}" for i, slot in enumerate(slots, start=1)]
+    return "\n".join(["Now you will receive a video:", *frames, prompts.SHORT_SCORING])
+
+
 def test_internvl_prompt_ids_equal_the_processors():
     """Frames as images: its processor expands each; ours adds motion placeholders to the run."""
     policy = small_policy("internvl3")
     clip = random_clip(policy, 0)
     slots = ["<IMG_CONTEXT>"] * len(clip.keyframes_KCHW)
     images = [Image.fromarray(f.permute(1, 2, 0).numpy()) for f in clip.keyframes_KCHW]
-    text = chat(policy, prompts.video_text(slots, prompts.SHORT_SCORING))
+    text = chat(policy, video_text(slots))
     output = policy.processor(text=[text], images=images, crop_to_patches=False)
     expected = output["input_ids"][0]
-    ids, kept, run = policy.inputs.prompt_ids(clip), [], 0
+    ids, kept, run = policy.inputs.prompt_ids(Prompt(clips=(clip,))), [], 0
     token, visual = policy.model.config.image_token_id, policy.inputs.image_seq_length
     for i in ids:
         run = run + 1 if i == token else 0
@@ -399,11 +479,11 @@ def test_qwen_prompt_ids_and_positions_equal_transformers():
     motion = SIZE.tokens_per_frame * pair
     pictures = [Image.new("RGB", (20, 40)), Image.new("RGB", (2 * motion * patch, 2 * patch))]
     item = "<|vision_start|><|image_pad|><|vision_end|>"
-    text = chat(policy, prompts.video_text([2 * item] * slots, prompts.SHORT_SCORING))
+    text = chat(policy, video_text([2 * item] * slots))
     output = policy.processor(
         text=[text], images=pictures * slots, do_resize=False, return_tensors="pt"
     )
-    ids = torch.tensor([inputs.prompt_ids(clip)])
+    ids = torch.tensor([inputs.prompt_ids(Prompt(clips=(clip,)))])
     assert ids.tolist() == output["input_ids"].tolist()
     media = inputs.media_inputs([clip])
     mask = torch.ones_like(ids)

@@ -12,7 +12,7 @@ FLOORS = (
     {"score"},
     {"rollout"},
     {"policies", "data"},
-    {"video"},
+    {"tasks", "video"},
     {"prompts", "rewards"},
     {"config", "utils"},
 )

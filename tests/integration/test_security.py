@@ -25,7 +25,8 @@ from tests.helpers.video_checks import SPEC, assert_right_frames, files_of, reas
 from tests.helpers.video_factory import write_video
 from thinker.config.run import load_run_config
 from thinker.data.datasets import load_dataset_config
-from thinker.data.samples import MosScale, line_rules, scan_meta_json, scan_train_jsonl
+from thinker.data.read import line_rules, scan_meta_json, scan_train_jsonl
+from thinker.data.scale import MosScale
 from thinker.policies.motion import read_slowfast_checkpoint
 from thinker.policies.shards import read_headers
 from thinker.video import FrameCache, VideoError
@@ -244,7 +245,7 @@ def test_paths_stay_below_the_video_root(tmp_path, video):
         scan_train_jsonl(tmp_path / "t.jsonl", rules),
         scan_meta_json(tmp_path / "m.json", rules, "x"),
     ):
-        assert not loaded.samples and len(loaded.bad_lines) == 1
+        assert not loaded.examples and len(loaded.bad_lines) == 1
 
 
 def test_csv_cells_are_no_formulas():

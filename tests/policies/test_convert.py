@@ -21,7 +21,7 @@ from tests.helpers.released_factory import (
     write_shards,
 )
 from thinker.cli.main import main
-from thinker.policies import load_policy
+from thinker.policies import Prompt, load_policy
 from thinker.policies.convert import vqathinker
 from thinker.policies.convert.vqathinker import (
     convert_checkpoint,
@@ -65,7 +65,7 @@ def test_converted_policy_computes_what_the_released_code_does(
     tokens = (px // PATCH // 2) ** 2
     query = official_query(setting, frames, tokens)
     ids = torch.tensor([Qwen2TokenizerFast.from_pretrained(released)(query)["input_ids"]])
-    assert policy.inputs.prompt_ids(clip) == ids[0].tolist()
+    assert policy.inputs.prompt_ids(Prompt(clips=(clip,))) == ids[0].tolist()
     config = json.loads((released / "config.json").read_text())
     expected = official_logits(
         state_of(released), config, ids, clip.keyframes_KCHW, divisor, repeats

@@ -76,8 +76,8 @@ def test_flops_equal_pytorchs_count(backbone):
     model.set_attn_implementation("eager")  # the counter does not know the CPU's fused attention
     clip = random_clip(policy, 0)
     media = inputs.media_inputs([clip])
-    slots = media.pop("num_slots")
-    motion_frames = media.pop("motion_frames")
+    [slots], motion_frames = media.pop("slots"), media.pop("motion_frames")
+    assert media.pop("moving") == [0]
     visual = sum(inputs.slot_tokens(clip))
     tokens = VideoTokens(
         slots=slots, patches=4 * visual // slots, visual=visual, motion=0, text=0
@@ -87,7 +87,7 @@ def test_flops_equal_pytorchs_count(backbone):
             model.model.encode_slots(**media)
         assert counter.get_total_flops() == vision_flops(model.model, tokens)
         with FlopCounterMode(display=False) as counter:
-            model.model.encode_motion(model.model.motion_features(motion_frames), slots)
+            model.model.encode_motion(model.model.motion_features(motion_frames), [slots])
         got = motion_flops(model.model.motion.config)
         assert counter.get_total_flops() == got
         model = small_policy(backbone).model.eval()

@@ -14,9 +14,9 @@ from transformers import (
 )
 
 from tests.helpers.plain_factory import CLIP, MOTION, plain_checkpoint
-from tests.helpers.policy_factory import BACKBONES, random_clip, small_policy
+from tests.helpers.policy_factory import BACKBONES, one_clip, random_clip, small_policy
 from thinker import policies
-from thinker.policies import ClipConfig, MotionConfig, Policy, load_policy
+from thinker.policies import ClipConfig, MotionConfig, Policy, Prompt, load_policy
 from thinker.policies.card import count_parameters
 from thinker.policies.encode import encode_prompts
 
@@ -68,10 +68,11 @@ def test_a_plain_checkpoint_without_motion_computes_what_transformers_does(backb
     policy.model.eval()
     assert policy.new_parts == ()
     clip = random_clip(policy, 0)
-    ids = torch.tensor([policy.inputs.prompt_ids(clip)])
+    ids = torch.tensor([policy.inputs.prompt_ids(Prompt(clips=(clip,)))])
     media = policy.inputs.media_inputs([clip])
     ours_media = dict(media)
-    media.pop("num_slots")
+    for name in policy.inputs.layout([clip]).keys() - {"image_grid_thw"}:
+        media.pop(name)
     mask = torch.ones_like(ids)
     if backbone == "qwen2_5_vl":  # stock classes need to be told which tokens are images
         media["mm_token_type_ids"] = (ids == policy.model.config.image_token_id).int()
@@ -109,8 +110,8 @@ def test_round_trip_is_bit_equal(backbone, tied, tmp_path):
     reloaded = load_policy(tmp_path / "saved")
     assert reloaded.new_parts == ()
     assert reloaded.inputs.clip_spec == policy.inputs.clip_spec
-    clips = [random_clip(policy, 0)]
-    before, after = (encode_prompts(p, clips)[0] for p in (policy, reloaded))
+    prompts = one_clip([random_clip(policy, 0)])
+    before, after = (encode_prompts(p, prompts)[0] for p in (policy, reloaded))
     assert before.token_ids == after.token_ids
     assert torch.equal(before.embeds, after.embeds)
 
@@ -152,7 +153,7 @@ def test_frames_of_another_size_than_the_tower_was_trained_for(tmp_path):
     clip_config = ClipConfig(num_keyframes=2, keyframe_px=60)
     policy = load_policy(tmp_path, motion=MOTION, clip=clip_config)
     clip = random_clip(policy, 0, height=60, width=60)
-    encoded = encode_prompts(policy, [clip])[0]
+    encoded = encode_prompts(policy, one_clip([clip]))[0]
     assert policy.inputs.slot_tokens(clip) == (9, 9)
     assert len(encoded.embeds) == 2 * (9 + 2)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from tests.helpers.policy_factory import SIZE, random_clip
+from tests.helpers.policy_factory import SIZE, one_clip, random_clip
 from thinker.policies import (
     BACKBONES,
     Backbone,
@@ -83,7 +83,7 @@ def test_a_toy_backbone_is_built_saved_loaded_and_encoded(toy, tmp_path):
     assert list(got) == list(expected)
     assert all(torch.equal(got[name], expected[name]) for name in expected)
     clips = [random_clip(toy, seed) for seed in range(2)]
-    before, after = encode_prompts(toy, clips), encode_prompts(again, clips)
+    before, after = (encode_prompts(policy, one_clip(clips)) for policy in (toy, again))
     for one, other in zip(before, after, strict=True):
         assert one.token_ids == other.token_ids and torch.equal(one.embeds, other.embeds)
     # A slot is 2 x 2 visual tokens and 2 motion tokens.

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from tests.helpers.exact_precision import use_exact_precision
-from tests.helpers.policy_factory import BACKBONES, random_clip, small_policy
+from tests.helpers.policy_factory import (
+    BACKBONES,
+    conversations,
+    one_clip,
+    random_clip,
+    small_policy,
+)
+from thinker.policies.inputs import distinct_clips
 from thinker.policies.shared_prompt import (
     SharedPromptMask,
     enable_shared_prompt,
@@ -19,29 +26,37 @@ from thinker.utils.tensors import left_pad
 GROUP, LENGTH = 3, 5
 
 
-def batch(policy, num_groups=2):
-    """Two groups with prompts of different length and ragged completions."""
-    clips = [random_clip(policy, seed) for seed in range(num_groups)]
-    questions = ["Why?", "What is the main distortion presented in this video?"]
-    rows = [
-        torch.tensor(policy.inputs.prompt_ids(clip, question))
-        for clip, question in zip(clips, questions, strict=True)
-    ]
+def batch(policy, prompts=None):
+    """Groups with prompts of different length and ragged completions: of two videos each with its
+    own question, or of other prompts."""
+    if prompts is None:
+        questions = ("Why?", "What is the main distortion presented in this video?")
+        prompts = [
+            prompt
+            for seed, question in enumerate(questions)
+            for prompt in one_clip([random_clip(policy, seed)], question)
+        ]
+    rows = [torch.tensor(policy.inputs.prompt_ids(prompt)) for prompt in prompts]
     prompt_ids = left_pad(rows, policy.tokenizer.pad_token_id)
     prompt_mask = left_pad([torch.ones_like(row) for row in rows])
     draw = torch.Generator().manual_seed(7)
-    completions = torch.randint(20, 200, (num_groups * GROUP, LENGTH), generator=draw)
-    lengths = torch.tensor([5, 2, 4, 3, 5, 1])
+    num_rows = len(prompts) * GROUP
+    completions = torch.randint(20, 200, (num_rows, LENGTH), generator=draw)
+    lengths = torch.tensor([5, 2, 4, 3, 5, 1] * 2)[:num_rows]
     mask = (torch.arange(LENGTH) < lengths.unsqueeze(1)).long()
-    return clips, prompt_ids, prompt_mask, completions, mask
+    return prompts, prompt_ids, prompt_mask, completions, mask
 
 
-def plain_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
+def plain_logps(policy, prompts, prompt_ids, prompt_mask, completions, mask):
     """The oracle: every completion is a row of its own with its own encoding, default attention."""
     backbone = policy.model.model
     repeat = lambda x: x.repeat_interleave(GROUP, dim=0)  # noqa: E731
-    media = policy.inputs.media_inputs([clip for clip in clips for _ in range(GROUP)])
-    positions = backbone.prompt_positions(repeat(prompt_ids), repeat(prompt_mask), media)
+    clips, rows = [], []
+    for prompt in (prompt for prompt in prompts for _ in range(GROUP)):
+        rows.append(tuple(range(len(clips), len(clips) + len(prompt.clips))))
+        clips += prompt.clips
+    media = policy.inputs.media_inputs(clips)
+    positions = backbone.prompt_positions(repeat(prompt_ids), repeat(prompt_mask), media, rows)
     tail = positions.next.unsqueeze(1) + torch.arange(LENGTH)
     if positions.ids.dim() == 3:
         tail = tail.expand(3, -1, -1)
@@ -50,15 +65,17 @@ def plain_logps(policy, clips, prompt_ids, prompt_mask, completions, mask):
         attention_mask=torch.cat([repeat(prompt_mask), mask], dim=1),
         position_ids=torch.cat([positions.ids, tail], dim=-1),
         media_inputs=media,
+        media_rows=rows,
     )
     logps = output.logits[:, -LENGTH - 1 : -1].log_softmax(-1)
     return logps.gather(-1, completions.unsqueeze(-1)).squeeze(-1)
 
 
-def shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask, **instead):
+def shared_logps(policy, prompts, prompt_ids, prompt_mask, completions, mask, **instead):
     """instead: arguments of the forward that replace the right ones."""
+    clips, rows = distinct_clips(prompts)
     media = policy.inputs.media_inputs(clips)
-    positions = policy.model.model.prompt_positions(prompt_ids, prompt_mask, media)
+    positions = policy.model.model.prompt_positions(prompt_ids, prompt_mask, media, rows)
     packed = pack_groups(prompt_ids, prompt_mask, completions, mask, positions.ids, positions.next)
     arguments = {
         "attention_mask": {"full_attention": packed.mask},
@@ -67,6 +84,7 @@ def shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask, **in
     output = policy.model(
         input_ids=packed.input_ids,
         media_inputs=media,
+        media_rows=rows,
         hidden_from=packed.num_prompt,
         **arguments | instead,
     )
@@ -94,11 +112,15 @@ def exact_norms(monkeypatch):
 
 @pytest.mark.usefixtures("exact_norms")
 @pytest.mark.parametrize("backbone", BACKBONES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-def test_logps_and_gradients_equal_the_plain_form(backbone, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "several"),
+    [(torch.float64, 1e-10, False), (torch.float32, 1e-4, False), (torch.float64, 1e-10, True)],
+)
+def test_logps_and_gradients_equal_the_plain_form(backbone, dtype, tolerance, several):
+    """several: conversations with several media, some of which they share, and without any."""
     policy = small_policy(backbone)
     policy.model.to(dtype).eval()
-    inputs = batch(policy)
+    inputs = batch(policy, conversations(policy) if several else None)
     mask = inputs[-1]
     plain = plain_logps(policy, *inputs)
     plain_gradients = gradients(policy, plain, mask)
@@ -122,14 +144,14 @@ def test_a_wrong_position_or_mask_shows(backbone):
     policy = small_policy(backbone)
     policy.model.double().eval()
     enable_shared_prompt(policy.model)
-    clips, prompt_ids, prompt_mask, completions, mask = batch(policy)
-    right = shared_logps(policy, clips, prompt_ids, prompt_mask, completions, mask)
+    prompts, prompt_ids, prompt_mask, completions, mask = batch(policy)
+    right = shared_logps(policy, prompts, prompt_ids, prompt_mask, completions, mask)
     no_padding = torch.ones_like(prompt_mask)
     no_padding[prompt_ids == policy.tokenizer.pad_token_id] = 1
-    media_rows = shared_logps(policy, clips[::-1], prompt_ids, prompt_mask, completions, mask)
-    assert ((right - media_rows) * mask).abs().max() > 0.1
+    swapped = shared_logps(policy, prompts[::-1], prompt_ids, prompt_mask, completions, mask)
+    assert ((right - swapped) * mask).abs().max() > 0.1
     if backbone == "internvl3":  # Qwen's position rule needs the true mask
-        unmasked = shared_logps(policy, clips, prompt_ids, no_padding, completions, mask)
+        unmasked = shared_logps(policy, prompts, prompt_ids, no_padding, completions, mask)
         assert ((right - unmasked) * mask)[:GROUP].abs().max() > 0.01
 
 

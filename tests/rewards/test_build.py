@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import rewards
-from rewards import REWARDS, Reward, build_reward
+from rewards import REWARDS, ChoiceReference, Reward, build_reward
 
 OWN_REWARD = """
 import numpy as np
@@ -20,6 +20,7 @@ import numpy as np
 class Length:
     name = "length"
     needs_perturbed = False
+    tasks = ("score",)
 
     def __init__(self, max_chars=10):
         self.max_chars = max_chars
@@ -34,6 +35,10 @@ class AnyKey(Length):
 class NotCallable:
     name = "not_callable"
     needs_perturbed = False
+    tasks = ("score",)
+
+class Taskless(Length):
+    tasks = "score"
 
 class Nameless:
     def __call__(self, completions, sample_id, target, **columns):
@@ -53,11 +58,15 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_rewards"
 
 
+SHOWN = ChoiceReference(options=("blur", "noise"), answer="A")
+
+
 def every_reward() -> list[Reward]:
     return [build_reward(name) for name in REWARDS]
 
 
 def call(reward: Reward, completions: Any, sample_id: Any, target: Any, **columns: Any) -> Any:
+    columns = {"reference": [SHOWN] * len(completions), **columns}
     return reward(completions, sample_id, target, perturbed_completions=completions, **columns)
 
 
@@ -79,12 +88,20 @@ def test_config_keys_are_frozen() -> None:
             "bonus": 0.3,
             "sigma": 0.5,
         },
+        "choice": {},
     }
 
 
 def test_names_and_perturbed() -> None:
     assert [reward.name for reward in every_reward()] == list(REWARDS)
     assert [reward.name for reward in every_reward() if reward.needs_perturbed] == ["temporal"]
+    assert {reward.name: reward.tasks for reward in every_reward()} == {
+        "format": ("score", "level", "choice"),
+        "regression": ("score",),
+        "ranking": ("score",),
+        "temporal": ("score",),
+        "choice": ("choice",),
+    }
 
 
 def test_build_with_config() -> None:
@@ -96,7 +113,11 @@ def test_build_with_config() -> None:
 @pytest.mark.parametrize(
     ("name", "config", "message"),
     [
-        ("rankng", None, r"\['format', 'regression', 'ranking', 'temporal'\].*mean 'ranking'\?"),
+        (
+            "rankng",
+            None,
+            r"'temporal', 'choice'\].*mean 'ranking'\?",
+        ),
         ("xyz", None, r"expected one of \[[^]]*\] or a dotted path package\.module\.Class$"),
         ("regression", {"sgima": 1}, r"key 'sgima'; expected one of .*; did you mean 'sigma'\?"),
         ("format", {"sigma": 1}, r"key 'sigma'; expected one of \[\]$"),
@@ -125,6 +146,7 @@ def test_a_users_own_reward(own_module: str) -> None:
         ("own_rewards.Length", {"max_char": 3}, r"key 'max_char'.*mean 'max_chars'\?"),
         ("own_rewards.NotCallable", None, r"without a method __call__; expected"),
         ("own_rewards.Nameless", None, r"without a str name and a bool needs_perturbed"),
+        ("own_rewards.Taskless", None, r"without the tasks that it .* `tasks = \(\"score\",\)`;"),
         ("own_rewards.function", None, r"is a function; expected a class"),
     ],
 )
@@ -150,6 +172,8 @@ def test_rows_are_checked(name: str) -> None:
         call(reward, [text, text], ["a"], [3.0, 3.0])
     with pytest.raises(ValueError, match=r"got list in completions\[0\].*plain string"):
         call(reward, [[{"role": "assistant", "content": text}]], ["a"], [3.0])
+    if reward.tasks == ("choice",):
+        return  # a choice has no target
     for bad in (math.nan, math.inf, "3.0", None, True):
         with pytest.raises(ValueError, match=r"target\[1\] \(sample 'b'\).*finite number"):
             call(reward, [text, text], ["a", "b"], [3.0, bad])
@@ -177,9 +201,10 @@ def test_none_or_a_finite_float_whatever_the_text(name: str) -> None:
     assert scores[len(texts) :] == [0.0 if name == "format" else None] * len(texts)
 
 
-@pytest.mark.parametrize(
-    "module", ["", ".answer", ".format", ".regression", ".ranking", ".temporal"]
-)
+MODULES = ("answer", "choice", "format", "level", "ranking", "regression", "temporal", "text")
+
+
+@pytest.mark.parametrize("module", ["", *(f".{name}" for name in MODULES)])
 def test_examples_in_docstrings(module: str) -> None:
     results = doctest.testmod(importlib.import_module(f"rewards{module}"))
     assert results.attempted > 0 and results.failed == 0
@@ -199,6 +224,7 @@ def test_needs_the_standard_library_and_numpy_only() -> None:
 class OldArguments:
     name = "old"
     needs_perturbed = False
+    tasks = ("score",)
 
     def __call__(self, completions, sample_id, mos, **columns):
         return [0.0] * len(completions)

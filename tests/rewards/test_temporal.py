@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rewards.temporal import TemporalConfig, TemporalReward
+from rewards.temporal import Rule, TemporalConfig, TemporalReward
 
 Row = tuple[str, str, str, float]  # written answer, that of the perturbed copy, sample_id, target
 
@@ -223,8 +223,26 @@ def test_needs_the_perturbed_column() -> None:
         reward([wrap("3.50")], ["a"], [3.5])
     with pytest.raises(ValueError, match="equal lengths"):
         reward([wrap("3.50")], ["a"], [3.5], perturbed_completions=[])
-    with pytest.raises(ValueError, match=r"NoneType in perturbed_completions\[0\]"):
-        reward([wrap("3.50")], ["a"], [3.5], perturbed_completions=[None])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"int in perturbed_completions\[0\]"):
+        reward([wrap("3.50")], ["a"], [3.5], perturbed_completions=[3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("rule", ["per_video", "parity"])
+def test_a_row_without_a_copy_is_not_judged_and_changes_no_other(rule: Rule) -> None:
+    """A picture in the batch, first or last: the others get what they get without it."""
+    reward = TemporalReward(TemporalConfig(rule=rule))
+    texts, others = [wrap("3.50"), wrap("3.90")], [wrap("4.50"), wrap("2.50")]
+    alone = reward(texts, ["a", "a"], [3.5, 3.5], perturbed_completions=others)
+    assert alone != [None, None]
+    for place in (0, 2):
+        row = lambda column, value, place=place: [*column[:place], value, *column[place:]]  # noqa: E731
+        got = reward(
+            row(texts, wrap("3.50")),
+            row(["a", "a"], "still"),
+            row([3.5, 3.5], 1.0),
+            perturbed_completions=row(others, None),
+        )
+        assert got == row(alone, None)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """Rollouts by transformers' `generate` against plain forwards, both backbones."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
 
-from tests.helpers.policy_factory import BACKBONES, random_clip
-from tests.helpers.rollout_oracle import clips_of, engine_policy, logprobs_of, plain_logprobs
+from tests.helpers.policy_factory import BACKBONES, conversations, one_clip, random_clip
+from tests.helpers.rollout_oracle import engine_policy, logprobs_of, plain_logprobs, prompts_of
+from thinker.policies import Prompt
 from thinker.policies.encode import EncodedPrompt, encode_prompts
+from thinker.prompts import ask
 from thinker.rollout.base import Sampling
 from thinker.rollout.hf import HfRollout, hf_rollout
 from thinker.rollout.vllm.rollout import media_items
@@ -21,35 +24,39 @@ def endless(policy):
 
 
 def ragged(policy):
-    """Prompts of three lengths (and, for Qwen2.5-VL, frame sizes), left-padded in one batch."""
+    """Prompts of three lengths (and, for Qwen2.5-VL, frame sizes) and conversations, left-padded
+    in one batch."""
     questions = ("Why?", "What is the main distortion in this video, and where?", "So?")
-    clips = clips_of(policy, 3)
-    requests = [encode_prompts(policy, [c], q)[0] for c, q in zip(clips, questions, strict=True)]
-    assert len({len(request.token_ids) for request in requests}) > 1
-    return clips, questions, requests
+    prompts = [
+        replace(prompt, turns=ask(question))
+        for prompt, question in zip(prompts_of(policy, 3), questions, strict=True)
+    ]
+    requests = encode_prompts(policy, [*prompts, *conversations(policy)])
+    assert len({len(request.token_ids) for request in requests}) > 3
+    return requests
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_greedy_is_the_argmax_of_the_plain_forward(backbone):
     policy = engine_policy(backbone)
-    clips = clips_of(policy, 3)
-    groups = endless(policy).generate(encode_prompts(policy, clips), 1, GREEDY, seed=0)
-    for clip, [completion] in zip(clips, groups, strict=True):
+    prompts = [*prompts_of(policy, 3), *conversations(policy)]
+    groups = endless(policy).generate(encode_prompts(policy, prompts), 1, GREEDY, seed=0)
+    for prompt, [completion] in zip(prompts, groups, strict=True):
         assert len(completion.token_ids) == 10
-        table = plain_logprobs(policy, clip, completion.token_ids)
+        table = plain_logprobs(policy, prompt, completion.token_ids)
         assert table.argmax(-1).tolist() == completion.token_ids
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_ragged_prompts_in_one_batch_equal_one_by_one(backbone):
     policy = engine_policy(backbone)
-    _, _, requests = ragged(policy)
+    requests = ragged(policy)
     rollout = endless(policy)
     together = rollout.generate(requests, 2, GREEDY, seed=0)
     alone = [rollout.generate([request], 1, GREEDY, seed=0)[0][0] for request in requests]
     for group, single in zip(together, alone, strict=True):
         assert [c.token_ids for c in group] == [single.token_ids] * 2
-    assert len({tuple(c.token_ids) for c in alone}) == 3
+    assert len({tuple(c.token_ids) for c in alone}) == len(requests)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -57,12 +64,12 @@ def test_samples_follow_the_plain_forwards_distribution(backbone):
     """4000 first tokens: the frequency of each of the likeliest ones is within five standard
     errors of its probability; and their mean log-likelihood is minus the entropy."""
     policy = engine_policy(backbone, amplify=1.5)
-    clip = clips_of(policy, 1)[0]
+    prompt = prompts_of(policy, 1)[0]
     num = 4000
     one = Sampling(max_new_tokens=1)
-    [group] = endless(policy).generate(encode_prompts(policy, [clip]), num, one, seed=3)
+    [group] = endless(policy).generate(encode_prompts(policy, [prompt]), num, one, seed=3)
     drawn = torch.tensor([c.token_ids[0] for c in group])
-    logps = plain_logprobs(policy, clip, [0])[0]
+    logps = plain_logprobs(policy, prompt, [0])[0]
     probabilities = logps.exp()
     for token in probabilities.topk(5).indices.tolist():
         p = probabilities[token].item()
@@ -78,13 +85,13 @@ def test_samples_follow_the_plain_forwards_distribution(backbone):
 def test_temperature_sharpens_later_tokens_too(backbone):
     """At temperature 0.5 completions are likelier under that distribution than those drawn at 2."""
     policy = engine_policy(backbone, amplify=1.5)
-    clip = clips_of(policy, 1)[0]
-    requests = encode_prompts(policy, [clip])
+    prompt = prompts_of(policy, 1)[0]
+    requests = encode_prompts(policy, [prompt])
     mean = {}
     for temperature in (0.5, 2.0):
         sampling = Sampling(max_new_tokens=6, temperature=temperature)
         [group] = endless(policy).generate(requests, 16, sampling, seed=1)
-        values = [logprobs_of(policy, clip, c.token_ids).mean() for c in group]
+        values = [logprobs_of(policy, prompt, c.token_ids).mean() for c in group]
         mean[temperature] = torch.stack(values).mean().item()
     assert mean[0.5] > mean[2.0] + 0.2
 
@@ -92,7 +99,7 @@ def test_temperature_sharpens_later_tokens_too(backbone):
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_seed_decides_and_the_global_stream_is_left_alone(backbone):
     policy = engine_policy(backbone)
-    requests = encode_prompts(policy, clips_of(policy))
+    requests = encode_prompts(policy, prompts_of(policy))
     sampling = Sampling(max_new_tokens=6)
     before = torch.random.get_rng_state()
     first = endless(policy).generate(requests, 3, sampling, seed=5)
@@ -107,7 +114,7 @@ def test_the_seed_decides_and_the_global_stream_is_left_alone(backbone):
 
 def test_every_prompt_gets_its_number_of_generations(monkeypatch):
     policy = engine_policy("internvl3")
-    requests = encode_prompts(policy, clips_of(policy, 3))
+    requests = encode_prompts(policy, prompts_of(policy, 3))
     monkeypatch.setattr("thinker.rollout.hf.ROWS_AT_ONCE", 4)  # two batches
     groups = endless(policy).generate(requests, 2, Sampling(max_new_tokens=3), seed=0)
     assert [[len(c.token_ids) for c in group] for group in groups] == [[3, 3]] * 3
@@ -116,7 +123,7 @@ def test_every_prompt_gets_its_number_of_generations(monkeypatch):
 
 def test_completions_end_with_the_end_token():
     policy = engine_policy("internvl3")
-    requests = encode_prompts(policy, clips_of(policy, 1))
+    requests = encode_prompts(policy, prompts_of(policy, 1))
     [[whole]] = endless(policy).generate(requests, 1, GREEDY, seed=0)
     stop = whole.token_ids[4]
     stopping = HfRollout(policy.model, policy.tokenizer.pad_token_id, [stop])
@@ -128,7 +135,7 @@ def test_the_model_is_back_in_training_mode_afterwards():
     policy = engine_policy("internvl3")
     policy.model.train()
     hf_rollout(policy).generate(
-        encode_prompts(policy, clips_of(policy, 1)), 1, Sampling(max_new_tokens=2), seed=0
+        encode_prompts(policy, prompts_of(policy, 1)), 1, Sampling(max_new_tokens=2), seed=0
     )
     assert policy.model.training
 
@@ -155,21 +162,26 @@ def test_item_grids_belong_to_the_items_of_each_video():
     """Qwen2.5-VL, frames of 40 x 40 and 20 x 60 with patches of 10: a frame pair and its motion
     tokens (2 keyframes · 2 tokens = 4 → grid (1, 2, 8)) per video."""
     policy = engine_policy("qwen2_5_vl")
-    first, second = encode_prompts(policy, clips_of(policy))
+    first, second = encode_prompts(policy, prompts_of(policy))
     assert first.item_grids.tolist() == [[1, 4, 4], [1, 2, 8]]
     assert second.item_grids.tolist() == [[1, 2, 6], [1, 2, 8]]
     for request in (first, second):
         items = media_items(request, policy.model.config.image_token_id)
         assert [len(item.embeds) for item in items] == (request.item_grids.prod(-1) // 4).tolist()
-    [plain] = encode_prompts(engine_policy("internvl3"), clips_of(engine_policy("internvl3"), 1))
+    [plain] = encode_prompts(engine_policy("internvl3"), prompts_of(engine_policy("internvl3"), 1))
     assert plain.item_grids is None
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_no_prompt_is_longer_than_the_bound(backbone):
     policy = engine_policy(backbone)
+    inputs = policy.inputs
     largest = random_clip(policy, 0, height=40, width=40)  # 1600 px, the limit
-    bound = policy.inputs.max_prompt_tokens()
-    assert len(policy.inputs.prompt_ids(largest)) == bound
+    [prompt] = one_clip([largest])
+    assert len(inputs.prompt_ids(prompt)) == inputs.max_prompt_tokens()
     if backbone == "qwen2_5_vl":
-        assert len(policy.inputs.prompt_ids(random_clip(policy, 0, height=20, width=20))) < bound
+        [small] = one_clip([random_clip(policy, 0, height=20, width=20)])
+        assert len(inputs.prompt_ids(small)) < inputs.max_prompt_tokens()
+    several = Prompt(clips=(largest, largest), turns=ask("Which is better, and why?"))
+    longest = inputs.max_prompt_tokens(("video", "video"), several.turns)
+    assert len(inputs.prompt_ids(several)) == longest

@@ -19,6 +19,7 @@ from tests.helpers.rollout_oracle import (
     engine_policy,
     largest_difference,
     optimise,
+    prompts_of,
     synced,
 )
 from thinker.config.run import RolloutSettings
@@ -55,14 +56,14 @@ def tied():
 
 def test_a_tied_head_is_exact_before_and_after_training(tied):
     policy, engine, _, _ = tied
-    clips = clips_of(policy)
+    prompts = prompts_of(policy)
     rollout = synced(policy, engine)
-    groups = rollout.generate(encode_prompts(policy, clips), 2, SAMPLING, seed=1)
-    assert largest_difference(policy, clips, groups) < EXACT
+    groups = rollout.generate(encode_prompts(policy, prompts), 2, SAMPLING, seed=1)
+    assert largest_difference(policy, prompts, groups) < EXACT
     optimise(policy, ["language_model"])
     rollout.sync(step=3)
-    groups = rollout.generate(encode_prompts(policy, clips), 2, SAMPLING, seed=1)
-    assert largest_difference(policy, clips, groups) < EXACT
+    groups = rollout.generate(encode_prompts(policy, prompts), 2, SAMPLING, seed=1)
+    assert largest_difference(policy, prompts, groups) < EXACT
 
 
 def test_starting_an_engine_leaves_the_process_as_it_was(tied):
@@ -74,7 +75,7 @@ def test_starting_an_engine_leaves_the_process_as_it_was(tied):
 
 def test_a_prompt_that_does_not_fit_is_refused(tied):
     policy, engine, _, _ = tied
-    requests = encode_prompts(policy, clips_of(policy, 1))
+    requests = encode_prompts(policy, prompts_of(policy, 1))
     with pytest.raises(ValueError, match="more than the engine's 1024"):
         VllmRollout(policy, engine).generate(requests, 1, Sampling(max_new_tokens=1000), seed=0)
 
@@ -89,7 +90,7 @@ def test_a_prompt_that_the_engine_saw_differently_is_an_error():
             ]
 
     policy = engine_policy("internvl3")
-    requests = encode_prompts(policy, clips_of(policy, 1))
+    requests = encode_prompts(policy, prompts_of(policy, 1))
     with pytest.raises(RolloutError, match="differs from the trainer's"):
         VllmRollout(policy, Other()).generate(requests, 1, SAMPLING, seed=0)
 
@@ -101,7 +102,7 @@ def drawn(tied):
     optimise(policy, ["language_model"], steps=1)
     rollout = VllmRollout(policy, engine, max_restarts=1)
     rollout.sync(step=5)
-    requests = encode_prompts(policy, clips_of(policy))
+    requests = encode_prompts(policy, prompts_of(policy))
     return rollout, requests, rollout.generate(requests, 3, SAMPLING, seed=1)
 
 

@@ -16,10 +16,10 @@ import pytest
 from tests.helpers.rollout_oracle import (
     EXACT,
     SAMPLING,
-    clips_of,
     engine_policy,
     largest_difference,
     optimise,
+    prompts_of,
 )
 from thinker.config.run import RolloutSettings
 from thinker.policies.encode import encode_prompts
@@ -117,14 +117,14 @@ def test_a_real_server_generates_takes_weights_and_is_killed(serve, tmp_path):
         max_restarts=1,
     )
     rollout = build_rollout(settings, policy, max_new_tokens=8)
-    clips = clips_of(policy)
-    groups = rollout.generate(encode_prompts(policy, clips), 2, SAMPLING, seed=1)
-    assert largest_difference(policy, clips, groups) < EXACT
+    prompts = prompts_of(policy)
+    groups = rollout.generate(encode_prompts(policy, prompts), 2, SAMPLING, seed=1)
+    assert largest_difference(policy, prompts, groups) < EXACT
     optimise(policy, list(policy.model.parts()))
-    requests = encode_prompts(policy, clips)
+    requests = encode_prompts(policy, prompts)
     assert rollout.sync(step=3)["probe_logp_difference"] < EXACT
     groups = rollout.generate(requests, 2, SAMPLING, seed=1)
-    assert largest_difference(policy, clips, groups) < EXACT
+    assert largest_difference(policy, prompts, groups) < EXACT
 
     rollout.eos_token_ids = []
     endless = Sampling(max_new_tokens=500)

@@ -80,6 +80,7 @@ class LengthOfAnswer:
 
     name = "length"
     needs_perturbed = True
+    tasks = ("score",)
 
     def __call__(self, completions, perturbed_completions, **columns):
         assert len(perturbed_completions) == len(completions)

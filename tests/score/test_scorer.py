@@ -11,10 +11,9 @@ from PIL import Image
 
 import thinker
 import thinker.video.decode
-from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
+from tests.helpers.policy_factory import BACKBONES, SIZE, one_clip, random_clip, small_policy
 from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import cut_file, frame_pattern, read_frame_id, write_video
-from thinker import prompts
 from thinker.policies import load_policy
 from thinker.policies.encode import encode_prompts
 from thinker.rollout.hf import hf_rollout
@@ -27,6 +26,8 @@ from thinker.score.prediction import (
     standard_deviation,
 )
 from thinker.score.scorer import QualityScorer
+from thinker.tasks import level
+from thinker.tasks.level import LEVEL_QUESTION
 
 SCORES = {"a": "<think>It is blur.</think><answer>2.50</answer>"}
 
@@ -81,7 +82,7 @@ def test_start_and_end_choose_the_frames(policy, videos):
     prediction = scorer(policy).score(videos / "b.mp4", start=1.0, end=2.0)
     assert prediction.frame_indices == (12, 16)
     assert scorer(policy).score(videos / "b.mp4", start=3.5).status == "empty_range"
-    with pytest.raises(ValueError, match="end must lie after start"):
+    with pytest.raises(ValueError, match="end must lie after the start"):
         scorer(policy).score(videos / "b.mp4", start=2.0, end=1.0)
 
 
@@ -165,11 +166,12 @@ def test_level_mode_equals_a_forward_of_each_video_alone(backbone):
     clips = [random_clip(policy, 1), random_clip(policy, 2)]
     if backbone == "qwen2_5_vl":  # another aspect ratio: more tokens, so the batch is padded
         clips[1] = random_clip(policy, 2, height=40, width=80)
-    requests = encode_prompts(policy, clips, prompts.LEVEL_QUESTION)
+    asked = one_clip(clips, LEVEL_QUESTION)
+    requests = encode_prompts(policy, asked)
     got = level_probabilities(policy, requests)
     prefix, firsts = level_ids(policy.tokenizer)
     for row, clip in enumerate(clips):
-        ids = [*policy.inputs.prompt_ids(clip, prompts.LEVEL_QUESTION), *prefix]
+        ids = [*policy.inputs.prompt_ids(asked[row]), *prefix]
         ids = torch.tensor([ids])
         mask = torch.ones_like(ids)
         media = policy.inputs.media_inputs([clip])
@@ -198,7 +200,7 @@ def test_level_mode_scores_without_generating(policy, videos):
 
 
 def test_level_words_that_begin_alike_are_refused(policy, monkeypatch):
-    monkeypatch.setattr(prompts, "LEVELS", ("good", "good"))
+    monkeypatch.setattr(level, "LEVELS", ("good", "good"))
     with pytest.raises(ValueError, match="five different"):
         level_ids(policy.tokenizer)
 

@@ -20,11 +20,13 @@ from tests.helpers.trainer_runs import (
     scripted,
 )
 from tests.helpers.video_factory import write_video
-from thinker.data.rows import video_dataset
+from thinker.data.rows import example_dataset
 from thinker.policies.cost import causal_pairs
 from thinker.train.counters import Counters, LogprobTokens, counter_names
+from thinker.utils.tensors import to_device
 from thinker.video import FrameCache
 from thinker.video.cache import ClipReader
+from thinker.video.medium import medium
 
 K, M = SIZE.num_keyframes, SIZE.num_motion_frames
 
@@ -90,8 +92,7 @@ def test_a_copy_of_a_watched_model_counts_nothing():
             assert frames(counters) == 0
         assert torch.equal(backbone.encode_media(**media)[0], expected[0])
         assert frames(counters) == K
-        on_meta = {k: v.to("meta") if torch.is_tensor(v) else v for k, v in media.items()}
-        backbone.to("meta").encode_media(**on_meta)
+        backbone.to("meta").encode_media(**to_device(media, "meta"))
     assert frames(counters) == 0
 
 
@@ -129,9 +130,9 @@ def test_decoded_videos_are_counted_until_the_cache_knows_them(tmp_path):
     path = tmp_path / "video.mp4"
     write_video(path, num_frames=12, width=64, height=64)
     reader = ClipReader(policy.inputs.clip_spec, FrameCache(tmp_path / "cache"))
-    dataset = video_dataset([replace(samples(1)[0], path=path)] * 2, reader)
-    assert [row["decoded"] for row in dataset.__getitems__([0, 1])] == [True, True]
-    assert [row["decoded"] for row in dataset.__getitems__([0, 1])] == [False, False]
+    dataset = example_dataset([replace(samples(1)[0], media=(medium(path),))] * 2, reader)
+    assert [row["decoded"] for row in dataset.__getitems__([0, 1])] == [(True,), (True,)]
+    assert [row["decoded"] for row in dataset.__getitems__([0, 1])] == [(False,), (False,)]
     assert ClipReader(policy.inputs.clip_spec).fetch(path)[1]
 
 
@@ -144,6 +145,6 @@ def test_the_wait_for_the_loader_is_timed(tmp_path):
         time.sleep(0.05)
         return quick(path)
 
-    trainer.train_dataset = video_dataset(samples(), slow)
+    trainer.train_dataset = example_dataset(samples(), slow)
     trainer.train()
     assert trainer.state.log_history[0]["seconds/data"] >= NUM_VIDEOS * 0.05

@@ -37,7 +37,7 @@ def test_one_and_two_processes_give_the_same_rewards_and_the_same_update(tmp_pat
     two, rollouts_two = run(tmp_path / "two", tmp_path / "start", 2)
 
     def key(row):
-        return row["prompt_id"], row["completion"]
+        return row["sample_id"], row["completion"]
 
     rollouts_one.sort(key=key)
     rollouts_two.sort(key=key)

@@ -7,7 +7,7 @@ import torch
 
 from tests.helpers.counted import frames, watched
 from tests.helpers.logprobs_runs import QUESTIONS, Case, recorded_trainer, save_start
-from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
+from tests.helpers.policy_factory import BACKBONES, SIZE, one_clip, random_clip, small_policy
 from tests.helpers.trainer_runs import (
     GROUP,
     NUM_VIDEOS,
@@ -85,7 +85,7 @@ def test_new_weights_need_a_new_encode_and_frozen_towers_do_not(backbone):
         frames(counters)
         after = videos.embeds([clip], version=1)[0]
         assert frames(counters) == again
-        fresh = encode_prompts(policy, [clip])[0].embeds
+        fresh = encode_prompts(policy, one_clip([clip]))[0].embeds
         assert torch.allclose(after, fresh, atol=1e-5)
         assert (after - before).abs().max() > 1e-3  # the projectors are never remembered
 
@@ -136,7 +136,8 @@ def prompt_lengths(trainer) -> list[int]:
     """Of an even and an odd video (`recorded_trainer` asks them different questions)."""
     inputs = trainer.policy.inputs
     return [
-        len(inputs.prompt_ids(random_clip(trainer.policy, i), q)) for i, q in enumerate(QUESTIONS)
+        len(inputs.prompt_ids(*one_clip([random_clip(trainer.policy, i)], question)))
+        for i, question in enumerate(QUESTIONS)
     ]
 
 
@@ -147,7 +148,8 @@ def test_a_step_encodes_k_frames_without_and_k_with_gradient(tmp_path, backbone)
     lengths = count_runs(trainer)
     trainer.train()
     log = trainer.state.log_history[0]
-    prompt = len(trainer.policy.inputs.prompt_ids(random_clip(trainer.policy, 0)))
+    [asked] = one_clip([random_clip(trainer.policy, 0)])
+    prompt = len(trainer.policy.inputs.prompt_ids(asked))
     remainder = log["frames/no_grad"] - NUM_VIDEOS * K
     assert log["frames/grad"] == NUM_VIDEOS * K
     assert 0 <= remainder <= (1 if backbone == "internvl3" else NUM_VIDEOS * K)

@@ -34,7 +34,7 @@ def test_values_that_are_not_finite_act_like_none_and_are_counted(tmp_path):
         counts.append(trainer.state.log_history[0]["rewards/given/non_finite"])
         assert math.isfinite(trainer.state.log_history[0]["loss"])
         rows = read_jsonl(tmp_path / name / "run" / "rollouts.jsonl")
-        rows.sort(key=lambda row: row["prompt_id"])  # stable: rollouts stay in order
+        rows.sort(key=lambda row: row["sample_id"])  # stable: rollouts stay in order
         given = [row["rewards"]["given"] for row in rows]
         assert given == pytest.approx([None, 0.3, None, 1.3, 2.0, 2.3, 3.0, 3.3])
         # group [2, 2.3]: mean 2.15, unbiased std .3 / √2: ±.15 / (.2121 + 1e-4)
@@ -71,7 +71,7 @@ def test_only_groups_of_equal_rewards_are_zeroed(tmp_path):
     trainer = given_trainer(tmp_path, lambda s, j: s + (j if s < 1 else 0))
     trainer.train()
     rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
-    by_sample = {row["prompt_id"]: row["advantage"] for row in rows}
+    by_sample = {row["sample_id"]: row["advantage"] for row in rows}
     assert by_sample["demo/0"] != 0 and by_sample["demo/1"] == by_sample["demo/3"] == 0
     assert trainer.state.log_history[0]["groups/equal_rewards_share"] == 0.75  # 3 of 4 groups
 

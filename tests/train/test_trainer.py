@@ -102,7 +102,7 @@ def test_rollout_lines_hold_what_was_judged(tmp_path):
     trainer.train()
     rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
     assert len(rows) == NUM_VIDEOS * GROUP
-    ids = [row["prompt_id"] for row in rows]
+    ids = [row["sample_id"] for row in rows]
     assert sorted(set(ids)) == [f"demo/{i}" for i in range(NUM_VIDEOS)]
     invalid, valid = rows[0], rows[1]
     assert invalid["score"] is None and invalid["invalid"] == "no_answer"

@@ -51,7 +51,9 @@ def test_checking_a_data_set_under_a_memory_limit(tmp_path):
     limits = Limits(memory_bytes=100 * 2**20)
     cache = FrameCache(tmp_path / "cache")
     failures = check_videos(paths, SPEC, cache, max_failed_share=0.5, num_workers=1, limits=limits)
-    assert {path: error.reason for path, error in failures.items()} == {large: "memory"}, failures
+    assert {failed.path: error.reason for failed, error in failures.items()} == {large: "memory"}, (
+        failures
+    )
     assert len(list(cache.folder.iterdir())) == 2
     assert not any(was_decoded for _, was_decoded in (cache.fetch(path, SPEC) for path in small))
     assert check_videos(paths, SPEC, None, max_failed_share=0, num_workers=1) == {}

@@ -46,6 +46,7 @@ from thinker.video import (
     check_videos,
     decode,
     keyframe_indices,
+    medium,
     motion_indices,
     read_clip,
     smart_resize,
@@ -257,7 +258,7 @@ def test_only_the_needed_part_is_decoded(tmp_path, monkeypatch, codec):
 
     monkeypatch.setattr(decode, "_decode_stream", counted)
     one = dataclasses.replace(SPEC, num_keyframes=1, num_motion_frames=0)
-    clip = read_clip(path, one, start=6.95, end=7.05)
+    clip = read_clip(medium(path, start=6.95, end=7.05), one)
     assert_right_frames(clip)
     assert num_decoded <= 24  # groups of 12 pictures; one more for leading pictures
 
@@ -267,9 +268,8 @@ def test_every_single_frame_is_reachable(tmp_path, codec):
     path = write_video(tmp_path / "v.mp4", codec=codec, num_frames=50)
     one = dataclasses.replace(SPEC, num_keyframes=1, num_motion_frames=0)
     for number in range(50):
-        clip = read_clip(
-            path, one, start=number / 10 - 0.04 if number else 0, end=number / 10 + 0.04
-        )
+        start = number / 10 - 0.04 if number else 0
+        clip = read_clip(medium(path, start=start, end=number / 10 + 0.04), one)
         assert frame_ids(clip.keyframes_KCHW) == [number]
 
 
@@ -421,18 +421,14 @@ def test_no_motion_clip(tmp_path):
 
 def test_range(tmp_path):
     path = write_video(tmp_path / "v.mp4", num_frames=60)
-    clip = read_clip(path, SPEC, start=2.0, end=4.0)  # frames 20..39, the end excluded
+    clip = read_clip(medium(path, start=2.0, end=4.0), SPEC)  # frames 20..39, the end excluded
     # seg = 19/4 = 4.75; round(0, 4.75, 9.5, 14.25) = 0, 5, 10, 14, plus 2.375
     assert clip.keyframe_indices == (22, 27, 32, 36)
     assert_right_frames(clip)
     assert clip.num_frames == 60 and clip.keyframe_seconds[0].item() == pytest.approx(2.2)
-    assert min(read_clip(path, SPEC, start=5.8).motion_indices) == 58
-    assert max(read_clip(path, SPEC, end=0.2).motion_indices) == 1
+    assert min(read_clip(medium(path, start=5.8), SPEC).motion_indices) == 58
+    assert max(read_clip(medium(path, end=0.2), SPEC).motion_indices) == 1
     assert reason_of(path, start=6.0) == "empty_range"
-    for bad in ({"start": -1.0}, {"end": 0.0}, {"start": 2.0, "end": 2.0}, {"start": float("nan")}):
-        with pytest.raises(ValueError, match=r"start|end") as caught:
-            read_clip(path, SPEC, **bad)
-        assert not isinstance(caught.value, VideoError)
 
 
 def test_pil_resampler_is_the_references_bicubic(tmp_path):
@@ -503,7 +499,6 @@ def test_picture_is_a_repeated_frame(tmp_path, suffix):
     assert frame_ids(clip.keyframes_KCHW) == [77] * 4 and frame_ids(clip.motion_MCHW) == [77] * 12
     assert (clip.num_frames, clip.fps, clip.height, clip.width) == (1, 0.0, 80, 120)
     assert clip.motion_seconds.tolist() == [0.0] * 12
-    assert reason_of(path, start=1.0) == "empty_range"
 
 
 def test_picture_orientation_and_alpha(tmp_path):
@@ -624,7 +619,7 @@ def test_damaged_frames_are_errors(tmp_path, codec):
     damaged = ((first + last) / 2 / len(content), last / len(content))
     path = flip_bits(good, tmp_path / "v.mp4", num_flips=100, share=damaged, seed=0)
     assert reason_of(path) == "decode_error"
-    assert_right_frames(read_clip(path, SPEC, end=1.0))
+    assert_right_frames(read_clip(medium(path, end=1.0), SPEC))
 
 
 def test_damage_that_ffmpeg_would_conceal_is_an_error(tmp_path):
@@ -638,7 +633,7 @@ def test_damage_that_ffmpeg_would_conceal_is_an_error(tmp_path):
         content[position] = 0xFF
     path.write_bytes(content)
     assert reason_of(path, start=3.0, end=3.5) == "decode_error"
-    assert_right_frames(read_clip(path, SPEC, end=1.5))
+    assert_right_frames(read_clip(medium(path, end=1.5), SPEC))
 
 
 def test_missing_frame_is_an_error(tmp_path, monkeypatch):
@@ -885,8 +880,8 @@ def test_check_videos(tmp_path, forbid_reading):
     paths = [*good, tmp_path / "empty.mp4", good[0]]
     cache = FrameCache(tmp_path / "cache")
     failures = check_videos(paths, SPEC, cache, max_failed_share=0.25, num_workers=2)
-    assert {path: error.reason for path, error in failures.items()} == {
-        tmp_path / "empty.mp4": "empty"
+    assert {failed: error.reason for failed, error in failures.items()} == {
+        medium(tmp_path / "empty.mp4"): "empty"
     }
     forbid_reading()
     assert [cache.get_or_read(path, SPEC).num_frames for path in good] == [10, 11, 12]
@@ -894,7 +889,7 @@ def test_check_videos(tmp_path, forbid_reading):
         TooManyBadVideosError, match=r"1 of 4 videos.*0\.24(.|\n)*empty\.mp4: empty"
     ) as caught:
         check_videos(paths, SPEC, cache, max_failed_share=0.24, num_workers=1)
-    assert list(caught.value.failures) == [tmp_path / "empty.mp4"]
+    assert list(caught.value.failures) == [medium(tmp_path / "empty.mp4")]
     with pytest.raises(ValueError, match="max_failed_share"):
         check_videos(paths, SPEC, cache, max_failed_share=5, num_workers=1)
     with pytest.raises(ValueError, match="num_workers"):

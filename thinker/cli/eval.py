@@ -46,12 +46,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _eval_sets(args: argparse.Namespace) -> list["EvalSet"]:
-    from thinker.data.datasets import eval_set_from_files, load_dataset_config, parse_mos_scale
+    from thinker.data.datasets import (
+        EvalSet,
+        eval_set_from_files,
+        load_dataset_config,
+        parse_mos_scale,
+    )
 
     if (args.config is None) == (args.meta is None) or (args.meta and not args.video_root):
         raise ValueError("give sets either as --config YAMLs, or as --meta with --video-root")
     if args.config:
-        return [eval_set for path in args.config for eval_set in load_dataset_config(path).eval]
+        found = [eval_set for path in args.config for eval_set in load_dataset_config(path).eval]
+        eval_sets = [one for one in found if isinstance(one, EvalSet)]
+        if len(eval_sets) < len(found):
+            raise ValueError("sets of records are not evaluated yet; give sets of MOS")
+        return eval_sets
     roots = args.video_root * (len(args.meta) if len(args.video_root) == 1 else 1)
     if len(roots) != len(args.meta):
         raise ValueError(

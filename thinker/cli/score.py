@@ -98,7 +98,7 @@ def describe(prediction: "Prediction") -> str:
         score += f", 90 % in {low:.2f} to {high:.2f}, spread {prediction.spread:.2f}"
     lines.append(("score", score))
     if prediction.mode == "level" and prediction.distribution:
-        from thinker.prompts import LEVELS
+        from thinker.tasks.level import LEVELS
 
         shares = zip(LEVELS, prediction.distribution, strict=True)
         lines.append(("levels", ", ".join(f"{word} {p:.2f}" for word, (_, p) in shares)))

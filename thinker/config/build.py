@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Tag, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
@@ -72,13 +72,13 @@ def foreign_values(cls: type, values: Mapping[str, Any], section: str) -> dict[s
 
 def _complaint(cls: type, found: ErrorDetails, renamed: Mapping[str, str]) -> str:
     """One of pydantic's findings in our words."""
-    place, given, message = ".".join(map(str, found["loc"])), found["input"], found["msg"]
+    holder, names = _walk(cls, found["loc"])
+    place, given, message = ".".join(map(str, names)), found["input"], found["msg"]
     kind = found["type"]
     if kind == "unexpected_keyword_argument":
         if place in renamed:
             return f"{place} is called {renamed[place]} now; write {renamed[place]}: {given}"
-        fields = dataclasses.fields(_class_at(cls, found["loc"][:-1]))
-        return _unknown_key(place, [field.name for field in fields])
+        return _unknown_key(place, [field.name for field in dataclasses.fields(holder)])
     if kind == "missing":
         return f"{place} is missing"
     if kind == "value_error":  # raised by the dataclass itself, or by a validator of ours
@@ -87,14 +87,32 @@ def _complaint(cls: type, found: ErrorDetails, renamed: Mapping[str, str]) -> st
     return f"{place or 'all of it'} is {given!r:.80}, expected {expected}"
 
 
-def _class_at(cls: Any, place: Iterable[int | str]) -> Any:
-    """The dataclass at a place inside `cls`."""
+def _walk(cls: Any, place: Iterable[int | str]) -> tuple[Any, list[int | str]]:
+    """The dataclass that holds the last name of a place inside `cls`, and the place as YAML has it:
+    without the tags by which pydantic says which class of a union is meant."""
+    names: list[int | str] = []
+    holder, classes = cls, {"": cls}
     for name in place:
-        # A number is the place in a tuple, whose entries are of one class.
-        if isinstance(name, str):
-            hint = typing.get_type_hints(cls)[name]
-            cls = next(filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))))
-    return cls
+        if not isinstance(name, str):  # the number in a tuple, whose entries are of these classes
+            names.append(name)
+        elif len(classes) > 1 and name in classes:
+            classes = {"": classes[name]}
+        else:
+            names.append(name)
+            (holder,) = classes.values()
+            hint = typing.get_type_hints(holder, include_extras=True).get(name)
+            classes = dict(_classes(hint)) or {"": holder}
+    return holder, names
+
+
+def _classes(hint: Any, tag: str = "") -> Iterable[tuple[str, type]]:
+    """The dataclasses in an annotation, by their tag in a union."""
+    for extra in getattr(hint, "__metadata__", ()):
+        tag = extra.tag if isinstance(extra, Tag) else tag
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        yield tag, hint
+    for part in typing.get_args(hint):
+        yield from _classes(part, tag)
 
 
 def _unknown_key(place: str, known: Iterable[str]) -> str:

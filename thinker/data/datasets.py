@@ -1,9 +1,9 @@
-"""Data sets as YAML describes them: `data_configs/*.yaml` goes in, samples and columns come out.
+"""Data sets as YAML describes them: `data_configs/*.yaml` goes in, examples come out.
 
 A YAML file mirrors `DatasetConfig` or, where it describes one evaluation set and nothing else,
-`EvalSet`. `data_configs/README.md` shows both. Only paths know variables: `${NAME}` is looked up in
-the variables the caller gives, then in the environment. A relative path is relative to the folder
-of its YAML file.
+`EvalSet` or `RecordSet`. `data_configs/README.md` shows them. Only paths know variables: `${NAME}`
+is looked up in the variables the caller gives, then in the environment. A relative path is relative
+to the folder of its YAML file.
 """
 
 import dataclasses
@@ -14,27 +14,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator, Discriminator, Tag, ValidationInfo
 
 from thinker.config.build import build
 from thinker.config.shipped import DATA_CONFIGS
 from thinker.config.yaml_file import read_settings
-from thinker.data.records import dataset_key, parse_mos
-from thinker.data.samples import (
-    Loaded,
-    MosScale,
-    compile_content_pattern,
+from thinker.data.bad_lines import Loaded, settle
+from thinker.data.paths import compile_content_pattern, media_rules
+from thinker.data.read import (
+    RecordRules,
     line_rules,
     read_meta_json,
+    read_records,
+    scan_records,
     scan_train_jsonl,
-    settle,
 )
+from thinker.data.records import dataset_key, parse_mos
+from thinker.data.scale import MosScale
+from thinker.tasks import TASKS
 
 logger = logging.getLogger(__name__)
 
 EVAL_CONFIGS = DATA_CONFIGS / "eval"
 DOMAINS = ("in", "out")
-PATH_KEYS = ("jsonl", "meta", "video_root")
+PATH_KEYS = ("jsonl", "meta", "video_root", "media_root")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -72,18 +75,37 @@ class TrainSource:
     """One training jsonl and what its lines mean."""
 
     jsonl: DataPath
-    """The label file; `thinker.data.samples` shows its form."""
+    """The label file; `thinker.data.read` shows its form."""
     video_root: DataPath
     """The folder that the paths in the jsonl are relative to."""
     mos_scale: MosScale
     """The scale of the labels in the jsonl."""
     content_pattern: str | None = None
-    """What finds the source content in a path, see `thinker.data.samples.compile_content_pattern`.
+    """What finds the source content in a path, see `thinker.data.paths.compile_content_pattern`.
     None takes every video for a content of its own."""
 
     def __post_init__(self) -> None:
         if self.content_pattern is not None:
             compile_content_pattern(self.content_pattern)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordSource:
+    """Files of records to train on: questions of any task."""
+
+    records: tuple[DataPath, ...]
+    """The files, jsonl or JSON lists; `thinker.data.conversations` shows their forms."""
+    media_root: DataPath
+    """The folder that the paths of their media are relative to."""
+    task: str | None = None
+    """The task of records that do not name theirs. None goes by the form of each record."""
+    mos_scale: MosScale | None = None
+    """The scale of labels that are numbers. None: there are no scores among the records."""
+    content_pattern: str | None = None
+    """As in `TrainSource`, for the paths of all media."""
+
+    def __post_init__(self) -> None:
+        _check_records(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,9 +115,9 @@ class EvalSet:
     name: str
     """Its name as tables print it, "KoNViD-1k"."""
     key: str
-    """Its name in options and files, and the `dataset` of its samples: "konvid_1k"."""
+    """Its name in options and files, and the `dataset` of its examples: "konvid_1k"."""
     meta: DataPath
-    """The meta JSON with the labels; `thinker.data.samples` shows its form."""
+    """The meta JSON with the labels; `thinker.data.read` shows its form."""
     video_root: DataPath
     """The folder that the `image_id`s of the meta are relative to."""
     mos_scale: MosScale
@@ -105,17 +127,13 @@ class EvalSet:
     num_videos: int | None = None
     """Number of videos that the meta is expected to hold; another number is a warning."""
     content_pattern: str | None = None
-    """What finds the source content in a path, see `thinker.data.samples.compile_content_pattern`.
+    """What finds the source content in a path, see `thinker.data.paths.compile_content_pattern`.
     None takes every video for a content of its own."""
     source: str | None = None
     """Where the scale and the content rule are from."""
 
     def __post_init__(self) -> None:
-        if self.key != dataset_key(self.key) or not self.key:
-            raise ValueError(
-                f"key {self.key!r}: expected lower-case letters, digits and single underscores, "
-                f"such as {dataset_key(self.name)!r}"
-            )
+        _check_key(self)
         if self.domain not in (None, *DOMAINS):
             raise ValueError(f"domain {self.domain!r}: expected one of {', '.join(DOMAINS)}")
         if self.num_videos is not None and self.num_videos < 1:
@@ -125,14 +143,72 @@ class EvalSet:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordSet:
+    """One evaluation set of questions. Where it holds several tasks, each is reported apart."""
+
+    name: str
+    """Its name as tables print it, "Q-Bench-Video dev"."""
+    key: str
+    """Its name in options and files, and the `dataset` of records that do not name theirs."""
+    records: tuple[DataPath, ...]
+    """The files, jsonl or JSON lists; `thinker.data.conversations` shows their forms."""
+    media_root: DataPath
+    """The folder that the paths of their media are relative to."""
+    task: str | None = None
+    """The task of records that do not name theirs. None goes by the form of each record."""
+    mos_scale: MosScale | None = None
+    """The scale of labels that are numbers. None: there are no scores among the records."""
+    content_pattern: str | None = None
+    """As in `EvalSet`, for the paths of all media."""
+    source: str | None = None
+    """Where the records are from."""
+
+    def __post_init__(self) -> None:
+        _check_key(self)
+        _check_records(self)
+
+
+def _check_key(named: EvalSet | RecordSet) -> None:
+    if named.key != dataset_key(named.key) or not named.key:
+        raise ValueError(
+            f"key {named.key!r}: expected lower-case letters, digits and single underscores, "
+            f"such as {dataset_key(named.name)!r}"
+        )
+
+
+def _check_records(given: RecordSource | RecordSet) -> None:
+    if not given.records:
+        raise ValueError("records is empty, expected at least one file")
+    if given.task is not None and given.task not in TASKS:
+        raise ValueError(f"task {given.task!r}: expected one of {', '.join(TASKS)}")
+    if given.content_pattern is not None:
+        compile_content_pattern(given.content_pattern)
+
+
+def _is_of_records(entry: object) -> str:
+    """Which of two classes an entry of `train` or `eval` is meant to be, by its key `records`."""
+    return "records" if isinstance(entry, dict) and "records" in entry else "mos"
+
+
+Sources = Annotated[
+    Annotated[TrainSource, Tag("mos")] | Annotated[RecordSource, Tag("records")],
+    Discriminator(_is_of_records),
+]
+Sets = Annotated[
+    Annotated[EvalSet, Tag("mos")] | Annotated[RecordSet, Tag("records")],
+    Discriminator(_is_of_records),
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """What one YAML file describes: sources to train on, sets to evaluate on, or both."""
 
     name: str
     """Its name in messages."""
-    train: tuple[TrainSource, ...] = ()
+    train: tuple[Sources, ...] = ()
     """What to train on. Ids must differ across the sources within a data set."""
-    eval: tuple[EvalSet, ...] = ()
+    eval: tuple[Sets, ...] = ()
     """Held-out sets to evaluate on."""
     source: str | None = None
     """Where the scales and the content rules are from."""
@@ -165,44 +241,73 @@ def load_dataset_config(
     for dotted, value in (overrides or {}).items():
         _override_path(raw, dotted, value, str(path))
     lookup = _Lookup(path.absolute().parent, {**os.environ, **(variables or {})})
-    if "meta" not in raw:
+    if "meta" not in raw and "records" not in raw:
         return build(DatasetConfig, raw, str(path), context=lookup)
-    eval_set = build(EvalSet, raw, str(path), context=lookup)
+    eval_set: EvalSet | RecordSet
+    if "meta" in raw:
+        eval_set = build(EvalSet, raw, str(path), context=lookup)
+    else:
+        eval_set = build(RecordSet, raw, str(path), context=lookup)
     return DatasetConfig(name=eval_set.name, eval=(eval_set,), source=eval_set.source)
 
 
-def load_train_samples(config: DatasetConfig, *, skip_bad_lines: bool = False) -> Loaded:
-    """The samples of all `train` sources, in order.
+def load_train_examples(
+    config: DatasetConfig, *, skip_bad_lines: bool = False, require_answers: bool = True
+) -> Loaded:
+    """The examples of all `train` sources, in order.
 
-    Raises BadLinesError with the bad lines of all of them; `skip_bad_lines` returns and logs them.
+    require_answers: whether a question without an answer is a bad line. Raises BadLinesError with
+    the bad lines of all sources; `skip_bad_lines` returns and logs them.
     """
     if not config.train:
         raise ValueError(f"data set {config.name!r} has no train sources; expected at least one")
     seen: dict[str, str] = {}
-    parts = [
-        scan_train_jsonl(
-            source.jsonl,
-            line_rules(
+    parts: list[Loaded] = []
+    for source in config.train:
+        if isinstance(source, TrainSource):
+            rules = line_rules(
                 source.video_root,
                 source.mos_scale,
                 source.content_pattern,
                 require_files=True,
                 seen=seen,
-            ),
-        )
-        for source in config.train
-    ]
+            )
+            parts.append(scan_train_jsonl(source.jsonl, rules))
+            continue
+        media = media_rules(source.media_root, source.content_pattern, require_files=True)
+        for path in source.records:
+            record_rules = RecordRules(
+                media=media,
+                dataset=dataset_key(path.stem) or "records",
+                task=source.task,
+                scale=source.mos_scale,
+                require_answers=require_answers,
+                seen=seen,
+            )
+            parts.append(scan_records(path, record_rules))
     return settle(parts, skip_bad_lines)
 
 
-def load_eval_samples(
-    eval_set: EvalSet, *, skip_bad_lines: bool = False, require_files: bool = False
+def load_eval_examples(
+    eval_set: EvalSet | RecordSet, *, skip_bad_lines: bool = False, require_files: bool = False
 ) -> Loaded:
-    """The samples of one evaluation set.
+    """The examples of one evaluation set.
 
-    A video that is not there is a sample as well, so that evaluation can report it; with
-    `require_files` (evaluation while training) it is a bad line.
+    A medium that is not there is an example as well, so that evaluation can report it; with
+    `require_files` (evaluation while training) it is a bad line. A question without an answer is
+    an example that no figure counts.
     """
+    if isinstance(eval_set, RecordSet):
+        return read_records(
+            eval_set.records,
+            eval_set.media_root,
+            dataset=eval_set.key,
+            task=eval_set.task,
+            scale=eval_set.mos_scale,
+            content_pattern=eval_set.content_pattern,
+            require_files=require_files,
+            skip_bad_lines=skip_bad_lines,
+        )
     loaded = read_meta_json(
         eval_set.meta,
         eval_set.video_root,
@@ -212,12 +317,12 @@ def load_eval_samples(
         require_files=require_files,
         skip_bad_lines=skip_bad_lines,
     )
-    if eval_set.num_videos not in (None, len(loaded.samples)):
+    if eval_set.num_videos not in (None, len(loaded.examples)):
         logger.warning(
             "%s: %s holds %d usable videos, expected %d",
             eval_set.name,
             eval_set.meta,
-            len(loaded.samples),
+            len(loaded.examples),
             eval_set.num_videos,
         )
     return loaded
@@ -234,6 +339,7 @@ def eval_set_from_files(meta: Path, video_root: Path, mos_scale: MosScale | None
         if Path(read_settings(config_path).get("meta", "")).name == meta.name:
             overrides = {"meta": str(meta), "video_root": str(video_root)}
             (known,) = load_dataset_config(config_path, overrides=overrides).eval
+            assert isinstance(known, EvalSet)
             return known if mos_scale is None else dataclasses.replace(known, mos_scale=mos_scale)
     if mos_scale is None:
         raise ValueError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinker.prompts import Turn
+from thinker.tasks import TASKS
 from thinker.video.medium import Medium
 
 
@@ -22,11 +23,15 @@ class Example:
     """The media in the order of their placeholders: absolute paths inside the media root. Symbolic
     links below the root are not resolved."""
     turns: tuple[Turn, ...] = ()
-    """The conversation. None at all asks the policy's own scoring question."""
+    """What is asked, up to the last user turn, word by word. None at all asks the policy's own
+    scoring question."""
     reference: Any = None
-    """What the file gives as the right answer, not yet parsed; None where it is only asked."""
+    """What the file gives as the right answer, not yet parsed (`parsed_reference` does): the text
+    of a conversation's last assistant turn, or a field. None where it is only asked, and where the
+    file gives nothing but a MOS."""
     options: tuple[str, ...] = ()
-    """The options of a choice, without letters; empty where the question names them itself."""
+    """The options of a choice, without letters, in the order of the question; empty for a bare
+    yes-or-no question."""
     target: float | None = None
     """Scores only: the label on the answer scale, 1..5."""
     mos: float | None = None
@@ -49,6 +54,32 @@ class Example:
                 raise ValueError(f"example {self.id!r}: {name} is {value!r}, expected finite")
         if self.task == "score" and self.turns == () and self.media == ():
             raise ValueError(f"example {self.id!r} has neither a medium nor a question")
+
+
+def parsed_reference(example: Example) -> Any:
+    """What rewards and figures compare an answer with: the reference as the example's task reads
+    it, or its reading of the target where there is one.
+
+    Raises ValueError with the task's reason.
+    """
+    raw = example.reference if example.target is None else example.target
+    return TASKS[example.task].read_reference(raw, example.options)
+
+
+def lesson_turns(example: Example) -> tuple[Turn, ...]:
+    """The whole conversation, for supervised training: what is asked, then the answer.
+
+    The answer is the reference as the task teaches it. An example that asks the policy's own
+    scoring question has one turn, the assistant's. Raises ValueError where there is no answer in
+    words.
+    """
+    if not isinstance(example.reference, str):
+        raise ValueError(
+            f"example {example.id!r} has no answer in words to learn (its reference is "
+            f"{example.reference!r}); end its conversation with an assistant turn"
+        )
+    answer = TASKS[example.task].lesson(example.reference, example.options)
+    return (*example.turns, Turn(role="assistant", text=answer))
 
 
 def is_finite_number(value: object) -> bool:

@@ -2,7 +2,8 @@
 
 In go the bytes of a jsonl line or of a whole meta JSON, out come plain fields (id, path, MOS).
 Whatever is not exactly of the form raises `BadValueError` with a reason; nothing is repaired or
-guessed. `samples.py` describes the two forms and adds what needs the file system and the scale.
+guessed. `read.py` describes the forms and adds what needs the file system and the scale;
+`conversations.py` checks the records of questions with the means of this file.
 """
 
 import json
@@ -11,6 +12,8 @@ import re
 import reprlib
 import unicodedata
 from typing import Any, NamedTuple
+
+from rewards.answer import Located, locate_tagged
 
 # ASCII digits only: float() would also take "1_0", "NaN" and the digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -44,31 +47,46 @@ class Record(NamedTuple):
 
 def train_record(raw: bytes) -> Record:
     """The record of one line of a training jsonl."""
-    line = _mapping(load_json(raw), "the line")
-    name = _text(_member(line, "dataset_name"), "dataset_name")
+    line = mapping(load_json(raw), "the line")
+    name = text(member(line, "dataset_name"), "dataset_name")
     key = dataset_key(name)
     if not key:
         raise BadValueError(f"dataset_name {show(name)} holds no letter or digit")
-    value = _member(line, "id")
+    value = member(line, "id")
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    image = _member(line, "image")
+    image = member(line, "image")
     if isinstance(image, list):
         if len(image) != 1:
             raise BadValueError(f"image is a list of {len(image)} paths, expected exactly one")
         image = image[0]
     return Record(
         dataset=key,
-        id=_text(value, "id"),
-        video=_text(image, "image"),
-        mos=_label(_member(line, "conversations")),
+        id=text(value, "id"),
+        video=text(image, "image"),
+        mos=_label(member(line, "conversations")),
     )
+
+
+def json_lines(data: bytes) -> list[bytes]:
+    """The lines of a jsonl; empty ones at its end do not count."""
+    data = data.rstrip(b"\r\n")
+    return data.split(b"\n") if data else []
+
+
+def json_list(raw: bytes) -> list[tuple[int, Any]]:
+    """(line from 1, value) of each entry of a JSON list; the values are not yet checked."""
+    entries = load_json(raw)
+    if not isinstance(entries, list) or not entries:
+        raise BadValueError(f"the file is {show(entries)}, expected a list with records")
+    text = raw.decode()
+    return list(zip(_entry_lines(text, _skip(text, 0)), entries, strict=True))
 
 
 def meta_annotations(raw: bytes) -> list[tuple[int, Any]]:
     """(line from 1, value) of each annotation of a meta JSON; the values are not yet checked."""
-    document = _mapping(load_json(raw), "the file")
-    annotations = _member(document, "annotations")
+    document = mapping(load_json(raw), "the file")
+    annotations = member(document, "annotations")
     if not isinstance(annotations, list) or not annotations:
         raise BadValueError(f"annotations is {show(annotations)}, expected a list with entries")
     return list(zip(_annotation_lines(raw.decode()), annotations, strict=True))
@@ -76,11 +94,11 @@ def meta_annotations(raw: bytes) -> list[tuple[int, Any]]:
 
 def meta_record(annotation: object, dataset: str) -> Record:
     """The record of one annotation; its id is its path."""
-    annotation = _mapping(annotation, "the annotation")
-    image_id = _text(_member(annotation, "image_id"), "image_id")
-    if _member(annotation, "ann_type") != "score":
+    annotation = mapping(annotation, "the annotation")
+    image_id = text(member(annotation, "image_id"), "image_id")
+    if member(annotation, "ann_type") != "score":
         raise BadValueError(f"ann_type is {show(annotation['ann_type'])}, expected 'score'")
-    mos = parse_mos(_member(annotation, "score"))
+    mos = parse_mos(member(annotation, "score"))
     return Record(dataset=dataset, id=image_id, video=image_id, mos=mos)
 
 
@@ -104,6 +122,14 @@ def parse_mos(value: object) -> float:
     if not math.isfinite(number):
         raise BadValueError(f"mos {show(value)} is not finite")
     return number
+
+
+def label_number(answer: object) -> float:
+    """The number that an answer is, or that its one `<answer>…</answer>` encloses."""
+    if isinstance(answer, str):
+        located = locate_tagged(answer)
+        answer = located.text if isinstance(located, Located) else answer
+    return parse_mos(answer)
 
 
 def dataset_key(name: str) -> str:
@@ -153,10 +179,10 @@ def _label(conversations: object) -> float:
         )
     values = []
     for turn, speaker in zip(conversations, ("human", "gpt"), strict=True):
-        turn = _mapping(turn, f"the {speaker} turn")
-        if _member(turn, "from") != speaker:
+        turn = mapping(turn, f"the {speaker} turn")
+        if member(turn, "from") != speaker:
             raise BadValueError(f"turn is from {show(turn['from'])}, expected {speaker!r}")
-        values.append(_member(turn, "value"))
+        values.append(member(turn, "value"))
     question, label = values
     if not isinstance(question, str):
         raise BadValueError(f"the human value is {show(question)}, expected a string")
@@ -173,49 +199,66 @@ def _annotation_lines(text: str) -> list[int]:
     `text` is known to be a JSON object with that list, so this only looks for offsets.
     """
     decode = json.JSONDecoder().raw_decode
-
-    def skip(at: int) -> int:
-        match = _JSON_SPACE.match(text, at)
-        assert match is not None  # it matches the empty string
-        return match.end()
-
-    at = skip(skip(0) + 1)  # behind "{"
+    at = _skip(text, _skip(text, 0) + 1)  # behind "{"
     while True:
         key, at = decode(text, at)
-        at = skip(skip(at) + 1)  # behind ":"
+        at = _skip(text, _skip(text, at) + 1)  # behind ":"
         if key == "annotations":
-            break
+            return _entry_lines(text, at)
         at = decode(text, at)[1]
-        at = skip(skip(at) + 1)  # behind ","
-    at = skip(at + 1)  # behind "["
+        at = _skip(text, _skip(text, at) + 1)  # behind ","
+
+
+def _entry_lines(text: str, at: int) -> list[int]:
+    """The line (from 1) on which each entry of the list at offset `at` starts."""
+    decode = json.JSONDecoder().raw_decode
+    at = _skip(text, at + 1)  # behind "["
     lines, line, counted = [], 1, 0
     while text[at] != "]":
         line, counted = line + text.count("\n", counted, at), at
         lines.append(line)
-        at = skip(decode(text, at)[1])
+        at = _skip(text, decode(text, at)[1])
         if text[at] == ",":
-            at = skip(at + 1)
+            at = _skip(text, at + 1)
     return lines
 
 
-def _mapping(value: object, what: str) -> dict[str, Any]:
+def _skip(text: str, at: int) -> int:
+    """The offset of what follows the white space at `at`."""
+    match = _JSON_SPACE.match(text, at)
+    assert match is not None  # it matches the empty string
+    return match.end()
+
+
+def mapping(value: object, what: str) -> dict[str, Any]:
+    """A JSON object; `what` names it in the reason."""
     if not isinstance(value, dict):
         raise BadValueError(f"{what} is {show(value)}, expected a JSON object")
     return value
 
 
-def _member(mapping: dict[str, Any], key: str) -> Any:
-    if key not in mapping:
+def member(fields: dict[str, Any], key: str) -> Any:
+    """A field that must be there."""
+    if key not in fields:
         raise BadValueError(f"missing field {key!r}")
-    return mapping[key]
+    return fields[key]
 
 
-def _text(value: object, what: str) -> str:
+def text(value: object, what: str) -> str:
     """A string that can be printed, put in a table and encoded as UTF-8."""
     if not isinstance(value, str):
         raise BadValueError(f"{what} is {show(value)}, expected a string")
     if not value.strip():
         raise BadValueError(f"{what} is empty")
     if any(unicodedata.category(character) in _UNPRINTABLE for character in value):
+        raise BadValueError(f"{what} {show(value)} holds a character that is not printable")
+    return value
+
+
+def prose(value: object, what: str) -> str:
+    """A text of one or several lines, which may be empty; it can be printed and encoded."""
+    if not isinstance(value, str):
+        raise BadValueError(f"{what} is {show(value)}, expected a string")
+    if any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in value):
         raise BadValueError(f"{what} {show(value)} holds a character that is not printable")
     return value

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from thinker import prompts
 from thinker.data.datasets import EvalSet
 from thinker.policies.digest import model_digest
 from thinker.score.scorer import QualityScorer
+from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION
 from thinker.video import READER_VERSION
 
 
@@ -20,7 +20,7 @@ def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
     """Model and settings of a scorer."""
     level = scorer.mode == "level"
     own_question = scorer.policy.inputs.question  # two policies may differ in it
-    question = prompts.LEVEL_QUESTION + prompts.LEVEL_PREFIX if level else own_question
+    question = LEVEL_QUESTION + LEVEL_PREFIX if level else own_question
     values: dict[str, Any] = {
         "model": model_digest(scorer.model_name, scorer.policy),
         "version": scorer.version,

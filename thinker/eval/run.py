@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from thinker.data.datasets import EvalSet, load_eval_samples
+from thinker.data.bad_lines import BadLine
+from thinker.data.datasets import EvalSet, load_eval_examples
 from thinker.data.examples import Example
-from thinker.data.samples import BadLine
 from thinker.eval.fingerprint import scorer_fingerprint, sets_fingerprint
 from thinker.eval.summary import write_results
 from thinker.score.prediction import Prediction
@@ -111,8 +111,8 @@ def evaluate_sets(
 
 
 def _load(eval_set: EvalSet, skip_bad_lines: bool) -> LoadedSet:
-    loaded = load_eval_samples(eval_set, skip_bad_lines=skip_bad_lines)
-    return LoadedSet(eval_set=eval_set, samples=loaded.samples, bad_lines=loaded.bad_lines)
+    loaded = load_eval_examples(eval_set, skip_bad_lines=skip_bad_lines)
+    return LoadedSet(eval_set=eval_set, samples=loaded.examples, bad_lines=loaded.bad_lines)
 
 
 def _journal_path(output_dir: Path, key: str, shard: Shard) -> Path:

@@ -14,9 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from thinker.data.bad_lines import BadLine
 from thinker.data.datasets import EvalSet
 from thinker.data.examples import Example
-from thinker.data.samples import BadLine
 from thinker.eval.metrics import ScoreReport, evaluate_scores, format_table, summarise
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row

@@ -14,7 +14,7 @@ Flow: clips → `PolicyInputs` (prompt ids, pixels) → `MotionBackbone` (embedd
 """
 
 from thinker.policies.backbone import Backbone
-from thinker.policies.inputs import ClipConfig, PolicyInputs
+from thinker.policies.inputs import ClipConfig, PolicyInputs, Prompt
 from thinker.policies.motion import MotionConfig
 from thinker.policies.policy import Policy, load_policy, tiny_policy
 from thinker.policies.registry import BACKBONES, backbone_name, plain_config, register
@@ -27,6 +27,7 @@ __all__ = [
     "MotionConfig",
     "Policy",
     "PolicyInputs",
+    "Prompt",
     "TinySize",
     "backbone_name",
     "load_policy",

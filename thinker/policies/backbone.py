@@ -1,9 +1,10 @@
 """What all backbones share: a motion branch inside a native vision-language model.
 
-Flow: pixels of unique videos → `encode_media` (vision tower + projector, motion encoder,
-interleaved in prompt order) → embeddings scattered at the placeholder positions of every row that
-shows the video → language model. A row is one token sequence. Several rows may show one video
-(`media_rows`): that is how G completions share one encoding, with gradient in the training forward.
+Flow: pixels of distinct clips (videos of any size, stills) → `encode_media` (vision tower +
+projector, motion encoder, interleaved in prompt order) → embeddings scattered at the placeholder
+positions of every row that shows the clip → language model. A row is one token sequence, and shows
+any number of clips. Several rows may show one clip (`media_rows`), which is then encoded once, with
+gradient in the training forward.
 
 The branch lives in the backbone (`...Model`), not in `...ForConditionalGeneration`, because TRL's
 fused LM head calls the backbone alone.
@@ -13,12 +14,13 @@ own), a model (`MotionBackbone` and transformers' `...Model`), a policy (`Motion
 transformers' `...ForConditionalGeneration`), an inputs class, a builder of tiny policies, and a
 `Backbone` that names them all; one line of `thinker.policies.registry` makes it known.
 
-Shapes: B unique videos, R rows, N slots (frames, or frame pairs for Qwen2.5-VL) of all videos,
-M dense frames, S placeholder tokens of a video, L row length, D text width.
+Shapes: B distinct clips, V of them that move (videos), R rows, N slots (frames, or frame pairs for
+Qwen2.5-VL, or tiles of a still) of all clips, M dense frames, S placeholder tokens of a clip, L row
+length, D text width.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +31,9 @@ from transformers import PreTrainedModel
 from thinker.policies.inputs import ClipConfig, PolicyInputs
 from thinker.policies.motion import MotionConfig, MotionEncoder, init_motion_weights
 from thinker.policies.tiny import TinySize
+
+MediaRows = Sequence[tuple[int, ...]]
+"""The clips that each row of a batch shows, by number, in the order of their places."""
 
 FORBIDDEN_LOGIT_BIAS = -1e4
 """Added to the logits of placeholder ids: exp(-1e4) is exactly 0 in every dtype, and finite, so
@@ -195,8 +200,10 @@ class MotionBackbone(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         media_inputs: dict[str, Any],
+        media_rows: MediaRows | None = None,
     ) -> PromptPositions:
-        """Positions of padded prompts; row i shows video i of `media_inputs`."""
+        """Positions of padded prompts; `media_rows` as in `forward`. Of `media_inputs` only
+        `PolicyInputs.layout` matters."""
         raise NotImplementedError
 
     def tower_load(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[tuple[int, int]]:
@@ -213,58 +220,72 @@ class MotionBackbone(nn.Module):
         """What `tower` does with one slot of `num_patches` patches."""
         raise NotImplementedError
 
-    # Videos to embeddings
+    # Clips to embeddings
 
-    def motion_features(self, motion_frames: torch.Tensor) -> torch.Tensor:
-        """Features of dense frames (B, M, 3, px, px) before the motion projector."""
+    def motion_features(self, motion_frames: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Features before the motion projector, one row for each of V clips, of their frames: one
+        tensor (clips, frames, 3, H, W) for each size."""
         assert self.motion is not None
-        return self.motion.features(motion_frames)
+        features = [self.motion.features(frames) for frames in motion_frames]
+        return features[0] if len(features) == 1 else torch.cat(features)
 
-    def encode_motion(self, features: torch.Tensor, num_slots: int) -> torch.Tensor:
-        """Motion tokens (B, num_slots, m, D) of `motion_features`; (B, 1, D) in mode "pooled". A
-        slot of several keyframes gets the tokens of all of them."""
+    def encode_motion(self, features: torch.Tensor, num_slots: Sequence[int]) -> list[torch.Tensor]:
+        """Motion tokens of V clips from their `motion_features`: each (slots, m, D), a slot of
+        several keyframes getting the tokens of all of them; in mode "pooled" each (1, D)."""
         assert self.motion is not None
-        tokens = self.motion.project(features)
+        tokens = list(self.motion.project(features))
         if self.motion.config.mode == "pooled":
             return tokens
-        return tokens.reshape(len(tokens), num_slots, -1, tokens.shape[-1])
+        return [x.reshape(n, -1, x.shape[-1]) for x, n in zip(tokens, num_slots, strict=True)]
 
     def assemble_media(
-        self, slots: list[torch.Tensor], motion: torch.Tensor | None, num_slots: int
+        self,
+        slots: Sequence[torch.Tensor],
+        motion: Sequence[torch.Tensor],
+        layout: Mapping[str, Any],
     ) -> list[torch.Tensor]:
-        """Interleave: the placeholder embeddings of each video in prompt order, B tensors (S,
-        D)."""
-        videos = [slots[i : i + num_slots] for i in range(0, len(slots), num_slots)]
-        if motion is None or self.motion is None:
-            return [torch.cat(video) for video in videos]
-        if self.motion.config.mode == "pooled":  # one token, after the last frame
-            return [torch.cat([*video, m]) for video, m in zip(videos, motion, strict=True)]
-        return [
-            torch.cat([part for pair in zip(video, m, strict=True) for part in pair])
-            for video, m in zip(videos, motion, strict=True)
-        ]
+        """Interleave: the placeholder embeddings of each clip in prompt order, B tensors (S, D).
+
+        motion: tokens of the clips that move, in order; none without a motion branch.
+        """
+        tokens = dict(zip(layout["moving"], motion, strict=True)) if motion else {}
+        pooled = self.motion is not None and self.motion.config.mode == "pooled"
+        clips, start = [], 0
+        for i, count in enumerate(layout["slots"]):
+            parts = list(slots[start : start + count])
+            start += count
+            if i in tokens and pooled:  # behind the last frame
+                parts.append(tokens[i])
+            elif i in tokens:
+                parts = [x for pair in zip(parts, tokens[i], strict=True) for x in pair]
+            clips.append(torch.cat(parts))
+        return clips
 
     def encode_media(
         self,
+        slots: Sequence[int] = (1,),
+        moving: Sequence[int] = (0,),
         pixel_values: torch.Tensor | None = None,
-        motion_frames: torch.Tensor | None = None,
-        num_slots: int = 1,
+        motion_frames: Sequence[torch.Tensor] | None = None,
         slot_features: list[torch.Tensor] | None = None,
         motion_features: torch.Tensor | None = None,
         **grids: Any,
     ) -> list[torch.Tensor]:
-        """All placeholder embeddings of B videos with `num_slots` slots each: B tensors (S, D).
+        """All placeholder embeddings of B clips: B tensors (S, D).
 
-        slot_features, motion_features: results of `tower_features` and `motion_features` for the
-        same videos, which then run only their projectors (`thinker.train.grpo.features`).
+        slots: how many slots each clip has. moving: the numbers of the clips that the motion branch
+        sees. slot_features, motion_features: results of `tower_features` and `motion_features` for
+        the same clips, which then run only their projectors (`thinker.train.grpo.features`).
         """
+        if not slots:
+            return []
         if slot_features is not None:
-            slots = self.project_slots(slot_features, **grids)
+            visual = self.project_slots(slot_features, **grids)
         else:
             assert pixel_values is not None, "neither pixel_values nor slot_features are given"
-            slots = self.encode_slots(pixel_values, **grids)
-        motion = None
-        if self.motion is not None:
+            visual = self.encode_slots(pixel_values, **grids)
+        motion: list[torch.Tensor] = []
+        if self.motion is not None and moving:
             if motion_features is None:
                 if motion_frames is None:
                     raise ValueError(
@@ -272,35 +293,35 @@ class MotionBackbone(nn.Module):
                         "build its inputs with the policy's own inputs class"
                     )
                 motion_features = self.motion_features(motion_frames)
-            motion = self.encode_motion(motion_features, num_slots)
-        return self.assemble_media(slots, motion, num_slots)
+            motion = self.encode_motion(motion_features, [slots[i] for i in moving])
+        return self.assemble_media(visual, motion, {"slots": slots, "moving": moving})
 
     # Embeddings to hidden states
 
     def embed(
         self,
         input_ids: torch.Tensor,
-        media_embeds: list[torch.Tensor],
-        media_rows: list[int] | None = None,
+        media_embeds: Sequence[torch.Tensor],
+        media_rows: MediaRows | None = None,
     ) -> torch.Tensor:
-        """Token embeddings (R, L, D), placeholders of a row replaced by its video's."""
+        """Token embeddings (R, L, D), placeholders of a row replaced by its clips'."""
         inputs_embeds = self.get_input_embeddings()(input_ids)
-        rows = range(len(input_ids)) if media_rows is None else media_rows
+        shown = [[media_embeds[i] for i in row] for row in _rows(media_rows, len(input_ids))]
         mask = input_ids == self.config.image_token_id
         counts = mask.sum(1).tolist()
-        wanted = [len(media_embeds[i]) for i in rows]
+        wanted = [sum(map(len, row)) for row in shown]
         if counts != wanted:
             raise ValueError(
-                f"placeholder tokens a row {counts} differ from the embeddings of its video "
-                f"{wanted}; the prompt was built for other frames, or a completion holds one"
+                f"placeholder tokens a row {counts} differ from the embeddings of its clips "
+                f"{wanted}; the prompt was built for others, or a completion holds one"
             )
-        if not media_embeds:
+        if not any(wanted):
             return inputs_embeds
-        features = torch.cat([media_embeds[i] for i in rows]).to(inputs_embeds)
+        features = torch.cat([embeds for row in shown for embeds in row]).to(inputs_embeds)
         return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features)
 
-    def media_grids(self, media_inputs: dict[str, Any]) -> torch.Tensor | None:
-        """Grids (t, h, w) of all items of all videos in prompt order, (items, 3); None where
+    def media_grids(self, media_inputs: dict[str, Any]) -> list[torch.Tensor] | None:
+        """Grids (t, h, w) of the items of each clip in prompt order, each (items, 3); None where
         positions do not depend on them."""
         return None
 
@@ -323,11 +344,11 @@ class MotionBackbone(nn.Module):
         hidden_from=0,
         **kwargs,
     ):
-        """As the `forward` of the host class, with videos.
+        """As the `forward` of the host class, with media.
 
-        Videos are given as `media_inputs` (arguments of `encode_media`, for unique videos) or as
-        `media_embeds` (what `encode_media` returned); `media_rows` names the video of each row,
-        None is row i for video i. Only hidden states from position `hidden_from` on are returned,
+        Clips are given as `media_inputs` (arguments of `encode_media`, for distinct clips) or as
+        `media_embeds` (what `encode_media` returned); `media_rows` names the clips of each row,
+        None is clip i for row i. Only hidden states from position `hidden_from` on are returned,
         so that a head need not see the prompt.
         """
         if inputs_embeds is None and (media_embeds is not None or media_inputs is not None):
@@ -426,6 +447,19 @@ class MotionPolicy(nn.Module):
         """Token ids that stand for visual or motion embeddings in a prompt."""
         ids = [self.config.image_token_id, getattr(self.config, "video_token_id", None)]
         return [i for i in ids if i is not None]
+
+
+def _rows(media_rows: MediaRows | None, num_rows: int) -> MediaRows:
+    """The clips of each row, spelled out."""
+    return [(i,) for i in range(num_rows)] if media_rows is None else media_rows
+
+
+def row_grids(
+    grids: Sequence[torch.Tensor], media_rows: MediaRows | None, num_rows: int
+) -> torch.Tensor | None:
+    """Grids of all items of all rows, in order: (items, 3), None without any item."""
+    shown = [grids[i] for row in _rows(media_rows, num_rows) for i in row]
+    return torch.cat(shown) if shown else None
 
 
 def host_class(cls: type) -> type:

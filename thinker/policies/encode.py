@@ -1,30 +1,32 @@
-"""Clips → encoded prompts: token ids, and the embeddings that stand at their placeholders.
+"""Prompts → encoded prompts: token ids, and the embeddings that stand at their placeholders.
 
-Every video passes the vision tower and the motion branch once here, whatever is then done with the
-prompt: rollouts by either back end, level scores, log-probabilities.
+Every clip passes the vision tower and the motion branch once here, however many prompts show it and
+whatever is then done with them: rollouts by either back end, level scores, log-probabilities.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
+from thinker.policies.inputs import Prompt, distinct_clips
 from thinker.policies.policy import Policy
-from thinker.utils.tensors import to_device
+from thinker.utils.tensors import left_pad, to_device
 from thinker.video import Clip
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedPrompt:
-    """One prompt with its video already encoded."""
+    """One prompt with its media already encoded."""
 
     token_ids: list[int]
-    """P ids, placeholders expanded; a run of placeholders is one item (a frame, or a motion
-    item)."""
+    """P ids, placeholders expanded; a run of placeholders is one item (a frame, a motion item, or a
+    still)."""
 
     embeds: torch.Tensor
-    """(S, D), one row a placeholder, in order, without gradient."""
+    """(S, D), one row a placeholder, in order, without gradient; (0, D) where no media stand."""
 
     positions: torch.Tensor
     """(P,), or (3, P) for M-RoPE."""
@@ -36,45 +38,63 @@ class EncodedPrompt:
     """(items, 3), the (t, h, w) that M-RoPE positions follow from; None for plain positions."""
 
 
-Encode = Callable[[list[Clip]], tuple[dict[str, Any], list[torch.Tensor]]]
-"""Clips of one shape → (what their positions follow from, their embeddings)."""
+Encode = Callable[[list[Clip]], list[torch.Tensor]]
+"""Clips of one kind and shape → their embeddings."""
 
 
 @torch.no_grad()
 def encode_prompts(
-    policy: Policy,
-    clips: list[Clip],
-    question: str | None = None,
-    encode: Encode | None = None,
+    policy: Policy, prompts: Sequence[Prompt], encode: Encode | None = None
 ) -> list[EncodedPrompt]:
-    """Encode every clip once, without gradient, and build its prompt.
+    """Encode every distinct clip of all prompts once, without gradient, and build the prompts.
 
     encode: how clips become embeddings, for a caller that keeps features; None runs the policy.
     """
-    inputs = policy.inputs
-    backbone = policy.model.model
-    device = policy.model.device
-    encoded = []
+    if not prompts:
+        return []
+    inputs, backbone, device = policy.inputs, policy.model.model, policy.model.device
+    clips, rows = distinct_clips(prompts)
+    embeds = _encode_clips(clips, encode or partial(_run_policy, policy))
+    token_ids = [inputs.prompt_ids(prompt) for prompt in prompts]
+    ids = [torch.tensor(row, device=device) for row in token_ids]
+    mask = left_pad([torch.ones_like(row) for row in ids])
+    layout = to_device(inputs.layout(clips), device)
+    positions = backbone.prompt_positions(left_pad(ids), mask, layout, rows)
+    next_positions = positions.next.tolist()
+    grids = backbone.media_grids(layout)
+    width = backbone.config.get_text_config().hidden_size
+    no_embeds = torch.empty(0, width, dtype=policy.model.dtype, device=device)
+    no_grids = torch.empty(0, 3, dtype=torch.long, device=device)
+    return [
+        EncodedPrompt(
+            token_ids=token_ids[i],
+            embeds=_joined([embeds[j] for j in row], no_embeds),
+            positions=positions.ids[..., i, mask.shape[1] - len(ids[i]) :],
+            next_position=next_positions[i],
+            item_grids=None if grids is None else _joined([grids[j] for j in row], no_grids),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def _run_policy(policy: Policy, clips: list[Clip]) -> list[torch.Tensor]:
+    media = to_device(policy.inputs.media_inputs(clips), policy.model.device)
+    return policy.model.model.encode_media(**media)
+
+
+def _encode_clips(clips: list[Clip], encode: Encode) -> list[torch.Tensor]:
+    """The embeddings of each clip; those of one shape pass the encoder together."""
+    embeds: dict[int, torch.Tensor] = {}
     for group in _same_shape(clips):
-        shown = [clips[i] for i in group]
-        if encode is not None:
-            media, embeds = encode(shown)
-        else:
-            media = to_device(inputs.media_inputs(shown), device)
-            embeds = backbone.encode_media(**media)
-        ids = torch.tensor([inputs.prompt_ids(clips[i], question) for i in group], device=device)
-        positions = backbone.prompt_positions(ids, torch.ones_like(ids), media)
-        grids = backbone.media_grids(media)
-        for j, i in enumerate(group):
-            prompt = EncodedPrompt(
-                token_ids=ids[j].tolist(),
-                embeds=embeds[j],
-                positions=positions.ids[..., j, :],
-                next_position=int(positions.next[j]),
-                item_grids=None if grids is None else grids.view(len(group), -1, 3)[j],
-            )
-            encoded.append((i, prompt))
-    return [prompt for _, prompt in sorted(encoded, key=lambda pair: pair[0])]
+        embeds |= zip(group, encode([clips[i] for i in group]), strict=True)
+    return [embeds[i] for i in range(len(clips))]
+
+
+def _joined(parts: list[torch.Tensor], nothing: torch.Tensor) -> torch.Tensor:
+    """The rows of all parts; a single part as it is."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts) if parts else nothing
 
 
 def eos_token_ids(policy: Policy) -> list[int]:
@@ -85,8 +105,8 @@ def eos_token_ids(policy: Policy) -> list[int]:
 
 
 def _same_shape(clips: list[Clip]) -> list[list[int]]:
-    """Indices of clips whose keyframes have one shape: a batch the encoder can take at once."""
-    groups: dict[tuple[int, ...], list[int]] = {}
+    """Indices of clips of one kind whose keyframes have one shape."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
     for i, clip in enumerate(clips):
-        groups.setdefault(tuple(clip.keyframes_KCHW.shape), []).append(i)
+        groups.setdefault((clip.kind, *clip.keyframes_KCHW.shape), []).append(i)
     return list(groups.values())

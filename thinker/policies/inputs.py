@@ -1,13 +1,18 @@
-"""Clips → what a policy eats: prompt token ids and pixel tensors.
+"""Prompts → what a policy eats: token ids and pixel tensors.
 
-This is what all backbones share; each has its own subclass of `PolicyInputs`. The frame sampler and
-the sizes are part of the saved policy (`config.clip_config`), so that inference reads videos
-exactly as training did. Prompt ids depend only on the number and size of the slots.
+A `Prompt` is a conversation and the clips that stand in it. This is what all backbones share; each
+has its own subclass of `PolicyInputs`. The frame sampler and the sizes are part of the saved policy
+(`config.clip_config`), so that inference reads videos exactly as training did. Token ids depend on
+the turns and on the kinds, numbers and sizes of the slots only.
+
+A video is read as slots, each with its motion tokens where the policy has them. A still is one run
+of visual tokens, without motion, however many slots (tiles) the vision tower sees of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -15,6 +20,7 @@ import torch
 from thinker import prompts
 from thinker.config.build import build
 from thinker.policies.motion import MotionConfig
+from thinker.prompts import MediaText, Turn
 from thinker.video import Clip, ClipSpec
 
 
@@ -54,6 +60,42 @@ class ClipConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "ClipConfig":
         """Raises ValueError for keys and values that are not those of the fields."""
         return build(cls, values, "clip_config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """A conversation and the media that stand in it."""
+
+    clips: tuple[Clip, ...] = ()
+    """The media, in the order of their places."""
+
+    turns: tuple[Turn, ...] = ()
+    """They end with the user's; none stands for the policy's own scoring question."""
+
+
+def distinct_clips(prompts: Sequence[Prompt]) -> tuple[list[Clip], list[tuple[int, ...]]]:
+    """The clips of all prompts, one a key, in order; and which of them each prompt shows."""
+    places: dict[Any, int] = {}
+    clips: list[Clip] = []
+    for prompt in prompts:
+        for clip in prompt.clips:
+            if clip.key not in places:
+                places[clip.key] = len(clips)
+                clips.append(clip)
+    return clips, [tuple(places[clip.key] for clip in prompt.clips) for prompt in prompts]
+
+
+def moves(clip: Clip) -> bool:
+    """Whether the motion branch sees the clip: a still has no motion."""
+    return clip.kind == prompts.VIDEO
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What the text of a clip depends on; part of the key of cached prompts."""
+
+    kind: str
+    slot_tokens: tuple[int, ...]
 
 
 class PolicyInputs:
@@ -98,62 +140,106 @@ class PolicyInputs:
         raise NotImplementedError
 
     def max_slot_tokens(self) -> int:
-        """Visual tokens of the largest slot that a clip can have."""
+        """Visual tokens of the largest slot that a video can have."""
         raise NotImplementedError
 
-    def max_prompt_tokens(self) -> int:
-        """Upper bound on the length of a prompt with the policy's own question."""
-        return len(self.longest_prompt_ids())
+    def max_image_tokens(self) -> int:
+        """Visual tokens of the largest still."""
+        raise NotImplementedError
 
-    def longest_prompt_ids(self) -> list[int]:
-        """As `prompt_ids` with the policy's own question, for a clip with slots of the largest
-        size."""
+    def max_prompt_tokens(
+        self, kinds: Sequence[str] = (prompts.VIDEO,), turns: tuple[Turn, ...] = ()
+    ) -> int:
+        """Upper bound on the length of a prompt with media of these kinds; of one video and the
+        policy's own question unless told otherwise."""
+        return len(self.longest_prompt_ids(kinds, turns))
+
+    def longest_prompt_ids(
+        self, kinds: Sequence[str] = (prompts.VIDEO,), turns: tuple[Turn, ...] = ()
+    ) -> list[int]:
+        """As `prompt_ids`, for media of these kinds and of the largest size."""
         num_slots = -(-self.clip_config.num_keyframes // self.pair)
-        return list(self._prompt_ids((self.max_slot_tokens(),) * num_slots, self.question))
+        largest = {
+            prompts.VIDEO: _Shape(prompts.VIDEO, (self.max_slot_tokens(),) * num_slots),
+            prompts.IMAGE: _Shape(prompts.IMAGE, (self.max_image_tokens(),)),
+        }
+        return list(self._prompt_ids(tuple(largest[kind] for kind in kinds), turns))
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         """Placeholder text of one slot."""
         raise NotImplementedError
 
-    def prompt_ids(self, clip: Clip, question: str | None = None) -> list[int]:
-        """Token ids of the chat prompt for one clip, placeholders expanded, ready for a completion.
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Token ids of the chat, placeholders expanded, ready for a completion.
 
-        question: None asks for a score, in the words the policy was trained with.
+        Raises ValueError where the turns do not end with the user's, where they mark places for
+        another number of media, and where they hold a placeholder token of the policy itself.
         """
-        return list(self._prompt_ids(self.slot_tokens(clip), question or self.question))
+        shapes = tuple(_Shape(clip.kind, self.slot_tokens(clip)) for clip in prompt.clips)
+        return list(self._prompt_ids(shapes, prompt.turns))
 
-    def _build_prompt_ids(self, slot_tokens: tuple[int, ...], question: str) -> tuple[int, ...]:
-        mode = self.motion_config.mode
-        per_slot = self.motion_config.tokens_per_frame * self.pair if mode == "interleaved" else 0
-        slots = [self.slot_text(tokens, per_slot) for tokens in slot_tokens]
-        motion_slot = self.slot_text(1, 0) if mode == "pooled" else None
-        layout = self.clip_config.layout
-        text = prompts.video_text(slots, question, motion_slot=motion_slot, layout=layout)
-        message = {"role": "user", "content": [{"type": "text", "text": text}]}
-        chat = self.processor.apply_chat_template([message], add_generation_prompt=True)
+    def _build_prompt_ids(
+        self, shapes: tuple[_Shape, ...], turns: tuple[Turn, ...]
+    ) -> tuple[int, ...]:
+        turns = turns or prompts.ask(self.question)
+        prompts.check_turns(turns, last="user")
+        texts = [self._media_text(shape) for shape in shapes]
+        messages = [
+            {"role": turn.role, "content": [{"type": "text", "text": turn.text}]}
+            for turn in prompts.place_media(turns, texts, self.clip_config.layout)
+        ]
+        if any(self.image_token in turn.text for turn in turns):
+            raise ValueError(
+                f"a turn holds {self.image_token!r}, the token that visual embeddings take the "
+                "place of; write <image> or <video> where a medium stands"
+            )
+        chat = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         return tuple(self.tokenizer(chat, add_special_tokens=False)["input_ids"])
 
-    def media_inputs(self, clips: list[Clip]) -> dict[str, Any]:
-        """Arguments of the backbone's `encode_media` for these clips, in order."""
-        inputs = self.pixels(clips)
+    def _media_text(self, shape: _Shape) -> MediaText:
+        if shape.kind == prompts.IMAGE:
+            return MediaText(kind=shape.kind, slots=(self.slot_text(sum(shape.slot_tokens), 0),))
+        mode = self.motion_config.mode
+        per_slot = self.motion_config.tokens_per_frame * self.pair if mode == "interleaved" else 0
+        return MediaText(
+            kind=shape.kind,
+            slots=tuple(self.slot_text(tokens, per_slot) for tokens in shape.slot_tokens),
+            motion_slot=self.slot_text(1, 0) if mode == "pooled" else None,
+        )
+
+    def media_inputs(self, clips: Sequence[Clip]) -> dict[str, Any]:
+        """Arguments of the backbone's `encode_media` for these clips, of any kinds and sizes, in
+        order."""
+        inputs = self.layout(clips)
+        if clips:
+            inputs |= self.pixels(clips)
         if self.motion_config.mode != "none":
             inputs["motion_frames"] = self.motion_frames(clips)
-        inputs["num_slots"] = len(self.slot_tokens(clips[0]))
         return inputs
 
-    def motion_frames(self, clips: list[Clip]) -> torch.Tensor:
-        """What the motion branch sees, uint8: dense frames (B, M, 3, px, px), or in mode "pooled"
-        the keyframes (B, K, 3, H, W)."""
-        if self.motion_config.mode == "interleaved":
-            return torch.stack([clip.motion_MCHW for clip in clips])
-        return torch.stack([clip.keyframes_KCHW for clip in clips])
+    def layout(self, clips: Sequence[Clip]) -> dict[str, Any]:
+        """The arguments of `encode_media` that follow from the kinds and sizes of the clips, for
+        callers that do not need the pixels: `slots`, the number of slots of each clip; `moving`,
+        the numbers of the clips that move; and what the backbone adds (`grids`)."""
+        return {
+            "slots": [len(self.slot_tokens(clip)) for clip in clips],
+            "moving": [i for i, clip in enumerate(clips) if moves(clip)],
+            **self.grids(clips),
+        }
 
-    def grids(self, clips: list[Clip]) -> dict[str, Any]:
-        """The arguments of `encode_media` beside the pixels that follow from the size of the clips,
-        for callers that do not need the pixels."""
+    def motion_frames(self, clips: Sequence[Clip]) -> list[torch.Tensor]:
+        """What the motion branch sees of the clips that move, uint8: dense frames (V, M, 3, px,
+        px), or in mode "pooled" keyframes (V, K, 3, H, W), one tensor for each run of clips of one
+        size."""
+        interleaved = self.motion_config.mode == "interleaved"
+        frames = [c.motion_MCHW if interleaved else c.keyframes_KCHW for c in clips if moves(c)]
+        return [torch.stack(list(run)) for _, run in groupby(frames, lambda x: x.shape)]
+
+    def grids(self, clips: Sequence[Clip]) -> dict[str, Any]:
+        """What the backbone's own part of `layout` is; nothing where all slots are alike."""
         return {}
 
-    def pixels(self, clips: list[Clip]) -> dict[str, Any]:
+    def pixels(self, clips: Sequence[Clip]) -> dict[str, Any]:
         """Pixel arguments of `encode_media` for the keyframes of clips."""
         return self.frame_pixels([clip.keyframes_KCHW for clip in clips])
 

@@ -2,7 +2,8 @@
 
 A slot is one keyframe: `Frame3:<img>` + visual placeholders + motion placeholders + `</img>`.
 Visual and motion tokens of a frame form one run of `<IMG_CONTEXT>`, so that one embedding item a
-frame is all that a rollout engine has to know.
+frame is all that a rollout engine has to know. A still is one such run over its tiles, the
+thumbnail last, as transformers' processor writes it.
 """
 
 from typing import Any
@@ -99,9 +100,11 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
     def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
         return list(self.multi_modal_projector(torch.stack(features)))
 
-    def prompt_positions(self, input_ids, attention_mask, media_inputs=None) -> PromptPositions:
+    def prompt_positions(
+        self, input_ids, attention_mask, media_inputs=None, media_rows=None
+    ) -> PromptPositions:
         """Plain positions, counted over the unpadded tokens of each row."""
-        del input_ids, media_inputs  # M-RoPE needs them, 1-D positions do not
+        del input_ids, media_inputs, media_rows  # M-RoPE needs them, 1-D positions do not
         ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
         return PromptPositions(ids=ids, next=attention_mask.sum(-1))
 
@@ -137,7 +140,7 @@ class ThinkerInternVLForConditionalGeneration(MotionPolicy, InternVLForCondition
 
 
 class InternVLInputs(PolicyInputs):
-    """A slot is a frame, stretched to a square."""
+    """A slot is a frame, stretched to a square, or a tile of a still."""
 
     def __init__(self, processor, config):
         super().__init__(processor, config)
@@ -150,6 +153,9 @@ class InternVLInputs(PolicyInputs):
         return (self.image_seq_length,) * len(clip.keyframes_KCHW)
 
     def max_slot_tokens(self) -> int:
+        return self.image_seq_length
+
+    def max_image_tokens(self) -> int:
         return self.image_seq_length
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:

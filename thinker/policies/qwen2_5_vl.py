@@ -5,10 +5,10 @@ item of grid (1, h, w), followed by an item of grid (1, 2, 2m) that holds the m 
 `Frame2:<|vision_start|>` visual `<|vision_end|><|vision_start|>` motion `<|vision_end|>`. Image
 items get their M-RoPE positions from transformers' own `get_rope_index`, and a rollout engine that
 is fed with embeddings computes the same ones from the same grids: one position rule for training,
-generation and vLLM.
+generation and vLLM. A still is one item of grid (1, h, w): the tower pairs the frame with itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from thinker.policies.backbone import (
     PolicyConfig,
     PromptPositions,
     TowerWork,
+    row_grids,
     with_chunks,
 )
 from thinker.policies.inputs import ClipConfig, PolicyInputs
@@ -106,25 +107,31 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
         merged = vision.merger(torch.cat(features))[torch.argsort(window_index).to(grid.device)]
         return list(merged.split((grid.prod(-1) // self.patches_per_token).tolist()))
 
-    def media_grids(self, media_inputs: dict[str, Any]) -> torch.Tensor:
-        """Grids of all items in prompt order: slots (1, h, w) and motion items (1, 2, 2m)."""
-        slot_grids, num_slots = media_inputs["image_grid_thw"], media_inputs["num_slots"]
-        if self.motion is None:
-            return slot_grids
+    def media_grids(self, media_inputs: dict[str, Any]) -> list[torch.Tensor]:
+        """Grids of the items of each clip in prompt order: slots (1, h, w) and, of clips that move,
+        motion items (1, 2, 2m)."""
+        grids = list(media_inputs["image_grid_thw"].split(media_inputs["slots"]))
+        moving = media_inputs["moving"]
+        if self.motion is None or not moving:
+            return grids
         motion = self.motion.config
         pooled = motion.mode == "pooled"
         tokens = 1 if pooled else motion.tokens_per_frame * self.frames_per_slot
-        every = num_slots if pooled else 1  # a motion item follows the last slot, or every slot
-        item = slot_grids.new_tensor([[1, 2, 2 * tokens]])
-        return torch.cat([torch.cat([grids, item]) for grids in slot_grids.split(every)])
+        item = grids[0].new_tensor([[1, 2, 2 * tokens]])
+        for i in moving:  # a motion item follows the last slot, or every slot
+            slots = [grids[i]] if pooled else grids[i].split(1)
+            grids[i] = torch.cat([part for slot in slots for part in (slot, item)])
+        return grids
 
-    def prompt_positions(self, input_ids, attention_mask, media_inputs) -> PromptPositions:
-        """M-RoPE positions by transformers' `get_rope_index`; rows show the videos of
-        `media_inputs` in order, one each."""
+    def prompt_positions(
+        self, input_ids, attention_mask, media_inputs, media_rows=None
+    ) -> PromptPositions:
+        """M-RoPE positions by transformers' `get_rope_index`, over the items of each row in
+        order."""
         ids, deltas = self.get_rope_index(
             input_ids,
             mm_token_type_ids=(input_ids == self.config.image_token_id).int(),
-            image_grid_thw=self.media_grids(media_inputs),
+            image_grid_thw=row_grids(self.media_grids(media_inputs), media_rows, len(input_ids)),
             attention_mask=attention_mask,
         )
         return PromptPositions(ids=ids, next=attention_mask.sum(-1) + deltas.squeeze(1))
@@ -172,7 +179,7 @@ class ThinkerQwen2_5_VLForConditionalGeneration(MotionPolicy, Qwen2_5_VLForCondi
 
 
 class Qwen2_5_VLInputs(PolicyInputs):
-    """A slot is a frame pair, its aspect ratio kept."""
+    """A slot is a frame pair, or a still, its aspect ratio kept."""
 
     resize = "smart"
 
@@ -196,7 +203,10 @@ class Qwen2_5_VLInputs(PolicyInputs):
     def max_slot_tokens(self) -> int:
         return max(1, self.clip_config.max_pixels // self.size_factor**2)
 
-    def grids(self, clips: list[Clip]) -> dict[str, Any]:
+    def max_image_tokens(self) -> int:
+        return self.max_slot_tokens()
+
+    def grids(self, clips: Sequence[Clip]) -> dict[str, Any]:
         """`image_grid_thw`: (1, h, w) patches a slot, of all clips in order."""
         patch = self.size_factor // self.merge
         grids = [
@@ -204,7 +214,7 @@ class Qwen2_5_VLInputs(PolicyInputs):
             for clip in clips
             for _ in self.slot_tokens(clip)
         ]
-        return {"image_grid_thw": torch.tensor(grids)}
+        return {"image_grid_thw": torch.tensor(grids, dtype=torch.long).view(-1, 3)}
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         runs = [n for n in (num_visual, num_motion) if n]

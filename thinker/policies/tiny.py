@@ -15,6 +15,7 @@ from transformers import Qwen2TokenizerFast
 
 from thinker import prompts
 from thinker.policies.motion import MotionConfig, MotionEncoder, SlowFastConfig
+from thinker.tasks.level import LEVEL_QUESTION, LEVELS
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -159,12 +160,12 @@ def train_tokenizer(
         show_progress=False,
     )
     corpus = [
-        prompts.video_text([], prompts.SCORING),
+        f"{prompts.OPENINGS[prompts.VIDEO]}\n{prompts.SCORING}",
         prompts.RECOGNITION,
-        prompts.LEVEL_QUESTION,
+        LEVEL_QUESTION,
         prompts.SHORT_SCORING,
         "user\nassistant\nFrame1:\nMotion Feature:\n",
-        prompts.scoring_answer(" ".join(prompts.LEVELS), "3.50"),
+        prompts.scoring_answer(" ".join(LEVELS), "3.50"),
         *texts,
     ]
     tokenizer.train_from_iterator(corpus * 3, trainer)  # a merge needs at least two occurrences

@@ -1,20 +1,18 @@
 """Score by level words: one forward a video, no generation (VQA², arXiv 2411.03795, inference).
 
-The assistant's turn is forced to begin with `prompts.LEVEL_PREFIX`; the softmax over the logits of
+The assistant's turn is forced to begin with `LEVEL_PREFIX`; the softmax over the logits of
 the five level words that may follow gives a distribution over levels, and its mean the score. VQA²
-weighs its levels 1, .75, .5, .25, 0; mapped to the 1..5 answer scale these are 5, 4, 3, 2, 1.
+weighs its levels 1, .75, .5, .25, 0; see `LEVEL_SCORES`.
 
 Shapes: B videos, L padded length, D width.
 """
 
 import torch
 
-from thinker import prompts
 from thinker.policies import Policy
 from thinker.policies.encode import EncodedPrompt
+from thinker.tasks import level
 from thinker.utils.tensors import left_pad
-
-LEVEL_SCORES = (1.0, 2.0, 3.0, 4.0, 5.0)  # of prompts.LEVELS, worst first
 
 
 def level_ids(tokenizer) -> tuple[list[int], list[int]]:
@@ -23,17 +21,17 @@ def level_ids(tokenizer) -> tuple[list[int], list[int]]:
     A word of several tokens is recognized by its first one. Raises ValueError for a tokenizer that
     cannot tell the words apart that way, or that merges the prefix with them.
     """
-    prefix = tokenizer(prompts.LEVEL_PREFIX, add_special_tokens=False)["input_ids"]
+    prefix = tokenizer(level.LEVEL_PREFIX, add_special_tokens=False)["input_ids"]
     firsts = []
-    for word in prompts.LEVELS:
-        text = f"{prompts.LEVEL_PREFIX} {word}"
+    for word in level.LEVELS:
+        text = f"{level.LEVEL_PREFIX} {word}"
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if ids[: len(prefix)] != prefix:
             raise ValueError(f"the tokenizer cuts {text!r} across the prefix; mode level needs it")
         firsts.append(ids[len(prefix)])
     if len(set(firsts)) < len(firsts):
         raise ValueError(
-            f"level words {', '.join(prompts.LEVELS)} begin with the tokens {firsts}, expected "
+            f"level words {', '.join(level.LEVELS)} begin with the tokens {firsts}, expected "
             "five different ones; use mode reason with this tokenizer"
         )
     return prefix, firsts
@@ -41,9 +39,9 @@ def level_ids(tokenizer) -> tuple[list[int], list[int]]:
 
 @torch.no_grad()
 def level_probabilities(policy: Policy, requests: list[EncodedPrompt]) -> torch.Tensor:
-    """Probabilities (B, 5) of `prompts.LEVELS`, float64 on the CPU, from one forward.
+    """Probabilities (B, 5) of `level.LEVELS`, float64 on the CPU, from one forward.
 
-    requests: prompts that ask `prompts.LEVEL_QUESTION`.
+    requests: prompts that ask `level.LEVEL_QUESTION`.
     """
     prefix, firsts = level_ids(policy.tokenizer)
     model = policy.model

@@ -22,13 +22,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from thinker import prompts
 from thinker.config.run import BACKENDS
 from thinker.policies import Policy, load_policy
 from thinker.policies.encode import encode_prompts
+from thinker.policies.inputs import Prompt
+from thinker.prompts import ask
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
-from thinker.score.levels import LEVEL_SCORES, level_probabilities
+from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
     OUT_OF_MEMORY,
     Prediction,
@@ -37,8 +38,9 @@ from thinker.score.prediction import (
     of_draws,
     of_levels,
 )
+from thinker.tasks.level import LEVEL_QUESTION, LEVEL_SCORES
 from thinker.utils.tensors import out_of_memory
-from thinker.video import Clip, ClipSpec, VideoError, read_clip
+from thinker.video import Clip, ClipSpec, VideoError, medium, read_clip
 from thinker.video.read import clip_from_frames
 
 logger = logging.getLogger(__name__)
@@ -153,7 +155,7 @@ class QualityScorer:
         """The clip of a file or of frames, or the row of what cannot be read."""
         try:
             if isinstance(video, str | Path):
-                return read_clip(video, self.clip_spec, start=start, end=end)
+                return read_clip(medium(video, start=start, end=end), self.clip_spec)
             return clip_from_frames(video, self.clip_spec, start=start, end=end)
         except VideoError as error:
             return self.failed(error)
@@ -255,7 +257,9 @@ class QualityScorer:
         ]
 
     def _level(self, clips: list[Clip]) -> list[Prediction]:
-        requests = encode_prompts(self.policy, clips, prompts.LEVEL_QUESTION)
+        question = ask(LEVEL_QUESTION)
+        asked = [Prompt(clips=(clip,), turns=question) for clip in clips]
+        requests = encode_prompts(self.policy, asked)
         shares = level_probabilities(self.policy, requests).tolist()
         return [
             of_levels(clip, tuple(zip(LEVEL_SCORES, row, strict=True)))
@@ -266,7 +270,7 @@ class QualityScorer:
         self, clips: list[Clip], num_generations: int, sampling: Sampling
     ) -> list[list[tuple[str, int]]]:
         """(text, number of tokens) of each completion of each clip."""
-        requests = encode_prompts(self.policy, clips)
+        requests = encode_prompts(self.policy, [Prompt(clips=(clip,)) for clip in clips])
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
         return [self._texts(group) for group in groups]
 

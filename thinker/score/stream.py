@@ -11,7 +11,7 @@ from pathlib import Path
 
 from thinker.score.prediction import Prediction
 from thinker.score.scorer import QualityScorer
-from thinker.video import Clip, VideoError, read_clip
+from thinker.video import Clip, VideoError, medium, read_clip
 from thinker.video.read_ahead import Reading, read_ahead
 
 
@@ -56,6 +56,6 @@ def _read(
     end: float | None = None,
 ) -> Iterator[Clip | Prediction]:
     """The clip of each path, or the row of what cannot be read."""
-    read = partial(read_clip, spec=scorer.clip_spec, start=start, end=end)
-    items = read_ahead(paths, read, reading, ahead=ahead)
+    media = [medium(path, start=start, end=end) for path in paths]
+    items = read_ahead(media, partial(read_clip, spec=scorer.clip_spec), reading, ahead=ahead)
     return (scorer.failed(item) if isinstance(item, VideoError) else item for item in items)

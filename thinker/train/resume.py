@@ -35,6 +35,7 @@ from trl.trainer.utils import RepeatSampler
 from thinker.policies import load_policy
 from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
+from thinker.train.grpo.batch import prompt_of
 from thinker.train.run_log import JOURNALS
 from thinker.train.state_file import load_tree, random_state, save_tree, set_random_state
 from thinker.utils import atomic
@@ -172,9 +173,9 @@ class Checkpoints:
             "loss_total": trainer._total_loss_scalar,
             "last_logged_step": trainer._globalstep_last_logged,
             "metrics": trainer._metrics,
-            # clips are left out: the data loader delivers the rows of a batch again
+            # prompts are left out: the data loader delivers the rows of a batch again
             "batches": [
-                {key: value for key, value in batch.items() if key != "clip"}
+                {key: value for key, value in batch.items() if key != "asked"}
                 for batch in trainer._buffered_inputs
             ]
             if unused
@@ -265,15 +266,15 @@ class Checkpoints:
         self._set_extra(state["extra"])
 
     def saved_batches(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """Rollouts of the checkpoint, joined with the clips of the same rows; None where there are
-        none, and after the first call."""
+        """Rollouts of the checkpoint, joined with the prompts of the same rows; None where there
+        are none, and after the first call."""
         if self._saved_batches is None:
             return None
         device, size = self.accelerator.device, len(rows) // len(self._saved_batches)
         batches = [
             {
                 **{key: value.to(device) for key, value in batch.items()},
-                "clip": [row["clip"] for row in rows[i * size : (i + 1) * size]],
+                "asked": [prompt_of(row) for row in rows[i * size : (i + 1) * size]],
             }
             for i, batch in enumerate(self._saved_batches)
         ]

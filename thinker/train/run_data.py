@@ -3,18 +3,19 @@
 import logging
 from collections.abc import Container
 from dataclasses import dataclass
-from pathlib import Path
 
 from thinker.config.run import RunConfig
 from thinker.data.datasets import (
     EvalSet,
+    RecordSet,
     load_dataset_config,
-    load_eval_samples,
-    load_train_samples,
+    load_eval_examples,
+    load_train_examples,
 )
 from thinker.data.examples import Example
 from thinker.video import ClipSpec, FrameCache, check_videos
 from thinker.video.cache import ClipReader
+from thinker.video.medium import Medium
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class RunData:
 
     train: list[Example]
     """Samples to train on."""
-    eval_sets: list[tuple[EvalSet, list[Example]]]
+    eval_sets: list[tuple[EvalSet | RecordSet, list[Example]]]
     """Held-out sets, each with its samples."""
     reader: ClipReader
     """Reads their clips."""
@@ -37,21 +38,21 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     dataset = load_dataset_config(
         settings.config, variables=settings.variables, overrides=settings.overrides
     )
-    train, bad = load_train_samples(dataset, skip_bad_lines=settings.skip_bad_lines)
+    train, bad = load_train_examples(dataset, skip_bad_lines=settings.skip_bad_lines)
     if bad:
         logger.warning("%d bad label lines skipped", len(bad))
-    eval_sets = [
-        (eval_set, load_eval_samples(eval_set, require_files=True).samples)
+    eval_sets: list[tuple[EvalSet | RecordSet, list[Example]]] = [
+        (eval_set, load_eval_examples(eval_set, require_files=True).examples)
         for eval_set in dataset.eval
     ]
     reader = clip_reader(settings.cache, spec)
-    videos = [
-        medium.path
+    media = [
+        medium
         for _, samples in [(None, train), *eval_sets]
         for sample in samples
         for medium in sample.media
     ]
-    failures = check_videos(videos, spec, reader.cache, max_failed_share=settings.max_failed_share)
+    failures = check_videos(media, spec, reader.cache, max_failed_share=settings.max_failed_share)
     for error in failures.values():
         logger.warning("left out: %s", error)
     return RunData(
@@ -64,8 +65,8 @@ def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
     )
 
 
-def _fails(example: Example, failures: Container[Path]) -> bool:
-    return any(medium.path in failures for medium in example.media)
+def _fails(example: Example, failures: Container[Medium]) -> bool:
+    return any(medium in failures for medium in example.media)
 
 
 def clip_reader(cache: str | None, spec: ClipSpec) -> ClipReader:

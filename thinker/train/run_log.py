@@ -36,8 +36,8 @@ def rollout_lines(
 ) -> list[dict[str, Any]]:
     """One line of `rollouts.jsonl` a rollout of all processes.
 
-    columns: row-aligned `sample_id`, `target` and `completions`. logged: TRL's `rewards` by name
-    and `advantages` of the last rollouts, the rows at hand last.
+    columns: row-aligned `sample_id`, `task`, `target` and `completions`. logged: TRL's `rewards` by
+    name and `advantages` of the last rollouts, the rows at hand last.
     """
     count = len(answers)
     rewards = {name: list(values)[-count:] for name, values in logged["rewards"].items()}
@@ -45,16 +45,23 @@ def rollout_lines(
     return [
         {
             "step": step,
-            "prompt_id": columns["sample_id"][i],
+            "sample_id": columns["sample_id"][i],
+            "task": columns["task"][i],
             "target": columns["target"][i],
             "completion": columns["completions"][i],
-            "score": answer.value if isinstance(answer, Answer) else None,
+            "answer": answer.value if isinstance(answer, Answer) else None,
+            "score": _score(columns["task"][i], answer),
             "invalid": None if isinstance(answer, Answer) else answer.reason,
             "rewards": {name: _finite(values[i]) for name, values in rewards.items()},
             "advantage": advantages[i],
         }
         for i, answer in enumerate(answers)
     ]
+
+
+def _score(task: str, answer: Answer | InvalidAnswer) -> float | None:
+    """The number on the answer scale; None for an invalid answer and for tasks without one."""
+    return answer.value if task == "score" and isinstance(answer, Answer) else None
 
 
 def append_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from thinker.config.build import build, foreign_values
 from thinker.config.run import RunConfig
-from thinker.data.datasets import load_dataset_config
+from thinker.data.datasets import TrainSource, load_dataset_config
 from thinker.data.demo.plan import DISTORTIONS
 from thinker.policies import (
     ClipConfig,
@@ -19,7 +19,7 @@ from thinker.policies import (
     load_policy,
     tiny_policy,
 )
-from thinker.prompts import LEVELS
+from thinker.tasks.level import LEVELS
 from thinker.train.run_data import RunData
 from thinker.train.sft.lessons import (
     level_answer,
@@ -82,13 +82,11 @@ def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
     words."""
     settings = config.warm_start
     assert settings is not None
-    truth_file = (
-        load_dataset_config(
-            config.data.config, variables=config.data.variables, overrides=config.data.overrides
-        )
-        .train[0]
-        .jsonl.with_name("distortions.json")
-    )
+    source = load_dataset_config(
+        config.data.config, variables=config.data.variables, overrides=config.data.overrides
+    ).train[0]
+    assert isinstance(source, TrainSource)
+    truth_file = source.jsonl.with_name("distortions.json")
     truth = json.loads(truth_file.read_text(encoding="utf-8"))
     root = truth_file.parent / "videos"
     motion = policy.model.model.motion

@@ -1,11 +1,19 @@
 """Small pieces of tensor code that several rooms need."""
 
+from typing import Any
+
 import torch
 
 
 def to_device(inputs: dict, device) -> dict:
-    """Move the tensors of a `media_inputs` dict."""
-    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    """Move the tensors of a `media_inputs` dict, which may stand in lists."""
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(item) for item in value]
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return {name: moved(value) for name, value in inputs.items()}
 
 
 def left_pad(rows: list[torch.Tensor], value: int | float = 0) -> torch.Tensor:

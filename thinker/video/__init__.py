@@ -1,8 +1,10 @@
 """Reading videos: the one place to import from.
 
-Flow: path → `read_clip` → `Clip`, kept in a `FrameCache`; `check_videos` does it for a data set.
+Flow: path → `Medium` → `read_clip` → `Clip`, kept in a `FrameCache`; `check_videos` does it for a
+data set.
 
 - `file.py`, `mp4.py`: errors, limits, checks on bytes and headers, pictures
+- `medium.py`: `Medium`, a file or a part of it (a range of time, a cut-out)
 - `clip.py`: `ClipSpec`, `Clip`, which frames and which sizes; a clip as tensors
 - `decode.py`: index and exact decoding of a file (PyAV)
 - `read.py`: `read_clip`, and `clip_from_frames` for frames that are in memory
@@ -21,6 +23,7 @@ from thinker.video.file import (
     REASONS,
     VideoError,
 )
+from thinker.video.medium import Crop, Medium, medium
 from thinker.video.mp4 import MAX_FRAME_PIXELS
 from thinker.video.read import READER_VERSION, read_clip
 
@@ -32,11 +35,14 @@ __all__ = [
     "REASONS",
     "Clip",
     "ClipSpec",
+    "Crop",
     "FrameCache",
+    "Medium",
     "TooManyBadVideosError",
     "VideoError",
     "check_videos",
     "keyframe_indices",
+    "medium",
     "motion_indices",
     "read_clip",
     "smart_resize",

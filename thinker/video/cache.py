@@ -12,18 +12,19 @@ import torch
 from thinker.utils.atomic import write_atomic
 from thinker.video.clip import Clip, ClipSpec, clip_from_tensors, clip_to_tensors
 from thinker.video.file import VideoError, require_regular
+from thinker.video.medium import Medium, Source, medium
 from thinker.video.read import READER_VERSION, read_clip
 
 
 class FrameCache:
     """Clips on disk, lossless (raw uint8), one safetensors file each: `<folder>/<key>.safetensors`.
 
-    The key is a hash of the file's *content*, the spec and `READER_VERSION`: a moved or
-    copied video hits, an edited one misses. The hash is BLAKE2b over all bytes, because two encodes
-    of one source may share size, header and tail. A process hashes the content once for each path,
-    size and modification time. Files appear atomically (written aside, then renamed) and carry a
-    checksum, so readers of a shared folder never see half a clip, and a damaged file is read again
-    from the video. A cache can be pickled into workers.
+    The key is a hash of the file's *content*, the kind, range and crop of the medium, the spec and
+    `READER_VERSION`: a moved or copied video hits, an edited one misses. The hash is BLAKE2b over
+    all bytes, because two encodes of one source may share size, header and tail. A process hashes
+    the content once for each path, size and modification time. Files appear atomically (written
+    aside, then renamed) and carry a checksum, so readers of a shared folder never see half a clip,
+    and a damaged file is read again from the video. A cache can be pickled into workers.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -31,23 +32,26 @@ class FrameCache:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._content_hashes: dict[tuple[str, int, int], str] = {}
 
-    def get_or_read(self, path: Path | str, spec: ClipSpec) -> Clip:
-        """The cached clip. Where there is none, the video is read by `read_clip`, whose errors pass
-        through, and the clip is stored for the next time."""
-        return self.fetch(path, spec)[0]
+    def get_or_read(self, source: Source, spec: ClipSpec) -> Clip:
+        """The cached clip of a medium or path. Where there is none, it is read by `read_clip`,
+        whose errors pass through, and the clip is stored for the next time."""
+        return self.fetch(source, spec)[0]
 
-    def fetch(self, path: Path | str, spec: ClipSpec) -> tuple[Clip, bool]:
-        """The clip, as `get_or_read` gives it, and whether the video had to be decoded."""
-        file = self._file(Path(path), spec)
-        clip = _load_clip(file, Path(path))
+    def fetch(self, source: Source, spec: ClipSpec) -> tuple[Clip, bool]:
+        """The clip, as `get_or_read` gives it, and whether the file had to be decoded."""
+        wanted = medium(source)
+        file = self._file(wanted, spec)
+        clip = _load_clip(file, wanted.path)
         if clip is not None:
             return clip, False
-        clip = read_clip(path, spec)
+        clip = read_clip(wanted, spec)
         _save_clip(file, clip)
         return clip, True
 
-    def _file(self, path: Path, spec: ClipSpec) -> Path:
-        key = [READER_VERSION, self._content_hash(path), path.suffix.lower(), asdict(spec)]
+    def _file(self, wanted: Medium, spec: ClipSpec) -> Path:
+        part = asdict(wanted)
+        path = part.pop("path")
+        key = [READER_VERSION, self._content_hash(path), path.suffix.lower(), part, asdict(spec)]
         digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=20)
         return self.folder / f"{digest.hexdigest()}.safetensors"
 
@@ -106,12 +110,12 @@ class ClipReader:
     cache: FrameCache | None = None
     """Where clips are kept; None decodes every time."""
 
-    def __call__(self, path: Path) -> Clip:
-        """Raises `VideoError` as `read_clip`."""
-        return self.fetch(path)[0]
+    def __call__(self, source: Source) -> Clip:
+        """The clip of a medium or path. Raises `VideoError` as `read_clip`."""
+        return self.fetch(source)[0]
 
-    def fetch(self, path: Path) -> tuple[Clip, bool]:
+    def fetch(self, source: Source) -> tuple[Clip, bool]:
         """The clip, and whether the file had to be decoded: no undamaged clip of it was cached."""
         if self.cache is None:
-            return read_clip(path, self.spec), True
-        return self.cache.fetch(path, self.spec)
+            return read_clip(source, self.spec), True
+        return self.cache.fetch(source, self.spec)

@@ -12,14 +12,15 @@ from thinker.utils.worker_pool import Failure, Limits, map_in_workers
 from thinker.video.cache import FrameCache
 from thinker.video.clip import ClipSpec
 from thinker.video.file import VideoError
+from thinker.video.medium import Medium, Source, medium
 from thinker.video.read import read_clip
 
 
 class TooManyBadVideosError(ValueError):
-    """More videos failed than allowed; `failures` maps each path to its `VideoError`."""
+    """More videos failed than allowed; `failures` maps each medium to its `VideoError`."""
 
     def __init__(
-        self, failures: dict[Path, VideoError], num_videos: int, allowed_share: float
+        self, failures: dict[Medium, VideoError], num_videos: int, allowed_share: float
     ) -> None:
         self.failures = failures
         super().__init__(
@@ -30,16 +31,16 @@ class TooManyBadVideosError(ValueError):
 
 
 def check_videos(
-    paths: Iterable[Path | str],
+    media: Iterable[Source],
     spec: ClipSpec,
     cache: FrameCache | None,
     *,
     max_failed_share: float,
     num_workers: int | None = None,
     limits: Limits | None = None,
-) -> dict[Path, VideoError]:
-    """Reads every video once in worker processes, which fills the cache (if there is one), and
-    returns the failing ones.
+) -> dict[Medium, VideoError]:
+    """Reads every medium (a path means `medium(path)`) once in worker processes, which fills the
+    cache (if there is one), and returns the failing ones.
 
     The caller leaves these out and says so. Raises `TooManyBadVideosError`, which lists them all,
     where their share exceeds `max_failed_share` (0..1). A video that twice crashes its process
@@ -59,31 +60,31 @@ def check_videos(
         num_workers = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if num_workers < 1:
         raise ValueError(f"num_workers must be at least 1, got {num_workers}")
-    unique = list(dict.fromkeys(Path(path) for path in paths))
+    unique = list(dict.fromkeys(map(medium, media)))
     task = partial(_read_once, None if cache is None else cache.folder, spec)
     state = PartialState()
     own = unique[state.process_index :: state.num_processes]
     answers = map_in_workers(task, own, num_workers=num_workers, limits=limits)
     found = {}
-    for path, answer in zip(own, answers, strict=True):
+    for wanted, answer in zip(own, answers, strict=True):
         if isinstance(answer, Failure):
-            found[path] = VideoError(path, answer.reason, answer.detail)
+            found[wanted] = VideoError(wanted.path, answer.reason, answer.detail)
         elif answer:
-            found[path] = VideoError(path, *json.loads(answer))
-    failures = {path: error for part in gather_object([found]) for path, error in part.items()}
+            found[wanted] = VideoError(wanted.path, *json.loads(answer))
+    failures = {wanted: error for part in gather_object([found]) for wanted, error in part.items()}
     if len(failures) > max_failed_share * len(unique):
         raise TooManyBadVideosError(failures, len(unique), max_failed_share)
     return failures
 
 
-def _read_once(folder: Path | None, spec: ClipSpec, path: Path) -> bytes:
+def _read_once(folder: Path | None, spec: ClipSpec, wanted: Medium) -> bytes:
     """Runs in the worker. Gives no bytes for a good video, else the reason and the detail of its
     error."""
     try:
         if folder is None:
-            read_clip(path, spec)
+            read_clip(wanted, spec)
         else:
-            FrameCache(folder).get_or_read(path, spec)
+            FrameCache(folder).get_or_read(wanted, spec)
     except VideoError as error:
         return json.dumps([error.reason, error.detail]).encode()
     return b""

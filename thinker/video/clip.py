@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from thinker.video.file import MAX_ASPECT_RATIO, VideoError
+from thinker.video.medium import KINDS, Crop
 
 RESAMPLERS = ("torch", "pil")
 
@@ -78,8 +79,8 @@ class ClipSpec:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Clip:
-    """The frames of one video, ready for the policy's normalisation. Times count from the first
-    frame of the video."""
+    """The frames of one video or picture, or of a part of it, ready for the policy's normalisation.
+    Times count from the first frame of the video."""
 
     path: Path
     """The file that was read."""
@@ -100,21 +101,40 @@ class Clip:
     fps: float
     """Mean rate of the whole video; 0.0 where there is none (a picture)."""
     height: int
-    """Height of the video as displayed, after rotation and before resizing."""
+    """Height of the whole picture as displayed: after rotation, before cutting and resizing."""
     width: int
-    """Width of the video as displayed, after rotation and before resizing."""
-
+    """Width of the whole picture as displayed: after rotation, before cutting and resizing."""
+    kind: str = "video"
+    """One of `thinker.video.medium.KINDS`. "image": a still at its own resolution, without motion;
+    its keyframes are what the vision tower sees of it. A still that was read as a video of one
+    frame is a "video"."""
+    crop: Crop | None = None
+    """What was cut out of every picture; None: nothing, the whole picture was read."""
     variant: str = ""
     """What was done to the frames after reading them: "reverse:7" of a perturbed copy, nothing of a
     clip as it was read. Frames that come from no file are told apart by a hash of them."""
 
     @cached_property
     def key(self) -> Hashable:
-        """Stands for the frames: in a run, clips of one key and spec show the same pictures."""
-        shape = tuple(self.keyframes_KCHW.shape)
-        return str(self.path), self.keyframe_indices, self.motion_indices, shape, self.variant
+        """Stands for the frames: in a run, clips of one key and spec show the same pictures.
+
+        A range of time is in it by the numbers of its frames.
+        """
+        return (
+            str(self.path),
+            self.kind,
+            self.crop,
+            self.keyframe_indices,
+            self.motion_indices,
+            tuple(self.keyframes_KCHW.shape),
+            self.variant,
+        )
 
     def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if self.kind == "image" and len(self.motion_MCHW):
+            raise ValueError(f"an image has no motion, got {len(self.motion_MCHW)} frames of it")
         for name, frames, seconds, indices in (
             ("keyframes", self.keyframes_KCHW, self.keyframe_seconds, self.keyframe_indices),
             ("motion", self.motion_MCHW, self.motion_seconds, self.motion_indices),
@@ -210,12 +230,19 @@ def keyframe_size(path: Path, spec: ClipSpec, height: int, width: int) -> tuple[
         raise VideoError(path, "aspect_ratio", str(error)) from None
 
 
-_FACTS = {"num_frames": int, "fps": float, "height": int, "width": int}  # the scalars of a clip
+_FACTS = {  # the scalars of a clip
+    "num_frames": int,
+    "fps": float,
+    "height": int,
+    "width": int,
+    "kind": str,
+}
 
 
 def clip_to_tensors(clip: Clip) -> dict[str, torch.Tensor]:
-    """Everything but the path."""
-    facts = json.dumps({name: kind(getattr(clip, name)) for name, kind in _FACTS.items()})
+    """Everything but the path and the variant: of a clip as `read_clip` gives it."""
+    scalars = {name: kind(getattr(clip, name)) for name, kind in _FACTS.items()}
+    facts = json.dumps(scalars | {"crop": asdict(clip.crop) if clip.crop else None})
     return {
         "keyframes": clip.keyframes_KCHW,
         "motion": clip.motion_MCHW,
@@ -235,6 +262,7 @@ def clip_from_tensors(tensors: dict[str, torch.Tensor], path: Path) -> Clip:
     if set(tensors) != expected:
         raise ValueError(f"tensors of a clip are {sorted(expected)}, got {sorted(tensors)}")
     facts = json.loads(bytes(tensors["facts"].tolist()))
+    crop = facts.pop("crop", None) if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or {k: type(v) for k, v in facts.items()} != _FACTS:
         raise ValueError(f"facts of a clip are {list(_FACTS)}, got {facts!r:.80}")
     indices = [tensors["keyframe_indices"], tensors["motion_indices"]]
@@ -248,5 +276,6 @@ def clip_from_tensors(tensors: dict[str, torch.Tensor], path: Path) -> Clip:
         motion_seconds=tensors["motion_seconds"],
         keyframe_indices=tuple(indices[0].tolist()),
         motion_indices=tuple(indices[1].tolist()),
+        crop=None if crop is None else Crop(**crop),
         **facts,
     )

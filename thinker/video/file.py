@@ -39,6 +39,7 @@ REASONS = {
     "aspect_ratio": f"one side is more than {MAX_ASPECT_RATIO} times the other",
     "unsupported": "the file is valid, but uses something this reader does not handle",
     "empty_range": "no frame lies between start and end",
+    "outside_picture": "the crop reaches beyond the picture",
     "crashed": "the decoding process died",
     "timeout": "decoding took longer than allowed",
     "memory": "decoding took more memory than allowed",

@@ -1,7 +1,11 @@
-"""One medium: a file, and which part of it is meant."""
+"""What a user or a record names: a video or a picture, or a part of it.
+
+In: a path, or a path with a time range and a cut-out. Out: a `Medium`, which `read_clip` reads.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,35 +16,85 @@ KINDS = ("video", "image")
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A part of the picture, in pixels of the picture as displayed."""
+    """A part of a picture, in pixels of the picture as displayed: turned upright, not resized.
+
+    Whether it lies within the picture shows when that is read.
+    """
 
     left: int
-    """First column."""
+    """First column that is kept."""
     top: int
-    """First row."""
+    """First row that is kept."""
     right: int
-    """The column behind the last."""
+    """Column behind the last one that is kept."""
     bottom: int
-    """The row behind the last."""
+    """Row behind the last one that is kept."""
+
+    def __post_init__(self) -> None:
+        sides = (self.left, self.top, self.right, self.bottom)
+        if any(type(side) is not int for side in sides):
+            raise ValueError(f"sides of a crop are whole pixels, got {sides}")
+        if self.left < 0 or self.top < 0 or self.right <= self.left or self.bottom <= self.top:
+            raise ValueError(
+                "a crop needs 0 <= left < right and 0 <= top < bottom, got "
+                f"left, top, right, bottom = {sides}"
+            )
+
+    @property
+    def width(self) -> int:
+        """Columns that are kept."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """Rows that are kept."""
+        return self.bottom - self.top
 
 
 @dataclass(frozen=True, kw_only=True)
 class Medium:
-    """A video or a picture, or a part of one."""
+    """A video or a picture, or a part of it: a range of time, a part of the picture."""
 
     path: Path
     """The file."""
     kind: str
-    """One of `KINDS`."""
+    """What it counts as, one of `KINDS`. A picture file of kind "video" is a video of one frame."""
     start_seconds: float | None = None
-    """Where its part begins; None is the start of the file."""
+    """Frames from this time on count, from the first frame of the video; None: from the first."""
     end_seconds: float | None = None
-    """Where its part ends; None is the end of the file."""
+    """Frames before this time count, itself excluded; None: to the last."""
     crop: Crop | None = None
-    """The part of the picture that is shown; None is all of it."""
+    """What to cut out of every picture before it is resized; None: all of it."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        start, end = self.start_seconds, self.end_seconds
+        if self.kind == "image" and (start is not None or end is not None):
+            raise ValueError(f"a range of time is for videos, {self.path} is an image")
+        for name, value in (("start_seconds", start), ("end_seconds", end)):
+            if value is None:
+                continue
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise ValueError(
+                    f"{name} must be a finite number of seconds, 0 or more, got {value!r}"
+                )
+        if end is not None and end <= (start or 0.0):
+            raise ValueError(f"the end must lie after the start, got {start}..{end} seconds")
 
 
-def medium(path: Path | str) -> Medium:
-    """The whole of a file; its suffix says whether it is a picture."""
-    path = Path(path)
-    return Medium(path=path, kind="image" if path.suffix.lower() in IMAGE_SUFFIXES else "video")
+Source = Medium | Path | str  # whatever `medium` takes
+
+
+def medium(source: Source, *, start: float | None = None, end: float | None = None) -> Medium:
+    """The medium of a path, an image or a video by its suffix, or its part from `start` to `end`
+    (seconds). A `Medium` is given back as it is, if no range is given with it.
+
+    Example: `medium("a/b.PNG")` → `Medium(path=Path("a/b.PNG"), kind="image")`.
+    """
+    if isinstance(source, Medium):
+        assert start is None and end is None, "a Medium has its own range"
+        return source
+    path = Path(source)
+    kind = "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
+    return Medium(path=path, kind=kind, start_seconds=start, end_seconds=end)

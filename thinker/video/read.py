@@ -1,14 +1,13 @@
-"""One video file (or picture) in, one `Clip` out: few large keyframes and a dense clip of small
-frames for motion.
+"""One video file (or picture), or a part of it, in; one `Clip` out: few large keyframes and a dense
+clip of small frames for motion.
 
-Flow: path → file checks → index of all frames → frame numbers → decode just what is needed → turn
-upright, resize, drop the full-size frame → `Clip`.
+Flow: medium → file checks → index of all frames → frame numbers → decode just what is needed → turn
+upright, cut, resize, drop the full-size frame → `Clip`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -21,28 +20,28 @@ from PIL import Image
 from thinker.video.clip import Clip, ClipSpec, keyframe_indices, keyframe_size, motion_indices
 from thinker.video.decode import FrameIndex, VideoFile
 from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
+from thinker.video.medium import Crop, Medium, Source, medium
 
 # Part of every cache key: raise it whenever the same file and spec would give other pixels, times
 # or indices.
 READER_VERSION = 1
 
 
-def read_clip(
-    path: Path | str, spec: ClipSpec, *, start: float | None = None, end: float | None = None
-) -> Clip:
-    """Reads the frames `spec` asks for. `start`/`end` (seconds from the first frame) keep frames
-    start ≤ t < end.
+def read_clip(source: Source, spec: ClipSpec) -> Clip:
+    """Reads the frames `spec` asks for of a medium; a path means `medium(path)`.
 
-    A picture file counts as a video of one frame. Raises `VideoError` for a file that cannot be
-    read as asked and ValueError for a bad range. One decoding thread; safe in forked and spawned
-    workers (the decoder is loaded on first use, nothing is shared between calls).
+    Of a range the frames start ≤ t < end count, with their numbers and times in the whole video. A
+    crop is cut out of every picture, upright and not yet resized, keyframe or motion frame. A
+    picture file counts as a video of one frame. Raises `VideoError` for what cannot be read as
+    asked. One decoding thread; safe in forked and spawned workers (the decoder is loaded on first
+    use, nothing is shared between calls).
     """
-    path = Path(path)
-    _check_range(start, end)
+    wanted = medium(source)
+    path = wanted.path
     check_file(path)
-    is_image = path.suffix.lower() in IMAGE_SUFFIXES
-    with nullcontext(_Picture(path)) if is_image else VideoFile(path) as source:
-        return _sample(source, spec, start, end)
+    is_picture = path.suffix.lower() in IMAGE_SUFFIXES
+    with nullcontext(_Picture(path)) if is_picture else VideoFile(path) as file:
+        return _sample(file, spec, wanted)
 
 
 class _Picture:
@@ -57,11 +56,11 @@ class _Picture:
         yield 0, load_image(self.path)
 
 
-def _sample(
-    source: VideoFile | _Picture, spec: ClipSpec, start: float | None, end: float | None
-) -> Clip:
-    path, index = source.path, source.index
-    first, num_in_range = frames_in_range(path, index.seconds, start, end)
+def _sample(file: VideoFile | _Picture, spec: ClipSpec, wanted: Medium) -> Clip:
+    path, index = file.path, file.index
+    first, num_in_range = frames_in_range(
+        path, index.seconds, wanted.start_seconds, wanted.end_seconds
+    )
     keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
 
@@ -70,10 +69,12 @@ def _sample(
     small_keyframes: dict[int, np.ndarray] = {}
     small_motion: dict[int, np.ndarray] = {}
     height = width = 0
-    for number, picture_HWC in source.frames(sorted({*keyframes, *motion})):
+    for number, picture_HWC in file.frames(sorted({*keyframes, *motion})):
         if not height:
             height, width = picture_HWC.shape[:2]
-            size = keyframe_size(path, spec, height, width)
+        picture_HWC = _cut(path, picture_HWC, wanted.crop)
+        if not small_keyframes and not small_motion:
+            size = keyframe_size(path, spec, *picture_HWC.shape[:2])
         if number in keyframes:
             small_keyframes[number] = resize_frame(picture_HWC, size, spec.resampler)
         if number in motion:
@@ -95,7 +96,20 @@ def _sample(
         fps=index.fps,
         height=height,
         width=width,
+        crop=wanted.crop,
     )
+
+
+def _cut(path: Path, picture_HWC: np.ndarray, crop: Crop | None) -> np.ndarray:
+    """The part of an upright picture; a crop that reaches beyond it is a `VideoError`."""
+    if crop is None:
+        return picture_HWC
+    height, width = picture_HWC.shape[:2]
+    if crop.right > width or crop.bottom > height:
+        asked = f"left {crop.left}, top {crop.top}, right {crop.right}, bottom {crop.bottom}"
+        detail = f"the picture is {width} x {height} pixels, the crop {asked}"
+        raise VideoError(path, "outside_picture", detail)
+    return np.ascontiguousarray(picture_HWC[crop.top : crop.bottom, crop.left : crop.right])
 
 
 def resize_frame(picture_HWC: np.ndarray, size: tuple[int, int], resampler: str) -> np.ndarray:
@@ -112,14 +126,6 @@ def resize_frame(picture_HWC: np.ndarray, size: tuple[int, int], resampler: str)
         frame_1CHW, size=size, mode="bicubic", antialias=True
     )
     return small_1CHW[0].contiguous().numpy()
-
-
-def _check_range(start: float | None, end: float | None) -> None:
-    for name, value in (("start", start), ("end", end)):
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be a finite number of seconds, 0 or more, got {value}")
-    if end is not None and end <= (start or 0.0):
-        raise ValueError(f"end must lie after start, got start={start}, end={end}")
 
 
 def frames_in_range(

@@ -1,7 +1,7 @@
 """Decoding ahead of the model in worker processes: a video that hangs or kills its decoder costs
 only itself.
 
-Paths go in; clips come out in the same order, or the `VideoError` of a video. Scoring reads like
+Media go in; clips come out in the same order, or the `VideoError` of a medium. Scoring reads like
 this. `check_videos` uses the same worker processes to fill the frame cache before training.
 """
 
@@ -16,8 +16,9 @@ from pathlib import Path
 from thinker.utils.worker_pool import Failure, Limits, map_in_workers
 from thinker.video.clip import Clip, clip_from_tensors, clip_to_tensors
 from thinker.video.file import VideoError
+from thinker.video.medium import Medium, Source, medium
 
-Read = Callable[[Path], Clip]  # picklable; raises VideoError
+Read = Callable[[Medium], Clip]  # picklable; raises VideoError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,9 @@ class Reading:
 
 
 def read_ahead(
-    paths: Iterable[Path], read: Read, reading: Reading, *, ahead: int = 0
+    sources: Iterable[Source], read: Read, reading: Reading, *, ahead: int = 0
 ) -> Iterator[Clip | VideoError]:
-    """The clip or the error of every path, in order.
+    """The clip or the error of every medium, in order; a path means `medium(path)`.
 
     ahead: how many clips may be read, or wait, while the consumer is busy, if that is more than
     `worker_pool.AHEAD` for each worker. A consumer that works on batches gives the size of one, so
@@ -49,10 +50,11 @@ def read_ahead(
     The reasons "crashed", "timeout" and "memory" of a `VideoError` mean that the video did so
     twice. Any other exception of `read` is a bug and is raised as `worker_pool.WorkerError`.
     """
+    media = map(medium, sources)
     if reading.num_workers == 0:
-        yield from (_attempt(read, path) for path in paths)
+        yield from (_attempt(read, wanted) for wanted in media)
         return
-    sent, waiting = itertools.tee(paths)  # answers come in the order of the paths
+    sent, waiting = itertools.tee(media)  # answers come in the order of the media
     answers = map_in_workers(
         partial(_read_to_bytes, read),
         sent,
@@ -61,13 +63,13 @@ def read_ahead(
         ahead=ahead,
     )
     with contextlib.closing(answers):
-        for path, answer in zip(waiting, answers, strict=True):
-            yield _from_worker(path, answer)
+        for wanted, answer in zip(waiting, answers, strict=True):
+            yield _from_worker(wanted.path, answer)
 
 
-def _attempt(read: Read, path: Path) -> Clip | VideoError:
+def _attempt(read: Read, wanted: Medium) -> Clip | VideoError:
     try:
-        return read(path)
+        return read(wanted)
     except VideoError as error:
         return error
 
@@ -75,12 +77,12 @@ def _attempt(read: Read, path: Path) -> Clip | VideoError:
 _CLIP, _ERROR = b"c", b"e"
 
 
-def _read_to_bytes(read: Read, path: Path) -> bytes:
+def _read_to_bytes(read: Read, wanted: Medium) -> bytes:
     """Runs in the worker: a clip, or what is wrong with the video, behind a byte that tells
     which."""
     from safetensors.torch import save
 
-    result = _attempt(read, path)
+    result = _attempt(read, wanted)
     if isinstance(result, VideoError):
         return _ERROR + json.dumps([result.reason, result.detail]).encode()
     return _CLIP + save(clip_to_tensors(result))

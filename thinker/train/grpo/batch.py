@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from rewards import Answer, InvalidAnswer
-from thinker.video import Clip
+from thinker.policies import Prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,8 @@ class JudgedRows:
     """The rollouts of all processes and what the rewards said of them."""
 
     columns: dict[str, list]
-    """By name, row-aligned: `completions`, `sample_id`, `target`, `perturbed_completions`."""
+    """By name, row-aligned: `completions`, `sample_id`, `task`, `target`, `reference` (parsed by
+    the task), `options`, `perturbed_completions`."""
 
     rewards: torch.Tensor
     """(rows, rewards), NaN where a reward could not judge a row."""
@@ -31,22 +32,27 @@ class BatchContext:
     """A generation batch of this process, filled in as TRL walks through it."""
 
     rows: list[dict[str, Any]]
-    """One a rollout, as the data set gives them; the G rollouts of a video follow one another."""
+    """One a rollout, as the data set gives them; the G rollouts of a prompt follow one another."""
 
-    shown: list[Clip] = field(default_factory=list)
-    """The videos of the rows whose log-probabilities TRL asks for now: of all rows while a batch is
-    generated, of a micro-batch while it is trained on."""
+    asked: list[Prompt] = field(default_factory=list)
+    """The prompts of the rows whose log-probabilities TRL asks for now: of all rows while a batch
+    is generated, of a micro-batch while it is trained on."""
 
     trained_logps: torch.Tensor | None = None
     """Log-probabilities of the last pass with gradient, detached."""
 
     perturbed_texts: list[str | None] = field(default_factory=list)
-    """One a row: a rollout of the perturbed copy of the row's video, None where there is none."""
+    """One a row: a rollout of the perturbed copy of the row's prompt, None where there is none."""
 
     judged: JudgedRows | None = None
     """Known from the rewards on."""
 
     @property
-    def clips(self) -> list[Clip]:
-        """The video of each row."""
-        return [row["clip"] for row in self.rows]
+    def prompts(self) -> list[Prompt]:
+        """What each row asks."""
+        return [prompt_of(row) for row in self.rows]
+
+
+def prompt_of(row: dict[str, Any]) -> Prompt:
+    """What a row of the data set asks."""
+    return Prompt(clips=row["clips"], turns=row["turns"])

@@ -1,6 +1,6 @@
-"""Each video is encoded once: what is known of the videos of a batch, and who may use it.
+"""Each clip is encoded once: what is known of the clips of a batch, and who may use it.
 
-A batch's videos are needed several times: for the rollouts, for old and reference log-probabilities
+A batch's clips are needed several times: for the rollouts, for old and reference log-probabilities
 and for the forward with gradient, and all of these again for the perturbed copies. What can be
 shared without changing a result:
 
@@ -12,7 +12,7 @@ shared without changing a result:
 - A perturbed copy shows pictures of its source in another order. It takes those slots (frames, or
   Qwen2.5-VL's frame pairs) that its source has; only slots with a new pairing of frames are run.
   All dropped frames count as one picture. SlowFast runs again, because a window of other frames is
-  another motion.
+  another motion. A still has no copy.
 
 Features are kept by the key of the clip (`Clip.key`), from `begin` to the next `begin`.
 """
@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from thinker.policies.inputs import PolicyInputs
+from thinker.policies.inputs import PolicyInputs, moves
 from thinker.utils.tensors import to_device
 from thinker.video import Clip
 from thinker.video.perturb import FrameMap, perturb_clip, perturbation_maps
@@ -32,7 +32,7 @@ TOWER, SLOWFAST = "vision_tower", "slowfast"
 
 
 class VideoFeatureCache:
-    """Features of the videos at hand, each computed once.
+    """Features of the clips at hand, each computed once. They may be of any kinds and sizes.
 
     core: the policy that is trained, without wrappers. reference: another model whose logps are
     asked for, or None. autocast: context of the policy's forward.
@@ -76,7 +76,7 @@ class VideoFeatureCache:
     @torch.no_grad()
     def embeds(self, clips: list[Clip], version: int) -> list[torch.Tensor]:
         """The policy's placeholder embeddings of each clip, (S, D), under weight version
-        `version`; clips of one shape."""
+        `version`."""
         self._use_version(version)
         todo = [clip for clip in unique_clips(clips) if clip.key not in self._embeds]
         if todo:
@@ -90,12 +90,14 @@ class VideoFeatureCache:
         """`media_inputs` of a forward that encodes what is not known: pixels of parts that are
         trained, features of frozen ones."""
         shared = self.shared_with_reference if reference else self.frozen
-        media = self._layout(clips)
+        media = self.inputs.layout(clips)
+        if not clips:
+            return media
         if TOWER in shared:
             media["slot_features"] = [x for keys in self._fill_slots(clips) for x in keys]
         else:
             media |= self.inputs.pixels(clips)
-        if self.inputs.motion_config.mode != "none":
+        if self.inputs.motion_config.mode != "none" and media["moving"]:
             if SLOWFAST in shared:
                 media["motion_features"] = self._motion_features(clips)
             else:
@@ -103,11 +105,8 @@ class VideoFeatureCache:
         return to_device(media, self.core.device)
 
     def layout(self, clips: list[Clip]) -> dict[str, Any]:
-        """What positions follow from: number of slots and their grids."""
-        return to_device(self._layout(clips), self.core.device)
-
-    def _layout(self, clips):
-        return {**self.inputs.grids(clips), "num_slots": len(self.inputs.slot_tokens(clips[0]))}
+        """What positions follow from; see `PolicyInputs.layout`."""
+        return to_device(self.inputs.layout(clips), self.core.device)
 
     def _use_version(self, version: int | None) -> None:
         """Forget what trained weights gave under another version."""
@@ -119,26 +118,29 @@ class VideoFeatureCache:
                 self._motion = {}
 
     def _encode(self, clips: list[Clip]) -> list[torch.Tensor]:
-        backbone, layout = self.core.model, self.layout(clips)
-        num_slots = layout.pop("num_slots")
-        slots = [slot for video in self._fill_slots(clips) for slot in video]
+        backbone, layout = self.core.model, self.inputs.layout(clips)
+        slots = [slot for clip in self._fill_slots(clips) for slot in clip]
         if TOWER in self.frozen:
-            slots = backbone.project_slots(slots, **layout)
-        motion = None
-        if backbone.motion is not None:
+            grids = to_device(self.inputs.grids(clips), self.core.device)
+            slots = backbone.project_slots(slots, **grids)
+        motion = []
+        if backbone.motion is not None and layout["moving"]:
+            num_slots = [layout["slots"][i] for i in layout["moving"]]
             motion = backbone.encode_motion(self._motion_features(clips), num_slots)
-        return backbone.assemble_media(slots, motion, num_slots)
+        return backbone.assemble_media(slots, motion, layout)
 
     @torch.no_grad()
     def _motion_features(self, clips: list[Clip]) -> torch.Tensor:
-        todo = [clip for clip in unique_clips(clips) if clip.key not in self._motion]
+        """Of the clips that move, in order."""
+        moving = [clip for clip in clips if moves(clip)]
+        todo = [clip for clip in unique_clips(moving) if clip.key not in self._motion]
         if todo:
-            frames = self.inputs.motion_frames(todo).to(self.core.device)
+            frames = [some.to(self.core.device) for some in self.inputs.motion_frames(todo)]
             with self.autocast():
                 features = self.core.model.motion_features(frames)
             for clip, one in zip(todo, features, strict=True):
                 self._motion[clip.key] = one
-        return torch.stack([self._motion[clip.key] for clip in clips])
+        return torch.stack([self._motion[clip.key] for clip in moving])
 
     @torch.no_grad()
     def _fill_slots(self, clips: list[Clip]) -> list[list[torch.Tensor]]:

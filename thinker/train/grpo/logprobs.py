@@ -1,4 +1,4 @@
-"""Log-probabilities of a batch's completions: one packed row a group, each video encoded once.
+"""Log-probabilities of a batch's completions: one packed row a group, each clip encoded once.
 
 TRL asks for them up to three times a batch: of the policy before its update ("old"), of the
 reference, and of the policy with gradient ("train"). All three go through here. `Logprobs.plain`
@@ -12,13 +12,12 @@ import torch
 from accelerate import Accelerator
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from thinker.policies.inputs import PolicyInputs
+from thinker.policies.inputs import PolicyInputs, Prompt, distinct_clips
 from thinker.policies.shared_prompt import pack_groups
 from thinker.train.counters import Counters, LogprobTokens
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.oom import GroupChunks, GroupsAtOnce
 from thinker.train.grpo.plain_logprobs import VideoRows
-from thinker.video import Clip
 
 LogprobsAndEntropies = tuple[torch.Tensor, torch.Tensor | None, None]
 """What TRL expects: log-probabilities (rows, C), entropies (rows, C) or None, no auxiliary loss."""
@@ -61,7 +60,7 @@ class Logprobs:
         attention_mask: torch.Tensor,
         num_completion: int,
         *,
-        clips: list[Clip],
+        prompts: list[Prompt],
         batch_size: int | None,
         with_entropy: bool,
         version: int,
@@ -69,7 +68,7 @@ class Logprobs:
         """One packed row a group, `batch_size` rows at once.
 
         input_ids, attention_mask: (rows, P + C), prompts left-padded, completions right-padded to
-        `num_completion` = C. clips: the video of each row. version: number of the weights, under
+        `num_completion` = C. prompts: what each row asks. version: number of the weights, under
         which embeddings are kept.
         """
         stage = self.pass_of(model)
@@ -84,7 +83,7 @@ class Logprobs:
                     input_ids[rows],
                     attention_mask[rows],
                     num_completion,
-                    clips[rows][:: self.num_generations],
+                    prompts[rows][:: self.num_generations],
                     version,
                 )
             logps.append(log_probs.view(-1, num_completion))
@@ -92,7 +91,7 @@ class Logprobs:
                 entropies.append(entropy.view(-1, num_completion))
         return torch.cat(logps), torch.cat(entropies) if with_entropy else None, None
 
-    def _groups(self, model, stage, input_ids, attention_mask, num_completion, clips, version):
+    def _groups(self, model, stage, input_ids, attention_mask, num_completion, prompts, version):
         """Log-probabilities and entropies of whole groups, as many at once as fit (oom.py)."""
         group = self.num_generations
         # Counted here, once: `build` runs again where the memory runs out, and in recomputation.
@@ -102,21 +101,27 @@ class Logprobs:
         def build(groups: slice) -> dict[str, Any]:
             rows = slice(groups.start * group, groups.stop * group)
             return self._forward_inputs(
-                stage, input_ids[rows], attention_mask[rows], num_completion, clips[groups], version
+                stage,
+                input_ids[rows],
+                attention_mask[rows],
+                num_completion,
+                prompts[groups],
+                version,
             )
 
         with self.accelerator.autocast():
-            return model(in_chunks=GroupChunks(len(clips), build, self.groups_at_once))
+            return model(in_chunks=GroupChunks(len(prompts), build, self.groups_at_once))
 
     def _forward_inputs(
-        self, stage, input_ids, attention_mask, num_completion, clips, version
+        self, stage, input_ids, attention_mask, num_completion, prompts, version
     ) -> dict[str, Any]:
         """Arguments of the model's forward for whole groups, one packed row each."""
         group = self.num_generations
         num_prompt = input_ids.shape[1] - num_completion
         prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
+        clips, media_rows = distinct_clips(prompts)
         layout = self.features.layout(clips)
-        positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, layout)
+        positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, layout, media_rows)
         packed = pack_groups(
             prompt_ids,
             prompt_mask,
@@ -125,12 +130,12 @@ class Logprobs:
             positions.ids,
             positions.next,
         )
-        video: dict[str, Any]
+        media: dict[str, Any] = {"media_rows": media_rows}
         if stage == "old":  # the embeddings that the rollouts saw
-            video = {"media_embeds": self.features.embeds(clips, version)}
+            media["media_embeds"] = self.features.embeds(clips, version)
         else:
-            video = {"media_inputs": self.features.media(clips, reference=stage == "reference")}
-        return {**packed.inputs(), "fused_lm_head": True, **video}
+            media["media_inputs"] = self.features.media(clips, reference=stage == "reference")
+        return {**packed.inputs(), "fused_lm_head": True, **media}
 
     def plain(
         self,
@@ -139,12 +144,12 @@ class Logprobs:
         attention_mask: torch.Tensor,
         num_completion: int,
         *,
-        clips: list[Clip],
+        prompts: list[Prompt],
         by_trl: Callable[..., LogprobsAndEntropies],
     ) -> LogprobsAndEntropies:
-        """TRL's own forward `by_trl`, one row a completion, every row with its own video."""
+        """TRL's own forward `by_trl`, one row a completion, every row with its own media."""
         stage = self.pass_of(model)
-        rows = VideoRows(model, self.core, self.inputs, clips, num_completion)
+        rows = VideoRows(model, self.core, self.inputs, prompts, num_completion)
         with self.counters.stage(stage):
             tokens = LogprobTokens.plain(attention_mask, num_completion)
             self.counters.count_logprobs(self.core, stage, tokens)

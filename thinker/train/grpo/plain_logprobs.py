@@ -1,8 +1,8 @@
-"""Log-probabilities the plain way: TRL's own forward, one row a completion, each with its video.
+"""Log-probabilities the plain way: TRL's own forward, one row a completion, each with its media.
 
 This is the oracle that the packed forward is compared with (`logprobs: plain` in a run's
 configuration). TRL's code runs unchanged. It knows token rows only, so `VideoRows` takes the place
-of the model that TRL calls, and adds the videos and positions of those rows before it calls the
+of the model that TRL calls, and adds the clips and positions of those rows before it calls the
 model. Nothing is shared and nothing is kept: G rows of a video encode it G times, in every pass.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from thinker.policies.inputs import PolicyInputs
+from thinker.policies.inputs import PolicyInputs, Prompt
 from thinker.utils.tensors import to_device
 from thinker.video import Clip
 
@@ -18,23 +18,29 @@ from thinker.video import Clip
 class VideoRows:
     """The model as TRL's own forward calls it, chunk by chunk, in the order of the rows.
 
-    clips: one a row, of all rows that will be asked for. num_completion: C, the padded length of
+    prompts: one a row, of all rows that will be asked for. num_completion: C, the padded length of
     the completions at the end of every row.
     """
 
-    def __init__(self, model, core, inputs: PolicyInputs, clips: list[Clip], num_completion: int):
-        self.model, self.core, self.inputs, self.clips = model, core, inputs, clips
+    def __init__(
+        self, model, core, inputs: PolicyInputs, prompts: list[Prompt], num_completion: int
+    ):
+        self.model, self.core, self.inputs, self.prompts = model, core, inputs, prompts
         self.num_completion = num_completion
         self._next = 0
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any):
         """As the model's forward with `labels` and `fused_lm_head`; rows (R, P + C)."""
-        clips = self.clips[self._next : self._next + len(input_ids)]
+        clips: list[Clip] = []
+        media_rows = []
+        for prompt in self.prompts[self._next : self._next + len(input_ids)]:
+            media_rows.append(tuple(range(len(clips), len(clips) + len(prompt.clips))))
+            clips += prompt.clips
         self._next += len(input_ids)
         media = to_device(self.inputs.media_inputs(clips), input_ids.device)
         num_prompt = input_ids.shape[1] - self.num_completion
         prompt = self.core.model.prompt_positions(
-            input_ids[:, :num_prompt], attention_mask[:, :num_prompt], media
+            input_ids[:, :num_prompt], attention_mask[:, :num_prompt], media, media_rows
         )
         steps = torch.arange(self.num_completion, device=input_ids.device)
         tail = prompt.next.unsqueeze(1) + steps
@@ -45,5 +51,6 @@ class VideoRows:
             attention_mask=attention_mask,
             position_ids=torch.cat([prompt.ids, tail], dim=-1),
             media_inputs=media,
+            media_rows=media_rows,
             **kwargs,
         )

@@ -5,13 +5,15 @@ on every process. A reward that compares videos (ranking) needs all of them, and
 depend on the number of processes. TRL calls rewards on each process's rows alone, so its method is
 not used.
 
+- A batch may hold rows of several tasks. A reward is called with the rows of its own tasks and
+  nothing else, so it cannot tell a mixed batch from one of theirs alone; the others are NaN.
 - A reward that raises stops the run; `failing_samples` finds whose completions it fails on.
 - Rewards that are all equal give a group advantages of exactly 0 (`equal_reward_rows`): the mean
   of equal floats need not be that float, and TRL divides the rest by a deviation of nearly 0.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +21,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from rewards import Answer, Reward, parse_answer
+from rewards import Answer, InvalidAnswer, Reward
+from thinker.tasks import TASKS
 from thinker.train.grpo.batch import BatchContext, JudgedRows
 from thinker.train.step_guard import TrainingFault
 
@@ -65,7 +68,10 @@ class RewardTable:
             {
                 "completions": completion,
                 "sample_id": row["sample_id"],
+                "task": row["task"],
                 "target": row["target"],
+                "reference": row["reference"],
+                "options": row["options"],
                 "perturbed_completions": other,
             }
             for row, completion, other in zip(context.rows, completions, perturbed, strict=True)
@@ -74,8 +80,8 @@ class RewardTable:
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         values = [self._values(reward, columns, step) for reward in self.rewards]
         table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
-        answers = [parse_answer(text) for text in columns["completions"]]
-        self._note_answers([answer.value for answer in answers if isinstance(answer, Answer)], rows)
+        answers = [TASKS[row["task"]].parse(row["completions"], row["reference"]) for row in rows]
+        self._note_answers(columns["task"], answers)
         return JudgedRows(
             columns=columns,
             rewards=table,
@@ -84,27 +90,46 @@ class RewardTable:
         )
 
     def _values(self, reward: Reward, columns: dict[str, list], step: int) -> list[float]:
-        """One reward as floats; None and what is not finite become NaN, the latter counted."""
+        """One reward as floats; None, rows of other tasks and what is not finite become NaN, the
+        last counted."""
+        own = [row for row, task in enumerate(columns["task"]) if task in reward.tasks]
+        judged = [math.nan] * len(columns["task"])
+        if not own:
+            return judged
+        shown = {name: [column[row] for row in own] for name, column in columns.items()}
         try:
-            values = reward(**columns)
+            values = reward(**shown)
         except Exception as error:
-            raise reward_fault(reward, columns, step, error) from error
-        if len(values) != len(columns["completions"]):
+            raise reward_fault(reward, shown, step, error) from error
+        if len(values) != len(own):
             raise ValueError(
                 f"reward {reward.name!r} returned {len(values)} values for "
-                f"{len(columns['completions'])} completions; expected one a completion"
+                f"{len(own)} completions; expected one a completion"
             )
         bad = [v is not None and not math.isfinite(v) for v in values]
         self.note(f"rewards/{reward.name}/non_finite", float(sum(bad)))
-        return [
-            math.nan if value is None or is_bad else float(value)
-            for value, is_bad in zip(values, bad, strict=True)
-        ]
+        for row, value, is_bad in zip(own, values, bad, strict=True):
+            if value is not None and not is_bad:
+                judged[row] = float(value)
+        return judged
 
-    def _note_answers(self, valid: list[float], rows: list[dict[str, Any]]) -> None:
-        self.note("answers/valid_share", len(valid) / len(rows))
-        if valid:
-            self.note("answers/mean", sum(valid) / len(valid))
+    def _note_answers(
+        self, tasks: Sequence[str], answers: Sequence[Answer | InvalidAnswer]
+    ) -> None:
+        """The share of valid answers, of each task where there are several, and the mean score."""
+        is_valid = [isinstance(answer, Answer) for answer in answers]
+        self.note("answers/valid_share", sum(is_valid) / len(answers))
+        names = sorted(set(tasks))
+        for name in names if len(names) > 1 else ():
+            own = [valid for task, valid in zip(tasks, is_valid, strict=True) if task == name]
+            self.note(f"answers/{name}/valid_share", sum(own) / len(own))
+        scores = [
+            answer.value
+            for task, answer in zip(tasks, answers, strict=True)
+            if task == "score" and isinstance(answer, Answer)
+        ]
+        if scores:
+            self.note("answers/mean", sum(scores) / len(scores))
 
     def zero_equal_groups(
         self, advantages: torch.Tensor, judged: JudgedRows, logged: Any
@@ -120,6 +145,21 @@ class RewardTable:
             logged[place - len(equal)] = 0.0
         first = self.accelerator.process_index * len(advantages)
         return advantages.masked_fill(equal[first : first + len(advantages)], 0.0)
+
+
+def check_tasks(rewards: Sequence[Reward], tasks: Iterable[str]) -> None:
+    """Raises ValueError where no reward judges a task.
+
+    TRL gives a row without any reward the advantage 0, so its rollouts would be drawn for nothing.
+    """
+    for task in sorted(set(tasks)):
+        if not any(task in reward.tasks for reward in rewards):
+            judges = " and ".join(f"{r.name} ({', '.join(r.tasks)})" for r in rewards)
+            known = ", ".join(TASKS[task].rewards) or "a class of your own that names the task"
+            raise ValueError(
+                f"the training data holds examples of task {task!r}, which none of the rewards "
+                f"judges: {judges}; add one ({known}), or take the task out of the data"
+            )
 
 
 def failing_samples(reward: Reward, columns: dict[str, list]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Collecting rollouts: G completions of every video, and G of its perturbed copy where a reward
+"""Collecting rollouts: G completions of every prompt, and G of its perturbed copy where a reward
 asks for them, in one call of the back end.
 
 In: the rows of a batch. Out: token ids, and the log-probabilities they were drawn with where the
@@ -6,15 +6,17 @@ back end reports them. The prompts' embeddings stay in the feature cache for the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from thinker.policies import Policy
+from thinker.policies import Policy, Prompt
 from thinker.policies.encode import EncodedPrompt, encode_prompts
+from thinker.policies.inputs import moves
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.train.counters import Counters
 from thinker.train.grpo.batch import BatchContext
 from thinker.train.grpo.features import VideoFeatureCache
-from thinker.video import Clip
 from thinker.video.perturb import choose_perturbation, perturbation_seed
 
 
@@ -23,7 +25,7 @@ class RolloutCollector:
 
     features: makes the perturbed copies. keep_features: whether it also keeps the embeddings of the
     prompts for the log-probabilities; `logprobs: plain` encodes them anew. perturbations: kinds of
-    which one is drawn for each video's perturbed copy; empty where no reward asks for copies.
+    which one is drawn for each perturbed copy; empty where no reward asks for copies.
     run_seed: of the run, from which the copies follow.
     """
 
@@ -44,7 +46,7 @@ class RolloutCollector:
 
     def prompt_ids(self, context: BatchContext) -> list[list[int]]:
         """Token ids of each row's prompt."""
-        return [self.policy.inputs.prompt_ids(clip) for clip in context.clips]
+        return [self.policy.inputs.prompt_ids(prompt) for prompt in context.prompts]
 
     def collect(
         self,
@@ -59,39 +61,43 @@ class RolloutCollector:
 
         step: number of the weights that generate, from which the perturbed copies follow, too.
         """
-        rows = context.rows[::num_generations]
-        clips = [row["clip"] for row in rows]
-        if self.perturbations:
-            clips += [self._perturbed(row, step) for row in rows]
-        prompts = self._encode(clips, step)
+        rows, prompts = context.rows[::num_generations], context.prompts[::num_generations]
+        copied = [i for i, row in enumerate(rows) if self.needs_copy(row)]
+        copies = [self._perturbed(rows[i], prompts[i], step) for i in copied]
+        encoded = self._encode([*prompts, *copies], step)
         with self.counters.stage("rollout"):
-            groups = self.backend.generate(prompts, num_generations, sampling, seed)
+            groups = self.backend.generate(encoded, num_generations, sampling, seed)
             self.counters.count_rollouts(
                 self.policy.model,
-                [len(prompt.token_ids) for prompt in prompts],
+                [len(prompt.token_ids) for prompt in encoded],
                 [[len(completion.token_ids) for completion in group] for group in groups],
             )
-        completions = [completion for group in groups for completion in group]
-        own, perturbed = completions[: len(context.rows)], completions[len(context.rows) :]
-        context.perturbed_texts = [
-            self.policy.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
-            for completion in perturbed
-        ]
-        return own
+        own, perturbed = groups[: len(prompts)], groups[len(prompts) :]
+        context.perturbed_texts = [None] * len(context.rows)
+        for i, group in zip(copied, perturbed, strict=True):
+            first = i * num_generations
+            context.perturbed_texts[first : first + num_generations] = [
+                self.policy.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+                for completion in group
+            ]
+        return [completion for group in own for completion in group]
 
-    def _perturbed(self, row: dict[str, Any], step: int) -> Clip:
-        """The perturbed copy of a row's video; it follows from (seed, step, sample)."""
+    def needs_copy(self, row: dict[str, Any]) -> bool:
+        """Whether a row gets rollouts of a perturbed copy; a still has no order of frames."""
+        return bool(self.perturbations) and any(moves(clip) for clip in row["clips"])
+
+    def _perturbed(self, row: dict[str, Any], prompt: Prompt, step: int) -> Prompt:
+        """The prompt with a perturbed copy of each video, all of one kind; it follows from (seed,
+        step, sample)."""
         seed = perturbation_seed(self.run_seed, step, row["sample_id"])
         kind = choose_perturbation(self.perturbations, seed)
-        return self.features.perturbed(row["clip"], kind, seed)
+        clips = (
+            self.features.perturbed(clip, kind, seed) if moves(clip) else clip
+            for clip in prompt.clips
+        )
+        return replace(prompt, clips=tuple(clips))
 
-    def _encode(self, clips: list[Clip], version: int) -> list[EncodedPrompt]:
-        features = self.features
+    def _encode(self, prompts: list[Prompt], version: int) -> list[EncodedPrompt]:
+        keep = partial(self.features.embeds, version=version) if self.keep_features else None
         with self.counters.stage("encode"):
-            if not self.keep_features:
-                return encode_prompts(self.policy, clips)
-            return encode_prompts(
-                self.policy,
-                clips,
-                encode=lambda some: (features.layout(some), features.embeds(some, version)),
-            )
+            return encode_prompts(self.policy, prompts, encode=keep)

@@ -1,13 +1,13 @@
-"""GRPO on videos: the one adapter between TRL's `GRPOTrainer` and this project.
+"""GRPO on prompts with media: the one adapter between TRL's `GRPOTrainer` and this project.
 
 Losses, advantages, KL, optimisation and logging are TRL's. A method that overrides one of TRL's or
 transformers' hands the work to an object with one job:
 
 | object | job | methods |
 |---|---|---|
-| `RolloutCollector` | each video encoded once; its G rollouts and those of its perturbed copy in one call | `_tokenize_prompts`, `_generate_single_turn` |
+| `RolloutCollector` | each clip encoded once; the G rollouts of a prompt and those of its perturbed copy in one call | `_tokenize_prompts`, `_generate_single_turn` |
 | `RewardTable` | rewards over the rows of all processes | `_calculate_rewards` |
-| `Logprobs` | one packed row a group; TRL's own forward knows no video | `_get_per_token_logps_and_entropies`, `_compute_loss` |
+| `Logprobs` | one packed row a group; TRL's own forward knows no media | `_get_per_token_logps_and_entropies`, `_compute_loss` |
 | `BackwardRetry` | a backward pass that does not fit is redone with half the groups | `training_step`, `compute_loss` |
 | `StepGuard` | steps that are not finite are skipped | `_get_grad_norm`, `_save_checkpoint`, `log` |
 | `Checkpoints` | whole or absent, nothing pickled, exact resume | the methods that save and load |
@@ -32,7 +32,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from thinker.config.run import LOGPROBS
 from thinker.data.examples import Example
-from thinker.data.rows import video_dataset
+from thinker.data.rows import example_dataset
 from thinker.policies import Policy
 from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.rollout.base import Rollout, Sampling
@@ -41,7 +41,7 @@ from thinker.train.grpo.batch import BatchContext, JudgedRows
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.logprobs import Logprobs
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
-from thinker.train.grpo.rewards import RewardTable, WeightedReward
+from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
 from thinker.train.grpo.settings import check_settings
 from thinker.train.resume import Checkpoints, EpochOrder, Moments
@@ -49,13 +49,14 @@ from thinker.train.run_log import ROLLOUTS, append_lines, rollout_lines
 from thinker.train.step_guard import StepGuard
 from thinker.utils.seeds import derive_seed
 from thinker.video import Clip
+from thinker.video.medium import Medium
 
 
 class ThinkerTrainer(GRPOTrainer):
-    """Trains a motion-aware policy on video MOS by GRPO; see the module docstring.
+    """Trains a motion-aware policy by GRPO; see the module docstring.
 
     policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
-    read_clip: path → `Clip`, runs in data-loader workers.
+    read_clip: `Medium` → `Clip`, runs in data-loader workers.
     rollout: makes the back end from the model that is trained, LoRA included.
     evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
     logprobs: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
@@ -70,7 +71,7 @@ class ThinkerTrainer(GRPOTrainer):
         args: GRPOConfig,
         rewards: Sequence[WeightedReward],
         samples: Sequence[Example],
-        read_clip: Callable[[Path], Clip],
+        read_clip: Callable[[Medium], Clip],
         rollout: Callable[[Any], Rollout],
         perturbations: tuple[str, ...] = (),
         evaluate_policy: Callable[[Policy, Rollout], dict[str, float]] | None = None,
@@ -86,10 +87,11 @@ class ThinkerTrainer(GRPOTrainer):
         needs_copies = any(weighted.reward.needs_perturbed for weighted in rewards)
         if needs_copies and not perturbations:
             raise ValueError("a reward needs perturbed rollouts but no perturbation kind is given")
+        check_tasks([weighted.reward for weighted in rewards], (sample.task for sample in samples))
         args.reward_weights = [weighted.weight for weighted in rewards]
         if self.is_shared:
             enable_shared_prompt(policy.model)
-        dataset = video_dataset(samples, read_clip)
+        dataset = example_dataset(samples, read_clip)
         super().__init__(
             model=policy.model,
             args=args,
@@ -197,9 +199,13 @@ class ThinkerTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs):
         context = self._context = BatchContext(rows=inputs)
-        context.shown = clips = context.clips
+        context.asked = asked = context.prompts
         self.features.begin()
-        seen = {row["clip"].key: row.get("decoded", False) for row in inputs}
+        seen = {
+            clip.key: decoded
+            for row in inputs
+            for clip, decoded in zip(row["clips"], row["decoded"], strict=True)
+        }
         self.counters.add("videos/seen", len(seen))
         self.counters.add("videos/decoded", sum(seen.values()))
         output = super()._generate_and_score_completions(inputs)
@@ -208,7 +214,7 @@ class ThinkerTrainer(GRPOTrainer):
         output["advantages"] = self.reward_table.zero_equal_groups(
             output["advantages"], context.judged, self._logs["advantages"]
         )
-        output["clip"] = clips
+        output["asked"] = asked
         self._write_rollouts(context.judged)
         return output
 
@@ -227,7 +233,7 @@ class ThinkerTrainer(GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ):
-        """Rollouts of every video and of its perturbed copy, in one call of the back end."""
+        """Rollouts of every prompt and of its perturbed copy, in one call of the back end."""
         step, process = self.state.global_step, self.accelerator.process_index
         with unwrap_model_for_generation(
             self.model_wrapped,
@@ -288,14 +294,14 @@ class ThinkerTrainer(GRPOTrainer):
         compute_aux_loss=False,
         **media,
     ):
-        """Log-probabilities of the completions; row i shows `BatchContext.shown[i]`."""
-        del compute_aux_loss, media  # no mixture of experts; videos come as clips
+        """Log-probabilities of the completions; row i is of `BatchContext.asked[i]`."""
+        del compute_aux_loss, media  # no mixture of experts; media come as clips
         context, rows = self._context, (model, input_ids, attention_mask, logits_to_keep)
         if not self.is_shared:
             by_trl = super()._get_per_token_logps_and_entropies
             return self.logprobs.plain(
                 *rows,
-                clips=context.shown,
+                prompts=context.asked,
                 by_trl=lambda *given: by_trl(*given, batch_size, compute_entropy),
             )
         stage = self.logprobs.pass_of(model)
@@ -303,7 +309,7 @@ class ThinkerTrainer(GRPOTrainer):
             return None, None, None
         found = self.logprobs.shared(
             *rows,
-            clips=context.shown,
+            prompts=context.asked,
             batch_size=batch_size,
             with_entropy=compute_entropy,
             version=self.state.global_step,
@@ -313,7 +319,7 @@ class ThinkerTrainer(GRPOTrainer):
         return found
 
     def _compute_loss(self, model, inputs):
-        self._context.shown = inputs["clip"]
+        self._context.asked = inputs["asked"]
         loss = super()._compute_loss(model, inputs)
         # The second pass over the batch finds them here. A step whose loss is not finite is skipped
         # and leaves the weights alone, so the second pass is then the first.

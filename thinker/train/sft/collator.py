@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from thinker.policies import Policy
+from thinker.policies import Policy, Prompt
 from thinker.policies.shared_prompt import pack_groups
+from thinker.prompts import ask
 from thinker.train.sft.lessons import Lesson
 from thinker.utils.tensors import left_pad
 from thinker.video import Clip
@@ -23,7 +24,7 @@ class LessonCollator:
         inputs, tokenizer = self.policy.inputs, self.policy.tokenizer
         clips = [self.read_clip(lesson.path) for lesson in lessons]
         prompt_rows = [
-            torch.tensor(inputs.prompt_ids(clip, lesson.question))
+            torch.tensor(inputs.prompt_ids(_prompt(clip, lesson)))
             for clip, lesson in zip(clips, lessons, strict=True)
         ]
         answers = [tokenizer(lesson.answer)["input_ids"] for lesson in lessons]
@@ -42,3 +43,8 @@ class LessonCollator:
             positions.next,
         )
         return {**packed.inputs(), "labels": packed.labels, "media_inputs": media}
+
+
+def _prompt(clip: Clip, lesson: Lesson) -> Prompt:
+    turns = () if lesson.question is None else ask(lesson.question)
+    return Prompt(clips=(clip,), turns=turns)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from thinker import prompts
 from thinker.data.examples import Example
+from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION, LEVELS, level_word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ def recognition_answer(distortion: str) -> str:
 
 def level_answer(level: str) -> str:
     """Example: `level_answer("poor") == "The quality of the video is poor."`."""
-    return f"{prompts.LEVEL_PREFIX} {level}."
+    return f"{LEVEL_PREFIX} {level}."
 
 
 def reasoning_text(distortion: str, level: str) -> str:
@@ -71,13 +72,13 @@ def warm_start_lessons(
         path = sample.media[0].path
         assert sample.target is not None
         target = min(max(sample.target, 1.0), 5.0)
-        level = prompts.level_word(target)
-        score = f"{1.0 + 0.8 * prompts.LEVELS.index(level) + draw.randint(0, 7) / 10:.1f}0"
+        level = level_word(target)
+        score = f"{1.0 + 0.8 * LEVELS.index(level) + draw.randint(0, 7) / 10:.1f}0"
         answer = prompts.scoring_answer(reasoning_text(distortions[sample.id], level), score)
         lessons += [
             Lesson(
                 path=sample.media[0].path,
-                question=prompts.LEVEL_QUESTION,
+                question=LEVEL_QUESTION,
                 answer=level_answer(level),
             ),
             Lesson(path=path, question=None, answer=answer),

@@ -12,16 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.label_files import read_train
+from thinker.data.bad_lines import BadLine, BadLinesError, Loaded
 from thinker.data.examples import Example
+from thinker.data.paths import compile_content_pattern
+from thinker.data.read import read_meta_json
 from thinker.data.records import BadValueError, dataset_key, meta_annotations, parse_mos
-from thinker.data.samples import (
-    BadLine,
-    BadLinesError,
-    Loaded,
-    MosScale,
-    compile_content_pattern,
-    read_meta_json,
-)
+from thinker.data.scale import MosScale
 from thinker.video.medium import medium
 
 IDENTITY = MosScale(min=0, max=5, mapping="identity")
@@ -128,7 +124,7 @@ def test_reference_line(tmp_path: Path, root: Path) -> None:
     )
     loaded = read(write(tmp_path, line), root)
     assert loaded.bad_lines == []
-    assert loaded.samples == [
+    assert loaded.examples == [
         Example(
             id="lsvq/0",
             dataset="lsvq",
@@ -156,27 +152,27 @@ def test_reference_line(tmp_path: Path, root: Path) -> None:
     ],
 )
 def test_forms_of_the_label(tmp_path: Path, root: Path, value: object, mos: float) -> None:
-    (sample,) = read(write(tmp_path, record(mos=value)), root).samples
+    (sample,) = read(write(tmp_path, record(mos=value)), root).examples
     assert sample.mos == sample.target == mos
     assert isinstance(sample.mos, float)
 
 
 @pytest.mark.parametrize("image", ["b.jpg", ["b.jpg"]])
 def test_image_may_be_a_string_and_a_picture(tmp_path: Path, root: Path, image: object) -> None:
-    (sample,) = read(write(tmp_path, record(image=image, id="v-7")), root).samples
+    (sample,) = read(write(tmp_path, record(image=image, id="v-7")), root).examples
     assert (sample.media[0].path.name, sample.id) == ("b.jpg", "lsvq/v-7")
 
 
 def test_windows_line_ends_and_empty_lines_at_the_end(tmp_path: Path, root: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_bytes(json.dumps(record()).encode() + b"\r\n\r\n\n")
-    assert len(read(path, root).samples) == 1
+    assert len(read(path, root).examples) == 1
 
 
 def test_linked_root_and_links_inside_it(tmp_path: Path, root: Path) -> None:
     (tmp_path / "linked").symlink_to(root)
     (root / "same.mp4").symlink_to(root / "a/1.mp4")
-    (sample,) = read(write(tmp_path, record(image="same.mp4")), tmp_path / "linked").samples
+    (sample,) = read(write(tmp_path, record(image="same.mp4")), tmp_path / "linked").examples
     assert sample.media[0].path == root.resolve() / "same.mp4"
 
 
@@ -278,7 +274,7 @@ def test_bad_line(name: str, tmp_path: Path, root: Path) -> None:
     assert "\n" not in bad.reason
 
     kept = read(path, root, skip_bad_lines=True)
-    assert [sample.id for sample in kept.samples] == ["lsvq/100", "lsvq/101"]
+    assert [sample.id for sample in kept.examples] == ["lsvq/100", "lsvq/101"]
     assert kept.bad_lines == [bad]
 
 
@@ -328,7 +324,7 @@ def test_duplicate_ids_within_a_data_set(tmp_path: Path, root: Path) -> None:
     )
     second = write(tmp_path, record(id=8), record(id=7), name="2.jsonl")
     loaded = read_train([first, second], root, IDENTITY, skip_bad_lines=True)
-    assert [sample.id for sample in loaded.samples] == ["lsvq/7", "konvid_1k/7", "lsvq/8"]
+    assert [sample.id for sample in loaded.examples] == ["lsvq/7", "konvid_1k/7", "lsvq/8"]
     assert [(bad.file, bad.line) for bad in loaded.bad_lines] == [(first, 2), (second, 2)]
     assert f"duplicate id '7' in data set 'lsvq', first used at {first}:1" in str(
         loaded.bad_lines[1]
@@ -358,7 +354,7 @@ def test_skipping_logs_and_never_returns_nothing(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         read(write(tmp_path, record(), "{"), root, skip_bad_lines=True)
-    assert "skipped 1 bad line(s), kept 1 sample(s)" in caplog.text
+    assert "skipped 1 bad line(s), kept 1 example(s)" in caplog.text
     with pytest.raises(BadLinesError):
         read(write(tmp_path, "{"), root, skip_bad_lines=True)
 
@@ -369,7 +365,7 @@ def test_files_and_roots_that_are_not_there(tmp_path: Path, root: Path) -> None:
     with pytest.raises(ValueError, match=r"video root .*nowhere is not a folder"):
         read(write(tmp_path, record()), tmp_path / "nowhere")
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(ValueError, match="hold no sample"):
+    with pytest.raises(ValueError, match="hold no example"):
         read(tmp_path / "empty.jsonl", root)
 
 
@@ -388,7 +384,7 @@ def annotation(image_id: object = "a/1.mp4", score: object = "67.75", **more: ob
 
 def test_meta_sample(tmp_path: Path, root: Path) -> None:
     path = meta(tmp_path, [annotation(), annotation("not/here.mp4", 50)])
-    first, second = read_meta_json(path, root, HUNDRED, dataset="lsvq_test").samples
+    first, second = read_meta_json(path, root, HUNDRED, dataset="lsvq_test").examples
     assert first == Example(
         id="lsvq_test/a/1.mp4",
         dataset="lsvq_test",
@@ -432,7 +428,7 @@ def test_bad_annotation(
 ) -> None:
     path = meta(tmp_path, [annotation("b.jpg"), entry, annotation("x.mp4")], indent=indent)
     loaded = read_meta_json(path, root, HUNDRED, dataset="k", skip_bad_lines=True)
-    assert [sample.id for sample in loaded.samples] == ["k/b.jpg", "k/x.mp4"]
+    assert [sample.id for sample in loaded.examples] == ["k/b.jpg", "k/x.mp4"]
     (bad,) = loaded.bad_lines
     # indented: lines 1 "{", 2 "annotations", 3 to 7 the first entry, 8 the second one
     assert (bad.file, bad.line) == (path, 1 if indent is None else 8)
@@ -490,7 +486,7 @@ def test_content_pattern_of_the_docstring(tmp_path: Path, root: Path) -> None:
     loaded = read_meta_json(
         path, root, HUNDRED, dataset="hfr", content_pattern=pattern, skip_bad_lines=True
     )
-    assert [sample.content for sample in loaded.samples] == ["1Runner"]
+    assert [sample.content for sample in loaded.examples] == ["1Runner"]
     (bad,) = loaded.bad_lines
     assert bad.line == 8  # 1 "{", 2 "annotations", 3 to 7 the first entry
     assert "does not match content_pattern" in bad.reason
@@ -498,7 +494,7 @@ def test_content_pattern_of_the_docstring(tmp_path: Path, root: Path) -> None:
 
 def test_content_pattern_sees_the_whole_path(tmp_path: Path, root: Path) -> None:
     path = write(tmp_path, record())
-    (sample,) = read(path, root, content_pattern=r"(?P<content>[a-z]+)/[0-9]\.mp4").samples
+    (sample,) = read(path, root, content_pattern=r"(?P<content>[a-z]+)/[0-9]\.mp4").examples
     assert sample.content == "a"
 
 
@@ -576,10 +572,10 @@ def test_mutated_lines_are_samples_or_bad_lines(tmp_path: Path, root: Path) -> N
     loaded = read(write(tmp_path, *raws), root, skip_bad_lines=True)
 
     bad = {line.line for line in loaded.bad_lines}
-    assert len(loaded.samples) + len(bad) == len(loaded.samples) + len(loaded.bad_lines) == 601
-    assert len(loaded.samples) > 60 and len(bad) > 200  # the mutations reach both ends
+    assert len(loaded.examples) + len(bad) == len(loaded.examples) + len(loaded.bad_lines) == 601
+    assert len(loaded.examples) > 60 and len(bad) > 200  # the mutations reach both ends
     good = [raw for line, raw in enumerate(raws, start=1) if line not in bad]
-    for raw, sample in zip(good, loaded.samples, strict=True):
+    for raw, sample in zip(good, loaded.examples, strict=True):
         line = json.loads(raw)
         image = line["image"] if isinstance(line["image"], str) else line["image"][0]
         label = line["conversations"][1]["value"]

@@ -1,0 +1,59 @@
+"""What a task is: the meaning of a question.
+
+A task says how its questions are asked, how an answer is read (the parser itself lives in
+`rewards/`), what it is compared with, which rewards judge it by default, and the names of the
+figures that an evaluation of it yields (`thinker.eval.metrics` computes them). Data keeps the
+reference as the file gives it; only the task knows what it means. docs/extending.md adds one.
+"""
+
+from typing import Any, Protocol
+
+from rewards.answer import Answer, InvalidAnswer
+
+
+class Task(Protocol):
+    """One meaning of a question. Tasks hold no state; the one of a name is in `TASKS`."""
+
+    name: str
+    """Its key in `TASKS`, and what a record's `task` says."""
+    media_kinds: tuple[str, ...]
+    """Kinds of media that it is asked of: "video", "image"."""
+    num_media: tuple[int, int | None]
+    """The fewest and the most media of a question; None is any number."""
+    takes_mos: bool
+    """Whether an answer can be a MOS, which the data layer maps to the answer scale, as it knows
+    the scale of the set: the target."""
+    figures: tuple[str, ...]
+    """Names of the figures of an evaluation, the most telling one first."""
+    rewards: tuple[str, ...]
+    """Rewards that judge it unless a run names others: keys of `rewards.REWARDS`. None at all where
+    nothing that is shipped can judge it."""
+
+    def options(self, question: str, given: tuple[str, ...]) -> tuple[str, ...]:
+        """The options to choose from, of a record's own list (`given`) or of the question's text.
+
+        Empty where the task has none. Raises ValueError with the reason where they make no choice.
+        """
+        ...
+
+    def question(self, text: str, options: tuple[str, ...]) -> str:
+        """The user's words, from a record's question and its own list of options: what is shown
+        to the policy."""
+        ...
+
+    def read_reference(self, raw: Any, options: tuple[str, ...]) -> Any:
+        """The reference as rewards and figures take it, from what the file gives.
+
+        raw: None for a question whose answer is not known. options: as `options` gave them. Raises
+        ValueError with the reason where `raw` is no answer to such a question.
+        """
+        ...
+
+    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
+        """What a policy is taught to say where the file's answer is `raw`."""
+        ...
+
+    def parse(self, completion: str, reference: Any) -> Answer | InvalidAnswer:
+        """The answer of a completion. reference: as `read_reference` gave it, with or without a
+        known answer; it may say what the possible answers are."""
+        ...
