@@ -12,8 +12,17 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from tests.helpers.policy_factory import small_policy
-from tests.helpers.trainer_runs import GROUP, ClipsByNumber, Scripted, answer, rewards, samples
+from tests.helpers.policy_factory import conversations, small_policy
+from tests.helpers.trainer_runs import (
+    GROUP,
+    ClipsByName,
+    ClipsByNumber,
+    Scripted,
+    answer,
+    examples_of,
+    rewards,
+    samples,
+)
 from thinker.policies import load_policy
 from thinker.train.grpo.trainer import ThinkerTrainer
 
@@ -34,6 +43,7 @@ class Case:
     loss_type: str = "grpo"
     beta: float = 0.0
     frozen: tuple[str, ...] = ()
+    several: bool = False  # prompts with several media, or none, instead of one video each
     lora: bool = False
     checkpointing: str | None = None  # "reentrant", "non_reentrant"
     accumulation: int = 2
@@ -73,7 +83,7 @@ def recorded_trainer(case: Case, folder: Path, logprobs: str) -> RecordedTrainer
     """A trainer on the policy in `folder / "start"`, whose rollouts are fixed texts (fake)."""
     policy = load_policy(folder / "start", dtype=case.dtype)
     policy.model.freeze(case.frozen)
-    keep = KeepGradients()
+    keep, prompts = KeepGradients(), conversations(policy)
     checkpointing = {
         "gradient_checkpointing": case.checkpointing is not None,
         "gradient_checkpointing_kwargs": {"use_reentrant": case.checkpointing == "reentrant"},
@@ -104,8 +114,8 @@ def recorded_trainer(case: Case, folder: Path, logprobs: str) -> RecordedTrainer
             **checkpointing,
         ),
         rewards=rewards("regression"),
-        samples=samples(questions=QUESTIONS),
-        read_clip=ClipsByNumber(policy),
+        samples=examples_of(prompts) if case.several else samples(questions=QUESTIONS),
+        read_clip=ClipsByName(prompts) if case.several else ClipsByNumber(policy),
         rollout=lambda model: Scripted(policy.tokenizer, ragged, None, num_videos=8),
         peft_config=LoraConfig(
             r=4,

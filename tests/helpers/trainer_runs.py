@@ -40,6 +40,31 @@ def samples(count=NUM_VIDEOS, questions=(None,)):
     ]
 
 
+def examples_of(prompts):
+    """Examples that ask these prompts; `ClipsByName` reads their media."""
+    return [
+        Example(
+            id=f"demo/{i}",
+            dataset="demo",
+            media=tuple(medium(f"/media/{clip.path}") for clip in prompt.clips),
+            turns=prompt.turns,
+            target=1.0 + i,
+            content=str(i),
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+class ClipsByName:
+    """Stands for the reader: the clips of prompts, by the names of their files."""
+
+    def __init__(self, prompts):
+        self.clips = {clip.path.name: clip for prompt in prompts for clip in prompt.clips}
+
+    def __call__(self, medium):
+        return self.clips[medium.path.name]
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipsByNumber:
     """Stands for the reader: the clip of `/videos/3.mp4` is noise drawn from seed 3."""

@@ -3,7 +3,6 @@ the same as in the code that it is said to be compatible with."""
 
 import dataclasses
 from functools import partial
-from pathlib import Path
 
 import av
 import numpy as np
@@ -21,7 +20,7 @@ from tests.helpers.policy_factory import (
     random_clip,
     small_policy,
 )
-from tests.helpers.trainer_runs import rewards
+from tests.helpers.trainer_runs import ClipsByName, examples_of, rewards
 from tests.helpers.video_factory import write_video
 from thinker import prompts
 from thinker.data.examples import Example
@@ -314,18 +313,6 @@ def test_conversations_are_one_in_training_and_inference(backbone, tmp_path, mon
     policy = load_policy(tmp_path / "policy")
     policy.model.eval()
     asked = conversations(policy)
-    clips = {Path("/") / clip.path: clip for prompt in asked for clip in prompt.clips}
-    samples = [
-        Example(
-            id=f"d/{i}",
-            dataset="d",
-            media=tuple(medium(Path("/") / clip.path) for clip in prompt.clips),
-            turns=prompt.turns,
-            target=2.0,
-            content=str(i),
-        )
-        for i, prompt in enumerate(asked)
-    ]
 
     def generate(some):
         greedy = Sampling(max_new_tokens=NEW_TOKENS, temperature=0.0)
@@ -337,11 +324,11 @@ def test_conversations_are_one_in_training_and_inference(backbone, tmp_path, mon
     batch = scored(policy, monkeypatch, partial(generate, asked * 4))
     train = trained(
         tmp_path / "policy",
-        samples,
+        examples_of(asked),
         [single[name_of(prompt)].tokens for prompt in asked],
         tmp_path / "run",
         monkeypatch,
-        read=lambda medium: clips[medium.path],
+        read=ClipsByName(asked),
     )
     assert_all_one(policy, asked, single, batch, train)
 

@@ -189,11 +189,12 @@ def test_the_scorer_takes_the_backend_by_name_and_auto_is_vllm_here(caplog):
     policy = engine_policy("internvl3")
     with caplog.at_level("INFO", logger="thinker"):
         scorer = QualityScorer(policy, backend="auto", max_new_tokens=12)
+        rollout = scorer.rollout  # starts it
     try:
-        assert scorer.rollout.name == "vllm"
+        assert rollout.name == "vllm"
         assert "rollouts by vLLM, colocate" in caplog.text
         clips = clips_of(policy)
         theirs = QualityScorer(policy, backend="hf", max_new_tokens=12).score_clips(clips)
         assert [p.completion for p in scorer.score_clips(clips)] == [p.completion for p in theirs]
     finally:
-        scorer.rollout.close()
+        rollout.close()

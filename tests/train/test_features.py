@@ -1,13 +1,21 @@
 """Each video is encoded once: features are those of a fresh encode, and the counts are exact."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tests.helpers.counted import frames, watched
 from tests.helpers.logprobs_runs import QUESTIONS, Case, recorded_trainer, save_start
-from tests.helpers.policy_factory import BACKBONES, SIZE, one_clip, random_clip, small_policy
+from tests.helpers.policy_factory import (
+    BACKBONES,
+    SIZE,
+    conversations,
+    one_clip,
+    random_clip,
+    small_policy,
+)
 from tests.helpers.trainer_runs import (
     GROUP,
     NUM_VIDEOS,
@@ -15,6 +23,7 @@ from tests.helpers.trainer_runs import (
     scripted,
 )
 from thinker.policies.encode import encode_prompts
+from thinker.policies.inputs import distinct_clips, moves
 from thinker.train.grpo.features import VideoFeatureCache, same_part
 from thinker.video.perturb import PERTURBATIONS, perturb_clip
 
@@ -114,6 +123,39 @@ def test_features_of_the_last_batch_are_forgotten():
     frames(counters)
     videos.embeds([clip], version=0)
     assert frames(counters) == K
+
+
+@pytest.mark.parametrize("mode", ["interleaved", "pooled", "none"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_features_of_stills_and_videos_of_any_size(backbone, mode):
+    """Distinct clips of conversations, and a copy of each video, at once: embeddings and features
+    of frozen parts are those of a fresh encode."""
+    size = replace(SIZE, motion_mode=mode, num_keyframes=6, num_motion_frames=24)
+    for frozen in ((), ("vision_tower", "slowfast")[: 1 if mode == "none" else 2]):
+        policy = small_policy(backbone, size=size)
+        policy.model.freeze(frozen)
+        videos = encoded(policy)
+        clips, _ = distinct_clips(conversations(policy))
+        clips += [videos.perturbed(clip, "shuffle", 5) for clip in clips if moves(clip)]
+        assert len(clips) == 3 + 2
+        with torch.no_grad():
+            encode = policy.model.model.encode_media
+            fresh = [encode(**policy.inputs.media_inputs([clip]))[0] for clip in clips]
+            for got in (
+                videos.embeds(clips, version=0),
+                encode(**videos.media(clips, reference=False)),
+                encode(**policy.inputs.media_inputs(clips)),
+            ):
+                for one, other in zip(got, fresh, strict=True):
+                    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_nothing_is_made_of_prompts_without_media():
+    policy = small_policy("qwen2_5_vl")
+    videos, backbone = encoded(policy), policy.model.model
+    assert videos.embeds([], version=0) == []
+    assert backbone.encode_media(**videos.media([], reference=False)) == []
+    assert backbone.encode_media(**policy.inputs.media_inputs([])) == []
 
 
 # Counts of whole training steps

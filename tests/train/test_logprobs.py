@@ -45,11 +45,17 @@ def test_float32_training_equals_the_plain_path(tmp_path, backbone, loss_type):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "variant",
-    [{"lora": True}, {"checkpointing": "reentrant"}, {"checkpointing": "non_reentrant"}],
-    ids=["lora", "reentrant", "non_reentrant"],
+    [
+        {"lora": True},
+        {"checkpointing": "reentrant"},
+        {"checkpointing": "non_reentrant"},
+        {"several": True, "frozen": ("slowfast",)},
+    ],
+    ids=["lora", "reentrant", "non_reentrant", "several"],
 )
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_lora_and_checkpointing_equal_the_plain_path(tmp_path, monkeypatch, backbone, variant):
+def test_variants_equal_the_plain_path(tmp_path, monkeypatch, backbone, variant):
+    """several: two videos of different size, a still beside a video, three turns, no media."""
     use_exact_precision(monkeypatch.setattr)
     save_start(backbone, tmp_path)
     compare(Case(backbone=backbone, beta=0.04, steps=2, **variant), tmp_path, 1e-10)

@@ -519,7 +519,7 @@ def test_bad_pictures(tmp_path, monkeypatch):
     assert reason_of(tmp_path / "text.jpg") == "not_a_video"
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
     assert reason_of(tmp_path / "deep.png") == "unsupported"
-    monkeypatch.setattr(video_file, "MAX_FRAME_PIXELS", 120 * 80 - 1)
+    monkeypatch.setattr(video_file, "MAX_PICTURE_BYTES", 120 * 80 * 9 - 1)
     assert reason_of(good) == "too_large"
 
 

@@ -9,7 +9,7 @@ A video is read as slots, each with its motion tokens where the policy has them.
 of visual tokens, without motion, however many slots (tiles) the vision tower sees of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -22,6 +22,9 @@ from thinker.config.build import build
 from thinker.policies.motion import MotionConfig
 from thinker.prompts import MediaText, Turn
 from thinker.video import Clip, ClipSpec
+
+TOKENS_PER_TURN = 8
+"""At most: the marks, the role and the line breaks that a chat template puts around a turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,23 @@ class ClipConfig:
 
     resampler: str = "torch"
     """How frames are resized, one of `thinker.video.clip.RESAMPLERS`."""
+
+    stills: str = "video"
+    """How images are read, one of `thinker.video.clip.STILLS`: "image" at their own resolution,
+    without motion; "video" as a video of one frame, K times, with motion, which is the way of
+    VQAThinker and of every policy that was saved without this key."""
+
+    min_patches: int = 1
+    """Fewest tiles of an image, where frames are squares."""
+
+    max_patches: int = 12
+    """Most tiles of an image, where frames are squares; the thumbnail comes on top."""
+
+    image_min_pixels: int = 4 * 28**2
+    """Smallest area of an image, where the aspect ratio is kept."""
+
+    image_max_pixels: int = 1280 * 28**2
+    """Largest area of an image, where the aspect ratio is kept."""
 
     def __post_init__(self):
         if self.layout not in prompts.LAYOUTS:
@@ -133,6 +153,11 @@ class PolicyInputs:
             num_motion_frames=self.motion_config.num_motion_frames if interleaved else 0,
             motion_px=self.motion_config.motion_px,
             resampler=self.clip_config.resampler,
+            stills=self.clip_config.stills,
+            min_patches=self.clip_config.min_patches,
+            max_patches=self.clip_config.max_patches,
+            image_min_pixels=self.clip_config.image_min_pixels,
+            image_max_pixels=self.clip_config.image_max_pixels,
         )
 
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
@@ -144,26 +169,41 @@ class PolicyInputs:
         raise NotImplementedError
 
     def max_image_tokens(self) -> int:
-        """Visual tokens of the largest still."""
+        """Visual tokens of the largest still that is read at its own resolution."""
         raise NotImplementedError
 
     def max_prompt_tokens(
         self, kinds: Sequence[str] = (prompts.VIDEO,), turns: tuple[Turn, ...] = ()
     ) -> int:
-        """Upper bound on the length of a prompt with media of these kinds; of one video and the
-        policy's own question unless told otherwise."""
+        """Upper bound on the length of a prompt with media of these kinds (`Medium.kind`); of one
+        video and the policy's own question unless told otherwise."""
         return len(self.longest_prompt_ids(kinds, turns))
 
     def longest_prompt_ids(
         self, kinds: Sequence[str] = (prompts.VIDEO,), turns: tuple[Turn, ...] = ()
     ) -> list[int]:
         """As `prompt_ids`, for media of these kinds and of the largest size."""
-        num_slots = -(-self.clip_config.num_keyframes // self.pair)
-        largest = {
-            prompts.VIDEO: _Shape(prompts.VIDEO, (self.max_slot_tokens(),) * num_slots),
-            prompts.IMAGE: _Shape(prompts.IMAGE, (self.max_image_tokens(),)),
-        }
-        return list(self._prompt_ids(tuple(largest[kind] for kind in kinds), turns))
+        slots = (self.max_slot_tokens(),) * -(-self.clip_config.num_keyframes // self.pair)
+        video = still = _Shape(prompts.VIDEO, slots)
+        if self.clip_config.stills == "image":  # else they are read as videos
+            still = _Shape(prompts.IMAGE, (self.max_image_tokens(),))
+        shapes = tuple(video if kind == prompts.VIDEO else still for kind in kinds)
+        return list(self._prompt_ids(shapes, turns))
+
+    def max_tokens_of(self, asked: Iterable[tuple[tuple[str, ...], tuple[Turn, ...]]]) -> int:
+        """Upper bound on the length of any of several prompts, given the kinds of their media and
+        their turns."""
+        longest: dict[tuple[str, ...], tuple[int, tuple[Turn, ...]]] = {}
+        for kinds, turns in dict.fromkeys(asked):
+            text = "\n".join(turn.text for turn in turns)
+            # Special tokens around the turns count for more than what merges across them.
+            length = len(self.tokenizer(text)["input_ids"]) + len(turns) * TOKENS_PER_TURN
+            if kinds not in longest or length > longest[kinds][0]:
+                longest[kinds] = length, turns
+        return max(
+            self.max_prompt_tokens(kinds, turns) + TOKENS_PER_TURN * (len(turns) + 1)
+            for kinds, (_, turns) in longest.items()
+        )
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         """Placeholder text of one slot."""

@@ -156,7 +156,8 @@ class InternVLInputs(PolicyInputs):
         return self.image_seq_length
 
     def max_image_tokens(self) -> int:
-        return self.image_seq_length
+        tiles = self.clip_config.max_patches
+        return (tiles + (tiles > 1)) * self.image_seq_length  # the thumbnail of several tiles
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         tokenizer = self.tokenizer

@@ -204,7 +204,7 @@ class Qwen2_5_VLInputs(PolicyInputs):
         return max(1, self.clip_config.max_pixels // self.size_factor**2)
 
     def max_image_tokens(self) -> int:
-        return self.max_slot_tokens()
+        return max(1, self.clip_config.image_max_pixels // self.size_factor**2)
 
     def grids(self, clips: Sequence[Clip]) -> dict[str, Any]:
         """`image_grid_thw`: (1, h, w) patches a slot, of all clips in order."""

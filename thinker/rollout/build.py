@@ -11,11 +11,18 @@ from thinker.utils.tensors import largest_of_all_processes
 logger = logging.getLogger(__name__)
 
 
-def build_rollout(settings: RolloutSettings, policy: Policy, *, max_new_tokens: int) -> Rollout:
+def build_rollout(
+    settings: RolloutSettings,
+    policy: Policy,
+    *,
+    max_new_tokens: int,
+    max_prompt_tokens: int | None = None,
+) -> Rollout:
     """The back end of a policy; it holds the policy's weights only after its first `sync`.
 
     "auto" takes vLLM where it starts in every process, else transformers, and logs which; "vllm"
     raises RolloutStartError instead. max_new_tokens: the longest completion that will be asked for.
+    max_prompt_tokens: the longest prompt; None stands for a question about one video.
     """
     if settings.backend == "hf":
         return hf_rollout(policy)
@@ -23,7 +30,9 @@ def build_rollout(settings: RolloutSettings, policy: Policy, *, max_new_tokens: 
 
     rollout, error = None, None
     try:
-        rollout = VllmRollout.start(policy, settings, max_new_tokens=max_new_tokens)
+        rollout = VllmRollout.start(
+            policy, settings, max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens
+        )
     except RolloutStartError as caught:
         error = caught
     failed = largest_of_all_processes(int(error is not None), policy.model.device)

@@ -5,6 +5,7 @@ data set.
 
 - `file.py`, `mp4.py`: errors, limits, checks on bytes and headers, pictures
 - `medium.py`: `Medium`, a file or a part of it (a range of time, a cut-out)
+- `geometry.py`: where places of a picture lie once it is cut, resized and tiled, and back
 - `clip.py`: `ClipSpec`, `Clip`, which frames and which sizes; a clip as tensors
 - `decode.py`: index and exact decoding of a file (PyAV)
 - `read.py`: `read_clip`, and `clip_from_frames` for frames that are in memory

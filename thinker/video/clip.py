@@ -17,10 +17,12 @@ from pathlib import Path
 
 import torch
 
-from thinker.video.file import MAX_ASPECT_RATIO, VideoError
+from thinker.video.file import MAX_ASPECT_RATIO
+from thinker.video.geometry import Geometry, tile_grid
 from thinker.video.medium import KINDS, Crop
 
 RESAMPLERS = ("torch", "pil")
+STILLS = ("image", "video")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,17 @@ class ClipSpec:
     """Whose antialiased bicubic filter resizes, bit for bit: "torch" is that of transformers'
     processors, "pil" that of the published programs, seven times slower. They differ by one level
     of 255."""
+    stills: str = "video"
+    """How a medium of kind "image" is read, one of `STILLS`: "image" at its own resolution, without
+    motion; "video" as a video of one frame, K times, with motion."""
+    min_patches: int = 1
+    """Fewest tiles of a "square" image; `keyframe_px` is the side of a tile."""
+    max_patches: int = 12
+    """Most tiles of a "square" image, without its thumbnail."""
+    image_min_pixels: int = 4 * 28**2
+    """Smallest area of a "smart" image."""
+    image_max_pixels: int = 1280 * 28**2
+    """Largest area of a "smart" image."""
 
     def __post_init__(self) -> None:
         if self.resize not in ("square", "smart"):
@@ -56,15 +69,19 @@ class ClipSpec:
             raise ValueError(
                 f"resampler must be one of {', '.join(RESAMPLERS)}, got {self.resampler!r}"
             )
-        positive = (
-            ["num_keyframes", "keyframe_px"] if self.resize == "square" else ["num_keyframes"]
-        )
-        if self.resize == "smart":
-            positive += ["min_pixels", "max_pixels", "factor"]
-            if self.min_pixels > self.max_pixels:
-                raise ValueError(
-                    f"min_pixels {self.min_pixels} exceeds max_pixels {self.max_pixels}"
-                )
+        if self.stills not in STILLS:
+            raise ValueError(f"stills must be one of {', '.join(STILLS)}, got {self.stills!r}")
+        is_square = self.resize == "square"
+        bounds = [] if is_square else [("min_pixels", "max_pixels")]
+        if self.stills == "image":
+            tiling, area = ("min_patches", "max_patches"), ("image_min_pixels", "image_max_pixels")
+            bounds.append(tiling if is_square else area)
+        positive = ["num_keyframes"]
+        for low, high in bounds:
+            positive += [low, high]
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} {getattr(self, low)} exceeds {high} {getattr(self, high)}")
+        positive.append("keyframe_px" if is_square else "factor")
         if self.num_motion_frames:
             positive += ["num_motion_frames", "motion_px"]
         for name in positive:
@@ -75,6 +92,41 @@ class ClipSpec:
                 f"num_motion_frames must be a multiple of num_keyframes ({self.num_keyframes}), "
                 f"got {self.num_motion_frames}"
             )
+
+    def geometry(self, kind: str, height: int, width: int, crop: Crop | None = None) -> Geometry:
+        """Where a picture's places lie in the keyframes of a clip of that kind, and their sizes.
+
+        height, width, crop: as those of a `Clip`. Only a "square" image has several tiles. Raises
+        ValueError where one side is over 200 times the other and the aspect is to be kept.
+        """
+        part_height, part_width = (crop.height, crop.width) if crop else (height, width)
+        rows, columns, tile_height, tile_width = 1, 1, self.keyframe_px, self.keyframe_px
+        if self.resize == "smart":
+            is_image = kind == "image"
+            tile_height, tile_width = smart_resize(
+                part_height,
+                part_width,
+                factor=self.factor,
+                min_pixels=self.image_min_pixels if is_image else self.min_pixels,
+                max_pixels=self.image_max_pixels if is_image else self.max_pixels,
+            )
+        elif kind == "image":
+            rows, columns = tile_grid(
+                part_height,
+                part_width,
+                tile_px=self.keyframe_px,
+                min_patches=self.min_patches,
+                max_patches=self.max_patches,
+            )
+        return Geometry(
+            height=height,
+            width=width,
+            crop=crop,
+            rows=rows,
+            columns=columns,
+            tile_height=tile_height,
+            tile_width=tile_width,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -213,21 +265,6 @@ def smart_resize(
         new_height = math.ceil(height * grow / factor) * factor
         new_width = math.ceil(width * grow / factor) * factor
     return new_height, new_width
-
-
-def keyframe_size(path: Path, spec: ClipSpec, height: int, width: int) -> tuple[int, int]:
-    if spec.resize == "square":
-        return spec.keyframe_px, spec.keyframe_px
-    try:
-        return smart_resize(
-            height,
-            width,
-            factor=spec.factor,
-            min_pixels=spec.min_pixels,
-            max_pixels=spec.max_pixels,
-        )
-    except ValueError as error:
-        raise VideoError(path, "aspect_ratio", str(error)) from None
 
 
 _FACTS = {  # the scalars of a clip

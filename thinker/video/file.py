@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +26,14 @@ from thinker.video.mp4 import (
 _IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
+# What reading a picture may take; a JPEG or PNG may have 111 megapixels, a WebP 58.
+MAX_PICTURE_BYTES = 10**9
+# What a pixel takes at the peak, measured and rounded up: 4 bytes in PIL, 3 in our array or 4 in a
+# turned copy, and what the decoder of the format holds. MPO is several JPEGs in a file.
+_BYTES_A_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "BMP": 9, "TIFF": 10, "WEBP": 17}
+_BYTES_A_PIXEL_PROGRESSIVE = 11  # a JPEG in several scans: all coefficients at once
+_STRIP_PIXELS = 2**22  # so many are converted at once
+
 MAX_ASPECT_RATIO = 200  # of the "smart" resize; Qwen2.5-VL's own limit
 
 REASONS = {
@@ -35,7 +44,10 @@ REASONS = {
     "truncated": "the file ends before its own header says it does",
     "no_frames": "there is no video stream with frames",
     "decode_error": "a requested frame cannot be decoded",
-    "too_large": f"a frame has more than {MAX_FRAME_PIXELS} pixels",
+    "too_large": (
+        f"a frame has more than {MAX_FRAME_PIXELS} pixels, or a picture needs more than "
+        f"{MAX_PICTURE_BYTES / 1e9:g} GB"
+    ),
     "aspect_ratio": f"one side is more than {MAX_ASPECT_RATIO} times the other",
     "unsupported": "the file is valid, but uses something this reader does not handle",
     "empty_range": "no frame lies between start and end",
@@ -140,16 +152,18 @@ def _riff_cut(head: bytes, file_size: int) -> Problem | None:
 def load_image(path: Path) -> np.ndarray:
     """The picture (H, W, 3), turned upright by its EXIF orientation."""
     try:
-        # PIL knows forty formats more, one of which (EPS) starts another program.
-        with Image.open(path, formats=_IMAGE_FORMATS) as image:
-            if image.width * image.height > MAX_FRAME_PIXELS:
-                raise VideoError(path, "too_large", f"{image.width} x {image.height}")
-            # PIL would clip 16 bit to white instead of scaling it.
-            if image.mode.startswith(("I", "F")):
-                raise VideoError(
-                    path, "unsupported", f"pixel mode {image.mode}, expected 8 bit per channel"
-                )
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have our own limit
+            # PIL knows forty formats more, one of which (EPS) starts another program.
+            with Image.open(path, formats=_IMAGE_FORMATS) as image:
+                _check_size(path, image)
+                # PIL would clip 16 bit to white instead of scaling it.
+                if image.mode.startswith(("I", "F")):
+                    raise VideoError(
+                        path, "unsupported", f"pixel mode {image.mode}, expected 8 bit per channel"
+                    )
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
     except UnidentifiedImageError as error:
         raise VideoError(path, "not_a_video", str(error)) from None
     except Image.DecompressionBombError as error:
@@ -158,3 +172,24 @@ def load_image(path: Path) -> np.ndarray:
     except (OSError, SyntaxError) as error:
         reason = "truncated" if "truncated" in str(error).lower() else "decode_error"
         raise VideoError(path, reason, str(error)) from None
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    """Refuses, before anything is decoded, a picture that takes more memory than we allow."""
+    assert image.format is not None
+    in_scans = "progressive" in image.info  # only of a JPEG
+    each = _BYTES_A_PIXEL_PROGRESSIVE if in_scans else _BYTES_A_PIXEL[image.format]
+    need = image.width * image.height * each
+    if need > MAX_PICTURE_BYTES:
+        detail = f"{image.width} x {image.height} pixels of a {image.format} take {need / 1e9:.2f}"
+        raise VideoError(path, "too_large", f"{detail} GB, at most {MAX_PICTURE_BYTES / 1e9:g} GB")
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    """The pixels (H, W, 3), strip by strip: PIL would hold a second picture meanwhile."""
+    picture_HWC = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    num_rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, num_rows):
+        strip = image.crop((0, top, image.width, min(top + num_rows, image.height)))
+        picture_HWC[top : top + num_rows] = np.asarray(strip.convert("RGB"))
+    return picture_HWC

@@ -140,7 +140,12 @@ def perturbation_maps(
 
 
 def perturb_clip(clip: Clip, kind: str, seed: int) -> Clip:
-    """The clip with rearranged pictures; times and indices stay those of the places."""
+    """The clip with rearranged pictures; times and indices stay those of the places.
+
+    An image is given back as it is: its keyframes are parts of one picture, not moments.
+    """
+    if clip.kind == "image":
+        return clip
     keyframe_map, motion_map = perturbation_maps(
         kind, seed, len(clip.keyframes_KCHW), len(clip.motion_MCHW)
     )

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from thinker.video.clip import Clip, ClipSpec, keyframe_indices, keyframe_size, motion_indices
+from thinker.video.clip import Clip, ClipSpec, keyframe_indices, motion_indices
 from thinker.video.decode import FrameIndex, VideoFile
 from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
+from thinker.video.geometry import Geometry
 from thinker.video.medium import Crop, Medium, Source, medium
 
 # Part of every cache key: raise it whenever the same file and spec would give other pixels, times
@@ -31,17 +32,61 @@ def read_clip(source: Source, spec: ClipSpec) -> Clip:
     """Reads the frames `spec` asks for of a medium; a path means `medium(path)`.
 
     Of a range the frames start ≤ t < end count, with their numbers and times in the whole video. A
-    crop is cut out of every picture, upright and not yet resized, keyframe or motion frame. A
-    picture file counts as a video of one frame. Raises `VideoError` for what cannot be read as
-    asked. One decoding thread; safe in forked and spawned workers (the decoder is loaded on first
-    use, nothing is shared between calls).
+    crop is cut out of every picture, upright and not yet resized, keyframe or motion frame. An
+    image becomes what `spec.stills` says; a picture file of kind "video" is a video of one frame.
+    Raises `VideoError` for what cannot be read as asked. One decoding thread; safe in forked and
+    spawned workers (the decoder is loaded on first use, nothing is shared between calls).
     """
     wanted = medium(source)
     path = wanted.path
     check_file(path)
-    is_picture = path.suffix.lower() in IMAGE_SUFFIXES
+    if wanted.kind == "image" and spec.stills == "image":
+        return _still(wanted, spec)
+    is_picture = wanted.kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES
     with nullcontext(_Picture(path)) if is_picture else VideoFile(path) as file:
         return _sample(file, spec, wanted)
+
+
+def _still(wanted: Medium, spec: ClipSpec) -> Clip:
+    """The clip of an image at its own resolution: its tiles, row by row, then the thumbnail; one
+    picture where it is not tiled."""
+    picture_HWC = load_image(wanted.path)
+    height, width = picture_HWC.shape[:2]
+    part_HWC = _cut(wanted.path, picture_HWC, wanted.crop)
+    del picture_HWC
+    geometry = _geometry(wanted.path, spec, "image", height, width, wanted.crop)
+    size = (geometry.resized_height, geometry.resized_width)
+    resized_CHW = resize_frame(part_HWC, size, spec.resampler)
+    boxes = [geometry.tile_box(index) for index in range(geometry.num_tiles)]
+    seen = [resized_CHW[:, top:bottom, left:right] for left, top, right, bottom in boxes]
+    if geometry.has_thumbnail:
+        tile_size = (geometry.tile_height, geometry.tile_width)
+        seen.append(resize_frame(part_HWC, tile_size, spec.resampler))
+    return Clip(
+        path=wanted.path,
+        keyframes_KCHW=torch.from_numpy(np.stack(seen)),
+        motion_MCHW=torch.empty((0, 3, spec.motion_px, spec.motion_px), dtype=torch.uint8),
+        keyframe_seconds=torch.zeros(len(seen), dtype=torch.float64),
+        motion_seconds=torch.zeros(0, dtype=torch.float64),
+        keyframe_indices=(0,) * len(seen),
+        motion_indices=(),
+        num_frames=1,
+        fps=0.0,
+        height=height,
+        width=width,
+        kind="image",
+        crop=wanted.crop,
+    )
+
+
+def _geometry(
+    path: Path, spec: ClipSpec, kind: str, height: int, width: int, crop: Crop | None = None
+) -> Geometry:
+    """As `ClipSpec.geometry`; an aspect that cannot be kept is a `VideoError`."""
+    try:
+        return spec.geometry(kind, height, width, crop)
+    except ValueError as error:
+        raise VideoError(path, "aspect_ratio", str(error)) from None
 
 
 class _Picture:
@@ -74,7 +119,8 @@ def _sample(file: VideoFile | _Picture, spec: ClipSpec, wanted: Medium) -> Clip:
             height, width = picture_HWC.shape[:2]
         picture_HWC = _cut(path, picture_HWC, wanted.crop)
         if not small_keyframes and not small_motion:
-            size = keyframe_size(path, spec, *picture_HWC.shape[:2])
+            geometry = _geometry(path, spec, "video", height, width, wanted.crop)
+            size = (geometry.resized_height, geometry.resized_width)
         if number in keyframes:
             small_keyframes[number] = resize_frame(picture_HWC, size, spec.resampler)
         if number in motion:
@@ -168,6 +214,7 @@ def clip_from_frames(
     first, num_in_range = frames_in_range(FRAMES_PATH, seconds, start, end)
     keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
+    geometry = _geometry(FRAMES_PATH, spec, "video", height, width)
 
     def pick(indices: list[int], size: tuple[int, int]) -> torch.Tensor:
         if not indices:
@@ -177,7 +224,7 @@ def clip_from_frames(
 
     return Clip(
         path=FRAMES_PATH,
-        keyframes_KCHW=pick(keyframes, keyframe_size(FRAMES_PATH, spec, height, width)),
+        keyframes_KCHW=pick(keyframes, (geometry.resized_height, geometry.resized_width)),
         motion_MCHW=pick(motion, (spec.motion_px, spec.motion_px)),
         keyframe_seconds=torch.tensor([seconds[i] for i in keyframes], dtype=torch.float64),
         motion_seconds=torch.tensor([seconds[i] for i in motion], dtype=torch.float64),

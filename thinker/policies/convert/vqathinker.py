@@ -217,6 +217,7 @@ def policy_config(
         keyframe_px=setting.px,
         layout=setting.layout,
         resampler="pil",
+        stills="video",
     )
     return ThinkerInternVLConfig(
         vision_config={

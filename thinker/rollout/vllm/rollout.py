@@ -47,7 +47,7 @@ PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
 stale engine 0.01 to 0.4. In half precision two kernels differ by up to 0.1. So the probe finds a
 push that never arrived, not one that is a single small step late."""
 PROMPT_MARGIN = 256
-"""Tokens that a prompt with another question may be longer than the scoring prompt."""
+"""Tokens that another question about one video may be longer than the policy's own."""
 
 
 class VllmRollout:
@@ -79,11 +79,18 @@ class VllmRollout:
 
     @classmethod
     def start(
-        cls, policy: Policy, settings: RolloutSettings, *, max_new_tokens: int
+        cls,
+        policy: Policy,
+        settings: RolloutSettings,
+        *,
+        max_new_tokens: int,
+        max_prompt_tokens: int | None = None,
     ) -> "VllmRollout":
         """Start (or connect to) the engine; RolloutStartError says in a sentence why it cannot."""
         check_installed()
-        max_model_len = policy.inputs.max_prompt_tokens() + PROMPT_MARGIN + max_new_tokens
+        if max_prompt_tokens is None:
+            max_prompt_tokens = policy.inputs.max_prompt_tokens() + PROMPT_MARGIN
+        max_model_len = max_prompt_tokens + max_new_tokens
         if settings.mode == "server":
             from thinker.rollout.vllm.server import ServerEngine
 
@@ -149,7 +156,8 @@ class VllmRollout:
             raise ValueError(
                 f"a prompt of {len(request.token_ids)} tokens and {sampling.max_new_tokens} new "
                 f"ones make {longest}, more than the engine's {self.engine.max_model_len}; build "
-                "the back end with a larger max_new_tokens"
+                "the back end with a larger max_prompt_tokens or max_new_tokens, or start the "
+                "server with a larger --max-model-len"
             )
         placeholder = self.policy.model.config.image_token_id
         return EngineRequest(

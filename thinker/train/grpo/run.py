@@ -38,6 +38,10 @@ def train_grpo(
             config.rollout,
             dataclasses.replace(policy, model=model),
             max_new_tokens=args.max_completion_length,
+            max_prompt_tokens=policy.inputs.max_tokens_of(
+                (tuple(medium.kind for medium in example.media), example.turns)
+                for example in [*data.train, *(e for _, held in data.eval_sets for e in held)]
+            ),
         ),
         perturbations=config.perturbations,
         evaluate_policy=partial(logged_figures, data=data, config=config),

@@ -1,0 +1,133 @@
+"""Places of a picture once it is cut, resized and tiled, and back."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from thinker.video.geometry import Geometry, tile_grid
+from thinker.video.medium import Crop
+
+CROP = Crop(left=100, top=50, right=900, bottom=450)
+EXAMPLE = Geometry(
+    height=600, width=1000, crop=CROP, rows=1, columns=2, tile_height=448, tile_width=448
+)
+
+
+def test_the_example_of_the_docstring():
+    # 800 x 400 become 896 x 448: both sides times 1.12. 500 · 1.12 = 560 = 448 + 112
+    assert (EXAMPLE.resized_width, EXAMPLE.resized_height) == (896, 448)
+    point = (600.0, 250.0)
+    assert EXAMPLE.point_to_crop(point) == (500, 200)
+    assert EXAMPLE.point_to_resized(point) == pytest.approx((560, 224))
+    assert EXAMPLE.point_to_thumbnail(point) == pytest.approx((280, 224))
+    index, place = EXAMPLE.point_to_tile(point)
+    assert index == 1 and place == pytest.approx((112, 224))
+    assert EXAMPLE.num_tiles == 2 and EXAMPLE.has_thumbnail
+    for back in (
+        EXAMPLE.point_from_crop((500, 200)),
+        EXAMPLE.point_from_resized((560, 224)),
+        EXAMPLE.point_from_tile(1, (112, 224)),
+        EXAMPLE.point_from_tile(2, (280, 224)),
+    ):
+        assert back == pytest.approx(point)
+
+
+def test_a_box_over_two_tiles():
+    # (400 - 100) · 1.12 = 336, (100 - 50) · 1.12 = 56; the tiles meet at 448
+    box = (400.0, 100.0, 600.0, 250.0)
+    assert EXAMPLE.box_to_crop(box) == (300, 50, 500, 200)
+    assert EXAMPLE.box_to_resized(box) == pytest.approx((336, 56, 560, 224))
+    assert EXAMPLE.box_to_thumbnail(box) == pytest.approx((168, 56, 280, 224))
+    parts = dict(EXAMPLE.box_to_tiles(box))
+    assert parts[0] == pytest.approx((336, 56, 448, 224))
+    assert parts[1] == pytest.approx((0, 56, 112, 224))
+    # 448 / 1.12 = 400: the tiles meet at 500 of the picture
+    assert EXAMPLE.box_from_tile(0, parts[0]) == pytest.approx((400, 100, 500, 250))
+    assert EXAMPLE.box_from_tile(1, parts[1]) == pytest.approx((500, 100, 600, 250))
+    assert dict(EXAMPLE.box_to_tiles((910.0, 100.0, 950.0, 250.0))) == {}
+
+
+def random_geometries(count: int):
+    """Odd sizes, with and without a crop, tiled by the rule or resized as one picture."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        height, width = (int(side) for side in rng.integers(1, 3000, 2))
+        crop = None
+        if number % 2:
+            left, top = int(rng.integers(0, width)), int(rng.integers(0, height))
+            right = int(rng.integers(left + 1, width + 1))
+            crop = Crop(
+                left=left, top=top, right=right, bottom=int(rng.integers(top + 1, height + 1))
+            )
+        tile = (int(rng.integers(1, 900)), int(rng.integers(1, 900)))
+        rows = columns = 1
+        if number % 3:
+            part_height, part_width = (crop.height, crop.width) if crop else (height, width)
+            rows, columns = tile_grid(
+                part_height, part_width, tile_px=tile[0], min_patches=1, max_patches=12
+            )
+            tile = (tile[0], tile[0])
+        yield Geometry(
+            height=height,
+            width=width,
+            crop=crop,
+            rows=rows,
+            columns=columns,
+            tile_height=tile[0],
+            tile_width=tile[1],
+        )
+
+
+def test_every_way_there_is_a_way_back():
+    rng = np.random.default_rng(1)
+    for geometry in random_geometries(300):
+        part = geometry.part
+        xs = sorted(float(x) for x in rng.uniform(part.left, part.right, 2))
+        ys = sorted(float(y) for y in rng.uniform(part.top, part.bottom, 2))
+        box = (xs[0], ys[0], xs[1], ys[1])
+        near = pytest.approx(box, abs=1e-6)
+        assert geometry.box_from_crop(geometry.box_to_crop(box)) == near
+        assert geometry.box_from_resized(geometry.box_to_resized(box)) == near
+        if geometry.has_thumbnail:
+            small = geometry.box_to_thumbnail(box)
+            assert geometry.box_from_tile(geometry.num_tiles, small) == near
+        for x, y in itertools.product(box[::2], box[1::2]):
+            index, place = geometry.point_to_tile((x, y))
+            assert 0 <= place[0] <= geometry.tile_width and 0 <= place[1] <= geometry.tile_height
+            assert geometry.point_from_tile(index, place) == pytest.approx((x, y), abs=1e-6)
+        pieces = [
+            geometry.box_from_tile(index, shown) for index, shown in geometry.box_to_tiles(box)
+        ]
+        area = sum((right - left) * (bottom - top) for left, top, right, bottom in pieces)
+        assert area == pytest.approx((box[2] - box[0]) * (box[3] - box[1]), rel=1e-6)
+
+
+def test_the_corners_of_a_picture_are_in_its_corner_tiles():
+    assert EXAMPLE.point_to_tile((100, 50)) == (0, (0, 0))
+    assert EXAMPLE.point_to_tile((900, 450))[0] == 1
+    assert EXAMPLE.point_to_tile((500, 50))[0] == 1  # an edge belongs to the right tile
+    with pytest.raises(ValueError, match="lies outside"):
+        EXAMPLE.point_to_tile((99.0, 60.0))
+    with pytest.raises(ValueError, match=r"expected 0\.\.1"):
+        EXAMPLE.point_from_tile(3, (0, 0))
+
+
+def test_a_crop_beyond_the_picture():
+    with pytest.raises(ValueError, match="the picture is 899 x 600 pixels, the crop left 100"):
+        Geometry(height=600, width=899, crop=CROP, tile_height=1, tile_width=1)
+    with pytest.raises(ValueError, match="at least 1"):
+        Geometry(height=600, width=0, tile_height=1, tile_width=1)
+
+
+def test_the_tiling_is_transformers_own():
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
+
+    assert tile_grid(400, 800, tile_px=448, min_patches=1, max_patches=12) == (1, 2)
+    rng = np.random.default_rng(2)
+    for height, width in [(448, 448), (1080, 1920), (1, 999), *rng.integers(1, 4000, (400, 2))]:
+        size = (int(height), int(width))
+        for px, fewest, most in ((448, 1, 12), (448, 3, 6), (64, 1, 4), (448, 1, 1), (448, 5, 5)):
+            columns, rows = get_optimal_tiled_canvas(size, (px, px), fewest, most)
+            ours = tile_grid(*size, tile_px=px, min_patches=fewest, max_patches=most)
+            assert ours == (rows, columns), size

@@ -1,0 +1,218 @@
+"""Where a place of a picture lies once the picture is cut, resized and laid out in tiles, and back.
+
+In: points and boxes of the picture as displayed. Out: the same places of the part that was cut out,
+of the resized part, of a tile of it or of its thumbnail; and each of these back again. The tiling
+itself (`thinker.video.read`) takes its boxes from here, so the two cannot disagree.
+
+Coordinates are continuous: pixel i covers i to i + 1, so the right edge of a picture of 640 columns
+is 640.0, and a box ends where its last pixel does. Fractions (of a side, or in thousandths) of a
+model's answer are those of the part: `x = fraction · part width`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from thinker.video.medium import Crop
+
+Point = tuple[float, float]  # x, y
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@lru_cache(maxsize=256)
+def tile_grid(
+    height: int, width: int, *, tile_px: int, min_patches: int, max_patches: int
+) -> tuple[int, int]:
+    """(rows, columns) of the tiles of a picture: of all grids of min..max tiles the one whose
+    aspect is nearest to the picture's.
+
+    Among grids of one aspect the largest one wins whose area is below twice the picture's.
+    InternVL's rule, equal to transformers' `got_ocr2.get_optimal_tiled_canvas` (a test compares
+    them); written out because that module imports torchvision.
+    Example: `tile_grid(400, 800, tile_px=448, min_patches=1, max_patches=12)` → `(1, 2)`; (2, 4)
+    has the same aspect, but 8 · 448² / 2 pixels are more than the picture has.
+    """
+    sides = range(1, max_patches + 1)
+    grids = [(c, r) for c in sides for r in sides if min_patches <= c * r <= max_patches]
+    best, smallest_gap = (1, 1), float("inf")
+    for columns, rows in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        gap = abs(width / height - columns / rows)
+        is_larger_enough = height * width > 0.5 * tile_px**2 * columns * rows
+        if gap < smallest_gap or (gap == smallest_gap and is_larger_enough):
+            best, smallest_gap = (rows, columns), gap
+    return best
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """What became of a picture: a part of it, stretched to the size of a grid of equal tiles.
+
+    A picture that is not tiled is one tile. Several tiles are followed by a thumbnail, the whole
+    part stretched to one tile, whose index is `num_tiles`.
+
+    Example: of a picture 1000 wide and 600 high the part from (100, 50) to (900, 450), as 1 row of
+    2 tiles of 448 px, which makes it 896 x 448. Its point (600, 250) is (500, 200) of the part,
+    (560, 224) of the resized part, (112, 224) of tile 1, and (280, 224) of the thumbnail, tile 2.
+    """
+
+    height: int
+    """Height of the whole picture as displayed."""
+    width: int
+    """Width of the whole picture as displayed."""
+    crop: Crop | None = None
+    """The part that was cut out; None: all of it."""
+    rows: int = 1
+    """Rows of tiles."""
+    columns: int = 1
+    """Tiles of a row; they are counted row by row."""
+    tile_height: int
+    """Height of every tile."""
+    tile_width: int
+    """Width of every tile."""
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.rows, self.columns) < 1:
+            raise ValueError(f"sides and counts must be at least 1, got {self}")
+        if min(self.tile_height, self.tile_width) < 1:
+            raise ValueError(f"sides of a tile must be at least 1, got {self}")
+        if self.part.right > self.width or self.part.bottom > self.height:
+            raise ValueError(
+                f"the picture is {self.width} x {self.height} pixels, the crop left "
+                f"{self.part.left}, top {self.part.top}, right {self.part.right}, bottom "
+                f"{self.part.bottom}"
+            )
+
+    @property
+    def part(self) -> Crop:
+        """The part that was cut out, the whole picture where nothing was."""
+        return self.crop or Crop(left=0, top=0, right=self.width, bottom=self.height)
+
+    @property
+    def resized_height(self) -> int:
+        """Height of the part after resizing, that of all rows of tiles together."""
+        return self.rows * self.tile_height
+
+    @property
+    def resized_width(self) -> int:
+        """Width of the part after resizing, that of all columns of tiles together."""
+        return self.columns * self.tile_width
+
+    @property
+    def num_tiles(self) -> int:
+        """Tiles of the grid, without the thumbnail."""
+        return self.rows * self.columns
+
+    @property
+    def has_thumbnail(self) -> bool:
+        """Whether a thumbnail follows the tiles."""
+        return self.num_tiles > 1
+
+    def tile_box(self, index: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of a tile within the resized part."""
+        if not 0 <= index < self.num_tiles:
+            raise ValueError(f"tile is {index}, expected 0..{self.num_tiles - 1}")
+        row, column = divmod(index, self.columns)
+        left, top = column * self.tile_width, row * self.tile_height
+        return left, top, left + self.tile_width, top + self.tile_height
+
+    # points
+
+    def point_to_crop(self, point: Point) -> Point:
+        """A point of the picture within the part that was cut out; outside of it, beyond its
+        sides."""
+        return point[0] - self.part.left, point[1] - self.part.top
+
+    def point_from_crop(self, point: Point) -> Point:
+        """The reverse of `point_to_crop`."""
+        return point[0] + self.part.left, point[1] + self.part.top
+
+    def point_to_resized(self, point: Point) -> Point:
+        """A point of the picture within the resized part."""
+        x, y = self.point_to_crop(point)
+        return x * self.resized_width / self.part.width, y * self.resized_height / self.part.height
+
+    def point_from_resized(self, point: Point) -> Point:
+        """The reverse of `point_to_resized`."""
+        x, y = point
+        return self.point_from_crop(
+            (x * self.part.width / self.resized_width, y * self.part.height / self.resized_height)
+        )
+
+    def point_to_thumbnail(self, point: Point) -> Point:
+        """A point of the picture within the thumbnail."""
+        x, y = self.point_to_resized(point)
+        return x / self.columns, y / self.rows
+
+    def point_to_tile(self, point: Point) -> tuple[int, Point]:
+        """The index of the tile that shows a point of the picture, and the point within that tile.
+
+        A point on the edge of two tiles is of the right or lower one. Raises ValueError for a point
+        outside of the part that was cut out.
+        """
+        x, y = self.point_to_resized(point)
+        if not (0 <= x <= self.resized_width and 0 <= y <= self.resized_height):
+            raise ValueError(f"point {point} lies outside of {self.part}")
+        column = min(int(x // self.tile_width), self.columns - 1)
+        row = min(int(y // self.tile_height), self.rows - 1)
+        place = (x - column * self.tile_width, y - row * self.tile_height)
+        return row * self.columns + column, place
+
+    def point_from_tile(self, index: int, point: Point) -> Point:
+        """A point of a tile, or of the thumbnail, as a point of the picture: the reverse of
+        `point_to_tile` and of `point_to_thumbnail`."""
+        x, y = point
+        if self.has_thumbnail and index == self.num_tiles:
+            return self.point_from_resized((x * self.columns, y * self.rows))
+        left, top, _, _ = self.tile_box(index)
+        return self.point_from_resized((left + x, top + y))
+
+    # boxes: two points
+
+    def box_to_crop(self, box: Box) -> Box:
+        """As `point_to_crop`, both corners."""
+        return self.point_to_crop(box[:2]) + self.point_to_crop(box[2:])
+
+    def box_from_crop(self, box: Box) -> Box:
+        """The reverse of `box_to_crop`."""
+        return self.point_from_crop(box[:2]) + self.point_from_crop(box[2:])
+
+    def box_to_resized(self, box: Box) -> Box:
+        """As `point_to_resized`, both corners."""
+        return self.point_to_resized(box[:2]) + self.point_to_resized(box[2:])
+
+    def box_from_resized(self, box: Box) -> Box:
+        """The reverse of `box_to_resized`."""
+        return self.point_from_resized(box[:2]) + self.point_from_resized(box[2:])
+
+    def box_to_thumbnail(self, box: Box) -> Box:
+        """As `point_to_thumbnail`, both corners."""
+        return self.point_to_thumbnail(box[:2]) + self.point_to_thumbnail(box[2:])
+
+    def box_to_tiles(self, box: Box) -> Iterator[tuple[int, Box]]:
+        """(index, what of the box that tile shows) of every tile that shows some of it.
+
+        Example, with the one of the class: the box (400, 100, 600, 250) of the picture ends at
+        (560, 224) of the resized part and begins at (336, 56), so that tile 0 shows (336, 56, 448,
+        224) and tile 1 (0, 56, 112, 224).
+        """
+        left, top, right, bottom = self.box_to_resized(box)
+        for index in range(self.num_tiles):
+            tile_left, tile_top, tile_right, tile_bottom = self.tile_box(index)
+            shown_left, shown_right = max(left, tile_left), min(right, tile_right)
+            shown_top, shown_bottom = max(top, tile_top), min(bottom, tile_bottom)
+            if shown_left < shown_right and shown_top < shown_bottom:
+                yield (
+                    index,
+                    (
+                        shown_left - tile_left,
+                        shown_top - tile_top,
+                        shown_right - tile_left,
+                        shown_bottom - tile_top,
+                    ),
+                )
+
+    def box_from_tile(self, index: int, box: Box) -> Box:
+        """A box of a tile, or of the thumbnail, as a box of the picture."""
+        return self.point_from_tile(index, box[:2]) + self.point_from_tile(index, box[2:])
