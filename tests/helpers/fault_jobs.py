@@ -331,15 +331,22 @@ def pipeline_run(demo: str, output: str, kill_at: int | None = None, overrides=(
         return 2
 
 
-def thinker(arguments: list[str]) -> int:
-    """The `thinker` command. Its worker processes are forks, too, which have their imports."""
+def shell(command: list[str], folder: str) -> int:
+    """A command line in a folder whose modules can be imported: `thinker`, `python FILE` or `python
+    -m MODULE`. Worker processes are forks, too, which have their imports."""
     fork = multiprocessing.get_context("fork")
     worker_pool.multiprocessing.get_context = lambda kind: fork
-    return command_line.main(arguments)
-
-
-def script(file: str, folder: str) -> None:
-    """A user's own script, in its folder, with the modules beside it."""
     os.chdir(folder)
     sys.path.insert(0, folder)
-    runpy.run_path(file, run_name="__main__")
+    program, *sys.argv = command
+    try:
+        if program == "thinker":
+            return command_line.main(sys.argv)
+        if sys.argv[0] == "-m":
+            sys.argv.pop(0)
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as exit:
+        return exit.code
+    return 0

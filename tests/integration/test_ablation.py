@@ -75,7 +75,7 @@ def test_four_real_runs_are_compared_and_not_run_again(
     def run(command, *, stdout, stderr):
         assert command[:3] == [sys.executable, "-m", "thinker.cli"] and stderr is stdout
         commands.append(command)
-        outcome = zygote.run("thinker", arguments=command[3:])
+        outcome = zygote.run("shell", command=["thinker", *command[3:]], folder=str(tmp_path))
         stdout.write(outcome.log.encode())
         return subprocess.CompletedProcess(command, outcome.codes[0])
 
