@@ -11,13 +11,12 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from tests.helpers.policy_factory import BACKBONES, random_clip
+from tests.helpers.policy_factory import BACKBONES, conversations
 from tests.helpers.rollout_oracle import EXACT, Engines, engine_policy
-from thinker.data.examples import Example
+from tests.helpers.trainer_runs import ClipsByName, examples_of
 from thinker.policies import load_policy
 from thinker.rollout.vllm.rollout import VllmRollout
 from thinker.train.grpo.trainer import ThinkerTrainer, WeightedReward
-from thinker.video.medium import medium
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
@@ -30,6 +29,7 @@ def engines():
 
 
 def trainer_with(policy, tmp_path, rollout, *, lora=False, **grpo):
+    """On prompts with two videos, a still beside a video, three turns, and no media."""
     policy.save(tmp_path / "start")
     policy = load_policy(tmp_path / "start")
     args = GRPOConfig(
@@ -51,24 +51,14 @@ def trainer_with(policy, tmp_path, rollout, *, lora=False, **grpo):
         }
     )
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    samples = [
-        Example(
-            id=f"demo/{i}",
-            dataset="demo",
-            media=(medium(f"/videos/{i}.mp4"),),
-            mos=1.0 + i,
-            target=1.0 + i,
-            content=str(i),
-        )
-        for i in range(4)
-    ]
+    asked = conversations(policy)
     peft_config = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
     return ThinkerTrainer(
         policy=policy,
         args=args,
         rewards=[WeightedReward(reward=LengthOfAnswer())],
-        samples=samples,
-        read_clip=lambda path: random_clip(policy, int(path.stem)),
+        samples=examples_of(asked),
+        read_clip=ClipsByName(asked),
         rollout=lambda model: rollout(dataclasses.replace(policy, model=model)),
         perturbations=("reverse",),
         peft_config=peft_config if lora else None,

@@ -11,7 +11,14 @@ from PIL import Image
 
 import thinker
 import thinker.video.decode
-from tests.helpers.policy_factory import BACKBONES, SIZE, one_clip, random_clip, small_policy
+from tests.helpers.policy_factory import (
+    BACKBONES,
+    SIZE,
+    conversations,
+    one_clip,
+    random_clip,
+    small_policy,
+)
 from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import cut_file, frame_pattern, read_frame_id, write_video
 from thinker.policies import load_policy
@@ -161,24 +168,29 @@ def test_figures_of_a_distribution_by_hand():
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_level_mode_equals_a_forward_of_each_video_alone(backbone):
-    """Against the plain forward: pixels in, whole sequence, all logits; two prompt lengths."""
+    """Against the plain forward: pixels in, whole sequence, all logits; two prompt lengths, and
+    conversations with several media or none."""
     policy = small_policy(backbone)
     clips = [random_clip(policy, 1), random_clip(policy, 2)]
     if backbone == "qwen2_5_vl":  # another aspect ratio: more tokens, so the batch is padded
         clips[1] = random_clip(policy, 2, height=40, width=80)
-    asked = one_clip(clips, LEVEL_QUESTION)
+    asked = [*one_clip(clips, LEVEL_QUESTION), *conversations(policy)]
     requests = encode_prompts(policy, asked)
     got = level_probabilities(policy, requests)
     prefix, firsts = level_ids(policy.tokenizer)
-    for row, clip in enumerate(clips):
-        ids = [*policy.inputs.prompt_ids(asked[row]), *prefix]
+    for row, prompt in enumerate(asked):
+        ids = [*policy.inputs.prompt_ids(prompt), *prefix]
         ids = torch.tensor([ids])
         mask = torch.ones_like(ids)
-        media = policy.inputs.media_inputs([clip])
-        positions = policy.model.model.prompt_positions(ids, mask, media).ids
+        media, shown = policy.inputs.media_inputs(prompt.clips), [tuple(range(len(prompt.clips)))]
+        positions = policy.model.model.prompt_positions(ids, mask, media, shown).ids
         with torch.no_grad():
             logits = policy.model.eval()(
-                input_ids=ids, attention_mask=mask, position_ids=positions, media_inputs=media
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                media_inputs=media,
+                media_rows=shown,
             ).logits
         expected = logits[0, -1, firsts].double().softmax(-1)
         torch.testing.assert_close(got[row], expected, atol=1e-5, rtol=0)

@@ -170,7 +170,7 @@ def test_each_video_is_read_once_a_batch(tmp_path):
     )
     trainer.train_dataset = trainer.train_dataset.with_transform(counted)
     trainer.train()
-    assert sorted(path.stem for path in reads) == [str(i) for i in range(NUM_VIDEOS)]
+    assert sorted(medium.path.stem for medium in reads) == [str(i) for i in range(NUM_VIDEOS)]
 
 
 class LostAtSecondStep(Scripted):

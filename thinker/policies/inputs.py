@@ -115,7 +115,9 @@ class _Shape:
     """What the text of a clip depends on; part of the key of cached prompts."""
 
     kind: str
+    """`Clip.kind`."""
     slot_tokens: tuple[int, ...]
+    """Visual tokens of each slot."""
 
 
 class PolicyInputs:

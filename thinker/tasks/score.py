@@ -15,7 +15,7 @@ class ScoreTask:
     media_kinds: tuple[str, ...] = ("video", "image")
     num_media: tuple[int, int | None] = (1, 1)
     takes_mos: bool = True
-    figures: tuple[str, ...] = ("srcc", "plcc", "krcc", "rmse")
+    figures: tuple[str, ...] = ("srcc", "plcc", "krcc", "plcc_mapped", "rmse_mapped")
     rewards: tuple[str, ...] = ("regression", "ranking", "format")
 
     def options(self, question: str, given: tuple[str, ...]) -> tuple[str, ...]:
