@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from thinker.eval.report import plots
-from thinker.eval.report.page import Picture, page_template
+from thinker.eval.report.page import page_template
+from thinker.eval.report.pictures import Picture
 from thinker.utils.atomic import write_atomic
 
 from .figures import Line, compare, over_contents

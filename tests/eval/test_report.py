@@ -14,15 +14,24 @@ from thinker.data.datasets import EvalSet
 from thinker.data.examples import Example
 from thinker.data.scale import MosScale
 from thinker.eval.compare import compare_runs, format_comparison
-from thinker.eval.metrics import paired_bootstrap
+from thinker.eval.metrics import paired_accuracy, paired_bootstrap
 from thinker.eval.report.page import known_sets, worst_cases, write_report
 from thinker.eval.report.published import MARK, load_published
-from thinker.eval.summary import ResultRow, load_rows, write_results
+from thinker.eval.rows import ResultRow, load_rows
+from thinker.eval.sets import LoadedSet, record_set
+from thinker.eval.summary import load_summary, write_results
+from thinker.prompts import ask
 from thinker.score.prediction import Prediction
 from thinker.video.medium import medium
 
 SCALE = MosScale(min=0, max=100, mapping="linear")
 FINGERPRINT = {"mode": "reason", "model": "d1g35t", "version": "0.1.0"}
+
+
+def row_of(example, **fields):
+    path = example.media[0].path
+    prediction = Prediction(path=path, **{"score": None, "status": "ok", **fields})
+    return {"id": example.id, **prediction.to_row()}
 
 
 def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k"):
@@ -36,21 +45,59 @@ def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k"):
         )
         for i in range(len(scores))
     ]  # fmt: skip
-    rows = []
-    for sample, score in zip(samples, scores, strict=True):
-        prediction = Prediction(
-            path=sample.media[0].path,
+    rows = [
+        row_of(
+            sample,
             score=score,
             status="missing" if score is None else "ok",
             reasoning=None if score is None else f"<b>{sample.media[0].path.name} & co</b>",
             num_tokens=None if score is None else 20 + score,
             frame_indices=() if score is None else (2, 7),
         )
-        rows.append({"id": sample.id, **prediction.to_row()})
+        for sample, score in zip(samples, scores, strict=True)
+    ]
     eval_set = EvalSet(
         name=name, key=key, meta=root / "m.json", video_root=root, mos_scale=SCALE, domain="in"
     )
-    write_results(folder, [(eval_set, samples, rows, [])], FINGERPRINT)
+    one = LoadedSet(
+        key=key, name=name, task="score", source=eval_set, examples=samples, bad_lines=[]
+    )
+    write_results(folder, [(one, rows)], FINGERPRINT)
+    return folder
+
+
+QUESTION = "Which distortion is worst?\nA. blur\nB. <b>noise</b>"
+
+
+def write_choices(folder, root, answers, *, task="choice", key="probe"):
+    """An evaluation of questions whose right answer is B; None is an invalid answer, "" a missing
+    video. Odd ones have the tag type=how, even ones type=what."""
+    folder.mkdir(parents=True, exist_ok=True)
+    examples = [
+        Example(
+            id=f"{key}/q{i}", dataset=key, task=task, media=(medium(root / f"v{i}.mp4"),),
+            turns=ask(QUESTION), options=("blur", "<b>noise</b>") if task == "choice" else (),
+            reference="B", content=f"c{i // 2}", tags=(("type", ("what", "how")[i % 2]),),
+        )
+        for i in range(len(answers))
+    ]  # fmt: skip
+    status = {None: "invalid_answer", "": "missing"}
+    rows = [
+        row_of(
+            example,
+            task=task,
+            status=status.get(answer, "ok"),
+            answer=answer or None,
+            error=None if answer else "several_options: 'A or B' names A and B",
+            completion=None if answer == "" else f"<i>{answer or 'A or B'}</i>",
+            num_tokens=None if answer == "" else 3,
+            frame_indices=() if answer == "" else (2, 7),
+        )
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+    source = record_set(root / f"{key}.jsonl", root)
+    one = LoadedSet(key=key, name=key, task=task, source=source, examples=examples, bad_lines=[])
+    write_results(folder, [(one, rows)], FINGERPRINT)
     return folder
 
 
@@ -150,12 +197,12 @@ def test_worst_cases_are_those_off_the_fitted_curve():
     """A common bias is no error: all predictions are 30 above, one is 20 below the line."""
     rows = [
         ResultRow(
-            filename=f"{i}", pred_score=30.0 + 2 * i - 20 * (i == 7), gt_score=2.0 * i, status="ok",
+            id=f"{i}", pred_score=30.0 + 2 * i - 20 * (i == 7), gt_score=2.0 * i, status="ok",
             error="", reasoning="", content="", num_tokens=None, frame_indices=(),
         )
         for i in range(20)
     ]  # fmt: skip
-    assert worst_cases(rows)[0][0].filename == "7"
+    assert worst_cases(rows)[0][0].id == "7"
 
 
 def test_a_run_without_scores_still_has_a_page(root, tmp_path):
@@ -198,7 +245,8 @@ def test_comparison_is_the_paired_bootstrap_on_common_videos(run, root, tmp_path
         [10.0 + 2 * i for i in both],
         [f"c{i // 2}" for i in both],
     )
-    assert one.report == expected and (one.num_common, one.num_total) == (19, 20)
+    assert one.differences == {"SRCC": expected.srcc, "PLCC": expected.plcc}
+    assert (one.num_common, one.num_total) == (19, 20)
     assert main(["compare", str(run), str(other)]) == 0
     shown = capsys.readouterr().out
     assert f"{expected.srcc.value:+.3f}" in shown and "19/20" in shown
@@ -210,5 +258,84 @@ def test_runs_of_other_sets_or_labels_are_refused(run, root, tmp_path):
     with pytest.raises(ValueError, match="expected a set that is in both"):
         compare_runs(run, other)
     shorter = write_run(tmp_path / "y", root, noisy(1, 1.5)[:15])
-    with pytest.raises(ValueError, match="5 videos are in one run only"):
+    with pytest.raises(ValueError, match="5 rows are in one run only"):
         compare_runs(run, shorter)
+
+
+# other tasks
+
+ANSWERS = ["B", "B", "A", "B", None, "B", "", "B", "B", "A"]
+
+
+@pytest.fixture(scope="module")
+def choices(root, tmp_path_factory):
+    return write_choices(tmp_path_factory.mktemp("runs") / "choices", root, ANSWERS)
+
+
+def test_rows_of_choices_survive_the_csv_and_back(choices):
+    rows = load_rows(choices, "probe")
+    assert [row.correct for row in rows] == [
+        True, True, False, True, False, True, None, True, True, False,
+    ]  # fmt: skip
+    assert (rows[2].answer, rows[2].reference, rows[2].tags) == ("A", "B", "type=what")
+    assert (rows[2].media, rows[2].question, rows[2].pred_score) == (("v2.mp4",), QUESTION, None)
+    assert (rows[4].answer, rows[4].status, rows[6].status) == ("", "invalid_answer", "missing")
+    header = (choices / "probe.csv").read_text().splitlines()[0]
+    assert header.startswith("id,answer,reference,correct,status,error,tags")
+
+
+def test_figures_of_choices_in_summary_and_table(choices):
+    entry = load_summary(choices)["sets"]["probe"]
+    report = entry["report"]
+    # nine were answered, one of them invalidly; B in six of nine
+    assert (report["n_valid"], report["n_answered"], report["n_total"]) == (8, 9, 10)
+    assert report["figures"]["accuracy"]["value"] == pytest.approx(6 / 9)
+    # what: rows 0 2 4 8 (6 is missing), two right; how: 1 3 5 7 9, four right
+    by_type = {value: (r["value"], r["n"]) for value, r in report["by_tag"]["type"].items()}
+    assert by_type == {"how": (0.8, 5), "what": (0.5, 4)}
+    assert entry["statuses"] == {"ok": 8, "invalid_answer": 1, "missing": 1}
+    lines = (choices / "table.txt").read_text().splitlines()
+    assert lines[0].split() == ["set", "task", "answered", "valid", "accuracy", "[95%]"]
+    assert lines[1].split()[:5] == ["probe", "choice", "9/10", "8/9", "0.667"]
+    assert lines[2].split()[:3] == ["type=how", "5", "0.800"]
+    assert "probe: 10 questions: 1 invalid_answer, 1 missing, 8 ok" in lines
+
+
+def test_page_of_choices_shows_accuracy_tags_and_wrong_answers(choices):
+    text = write_report(choices).read_text()
+    page = Page(text)
+    assert "i" not in {tag for tag, _ in page.seen} and "published, not measured" not in text
+    assert "<td>9/10</td>" in text and "0.667" in text and "0.800" in text
+    assert "Wrong answers: 3" in text
+    places = [text.index(f"<b>q{i}</b>") for i in (2, 9, 4)]
+    assert places == sorted(places)  # wrong ones before the invalid one
+    assert "several_options" in text and "&lt;i&gt;A or B&lt;/i&gt;" in text
+    assert "no frames: missing" in text  # v4 was deleted
+    names = {path.name for path in (choices / "report").iterdir()}
+    assert {"probe_by_tag.png", "probe_wrong0_0.png", "answer_lengths.png"} <= names
+
+
+def test_page_of_a_task_without_figures(root, tmp_path):
+    run = write_choices(tmp_path / "open", root, ["It is dark.", None], task="open")
+    text = write_report(run).read_text()
+    Page(text)
+    assert "not measured" in text and "Nothing is measured of task open" in text
+    assert "not measured, task open has no figures" in (run / "table.txt").read_text()
+
+
+def test_comparison_of_choices_is_paired_on_answers_of_both(choices, root, tmp_path, capsys):
+    other = ["B", "A", "A", "B", "B", "", "B", "A", "B", "A"]
+    run = write_choices(tmp_path / "b", root, other)
+    (one,) = compare_runs(choices, run)
+    # 5 (missing in b) and 6 (missing in a) are left out; right in a: 0 1 3 7 8, in b: 0 3 4 8
+    assert (one.num_common, one.num_total) == (8, 10)
+    assert one.differences["accuracy"].value == pytest.approx(5 / 8 - 4 / 8)
+    contents = [f"c{i // 2}" for i in (0, 1, 2, 3, 4, 7, 8, 9)]
+    a = [i in (0, 1, 3, 7, 8) for i in (0, 1, 2, 3, 4, 7, 8, 9)]
+    b = [i in (0, 3, 4, 8) for i in (0, 1, 2, 3, 4, 7, 8, 9)]
+    assert one.differences["accuracy"] == paired_accuracy(a, b, contents)
+    assert main(["compare", str(choices), str(run)]) == 0
+    shown = capsys.readouterr().out
+    assert "accuracy" in shown and "+0.125" in shown and "8/10" in shown
+    with pytest.raises(ValueError, match=r"of task choice in .* and of task open in"):
+        compare_runs(choices, write_choices(tmp_path / "c", root, other, task="open"))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
 from thinker.data.datasets import EvalSet
 from thinker.data.scale import MosScale
+from thinker.eval.fingerprint import subset_fingerprint
 from thinker.eval.metrics.agreement import evaluate_scores
+from thinker.eval.rows import load_rows, safe_cell
 from thinker.eval.run import Shard, evaluate_sets, parse_shard
-from thinker.eval.summary import load_rows, load_summary, safe_cell
+from thinker.eval.sets import Subset, load_sets, record_set
+from thinker.eval.summary import load_summary
 from thinker.score.scorer import QualityScorer
 from thinker.utils.journal import RowJournal, encode_row, read_rows
 from thinker.utils.lock import folder_lock
@@ -39,13 +43,13 @@ if __name__ == "__main__":  # decoding processes import this file, too
     from thinker.cli.main import main
     from thinker.score.scorer import QualityScorer
     thinker.eval.run.WINDOW = 2
-    level, left = QualityScorer._level, [int(sys.argv[1])]
-    def stalling(self, clips):  # in the batch after so many
+    fitting, left = QualityScorer._fitting, [int(sys.argv[1])]
+    def stalling(self, questions, mode):  # in the batch after so many
         left[0] -= 1
         if left[0] < 0:
             time.sleep(3600)
-        return level(self, clips)
-    QualityScorer._level = stalling
+        return fitting(self, questions, mode)
+    QualityScorer._fitting = stalling
     sys.exit(main(sys.argv[2:]))
 """
 
@@ -76,7 +80,19 @@ def data(tmp_path_factory):
         for i, name in enumerate(names)
     ]
     (folder / "meta.json").write_text(json.dumps({"annotations": annotations}))
+    records = [choice_record(i, [name]) for i, name in enumerate(names)]
+    records[0] = choice_record(0, ["v0.mp4", "v1.mp4"])
+    (folder / "probe.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in records))
     return folder
+
+
+def choice_record(number, videos, **fields):
+    record = {
+        "id": f"q{number}", "task": "choice", "video": videos, "options": ["blur", "noise"],
+        "conversations": [{"from": "human", "value": f"Which of the two is it in {number}?"}],
+        "answer": "AB"[number % 2], "tags": {"type": ("what", "how")[number % 2]},
+    }  # fmt: skip
+    return record | fields
 
 
 @pytest.fixture(autouse=True)
@@ -84,12 +100,35 @@ def small_windows(monkeypatch):
     monkeypatch.setattr(thinker.eval.run, "WINDOW", 2)
 
 
-def command(model, data, output, *more):
-    return [
-        "eval", "--model", str(model), "--meta", str(data / "meta.json"), "--mode", "level",
-        "--video-root", str(data), "--mos-scale", "0:100:linear",
-        "--output-dir", str(output), *more,
-    ]  # fmt: skip
+@dataclass(frozen=True)
+class Job:
+    """An evaluation of one file: of scores by a meta file, or of choices by a record file."""
+
+    model: Path
+    data: Path
+    key: str
+    output: Path = Path()
+
+    @property
+    def file(self):
+        return self.data / ("meta.json" if self.key == "meta" else "probe.jsonl")
+
+    def command(self, output, *more, num_workers=0):
+        if self.key == "meta":
+            source = ["--meta", str(self.file), "--video-root", str(self.data)]
+            source += ["--mos-scale", "0:100:linear", "--mode", "level"]
+        else:
+            source = [str(self.file), "--media-root", str(self.data), "--max-new-tokens", "6"]
+        return [
+            "eval", *source, "--model", str(self.model), "--output-dir", str(output),
+            "--num-workers", str(num_workers), *more,
+        ]  # fmt: skip
+
+    def journal(self, output, shard="0-of-1"):
+        return output / "rows" / f"{self.key}.{shard}.jsonl"
+
+    def table(self, output):
+        return table(output, self.key)
 
 
 def table(output, key="meta"):
@@ -98,14 +137,19 @@ def table(output, key="meta"):
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-@pytest.fixture(scope="module")
-def whole(model, data, tmp_path_factory):
-    """An uninterrupted run."""
+only_scores = pytest.mark.parametrize("whole", ["meta"], indirect=True)
+only_choices = pytest.mark.parametrize("whole", ["probe"], indirect=True)
+
+
+@pytest.fixture(scope="module", params=["meta", "probe"])
+def whole(request, model, data, tmp_path_factory):
+    """An uninterrupted run of either form."""
     output = tmp_path_factory.mktemp("out") / "whole"
+    job = Job(model, data, request.param, output)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(thinker.eval.run, "WINDOW", 2)
-        assert main(command(model, data, output, "--num-workers", "0")) == 0
-    return output
+        assert main(job.command(output)) == 0
+    return job
 
 
 def eval_set(data, **fields):
@@ -124,9 +168,10 @@ def eval_set(data, **fields):
 # rows
 
 
+@only_scores
 def test_every_annotated_video_has_a_row_in_order_with_a_status(whole):
-    rows = table(whole)
-    header = (whole / "meta.csv").read_text().splitlines()[0]
+    rows = whole.table(whole.output)
+    header = (whole.output / "meta.csv").read_text().splitlines()[0]
     assert header.startswith("filename,pred_score,gt_score,status,error,reasoning")
     assert [row["filename"] for row in rows[3:7]] == ["v3.mp4", *SPECIAL, "v4.mp4"]
     assert [row["gt_score"] for row in rows] == [str(10.0 + 5 * i) for i in range(11)]
@@ -138,8 +183,28 @@ def test_every_annotated_video_has_a_row_in_order_with_a_status(whole):
     score = float(rows[0]["answer_score"])
     assert float(rows[0]["pred_score"]) == pytest.approx((score - 1) * 25, abs=0.003)
     assert len({row["pred_score"] for row in rows}) == NUM_VIDEOS + 1  # all differ, and "" twice
-    statuses = load_summary(whole)["sets"]["meta"]["statuses"]
+    statuses = load_summary(whole.output)["sets"]["meta"]["statuses"]
     assert statuses == {"ok": 9, "missing": 1, "not_a_video": 1}
+
+
+@only_choices
+def test_every_record_has_a_row_with_what_was_asked_and_what_is_right(whole):
+    rows = whole.table(whole.output)
+    assert [row["id"] for row in rows] == [f"q{i}" for i in range(11)]
+    assert [row["reference"] for row in rows] == ["A", "B"] * 5 + ["A"]
+    assert [row["status"] for row in rows[4:6]] == list(SPECIAL.values())
+    assert "no such file" in rows[4]["error"] and "gone.mp4" in rows[4]["error"]
+    assert json.loads(rows[0]["media"]) == ["v0.mp4", "v1.mp4"]
+    assert rows[1]["question"].startswith("Which of the two is it in 1?\nA. blur\nB. noise\n")
+    assert (rows[1]["tags"], rows[1]["content"]) == ("type=how", "v1.mp4")
+    answered = [row for i, row in enumerate(rows) if i not in (4, 5)]
+    assert all(row["completion"] and row["correct"] in ("0", "1") for row in answered)
+    assert len({row["completion"] for row in answered}) > 1
+    entry = load_summary(whole.output)["sets"]["probe"]
+    right = sum(row["correct"] == "1" for row in answered)
+    assert entry["report"]["figures"]["accuracy"]["value"] == pytest.approx(right / 9)
+    assert (entry["report"]["n_answered"], entry["report"]["n_total"]) == (9, 11)
+    assert set(entry["report"]["by_tag"]["type"]) == {"what", "how"}
 
 
 def test_cells_are_safe_in_a_spreadsheet():
@@ -211,14 +276,15 @@ def wait_for_rows(path, count, process):
         time.sleep(0.02)
 
 
-def test_kill_9_and_restart_give_the_uninterrupted_result(model, data, whole, tmp_path, capsys):
+def test_kill_9_and_restart_give_the_uninterrupted_result(whole, tmp_path, capsys):
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER)
     output = tmp_path / "out"
-    journal = output / "rows" / "meta.0-of-1.jsonl"
+    journal = whole.journal(output)
     # Killed twice. Windows hold rows 0 1, 2 3, 4 5 (the two without a clip: no batch), 6 7, …
-    for num_batches, num_rows in ((2, 4), (1, 8)):
-        arguments = command(model, data, output, "--num-workers", "1")
+    # Once is enough for the second form, whose journal is the same.
+    for num_batches, num_rows in ((2, 4), (1, 8))[: 2 if whole.key == "meta" else 1]:
+        arguments = whole.command(output, num_workers=1)
         process = subprocess.Popen(
             [sys.executable, driver, str(num_batches), *arguments],
             stdout=subprocess.PIPE,
@@ -233,18 +299,19 @@ def test_kill_9_and_restart_give_the_uninterrupted_result(model, data, whole, tm
         assert process.wait() == -signal.SIGKILL
         _, alive = psutil.wait_procs(helpers, timeout=60)
         assert helpers and not alive  # no decoder outlives its run
-        assert not (output / "meta.csv").exists()
+        assert not (output / f"{whole.key}.csv").exists()
         with open(journal, "ab") as file:  # and the row it was writing is cut
             file.write(encode_row(num_rows, {"id": "meta/x"})[:-9])
-    assert main(command(model, data, output, "--num-workers", "0")) == 0
-    assert table(output) == table(whole)
+    assert main(whole.command(output)) == 0
+    assert whole.table(output) == whole.table(whole.output)
     lines = journal.read_bytes().splitlines()
     assert len(lines) == len(read_rows(journal)) == 11  # none lost, none twice
 
 
+@only_scores
 def test_a_journal_cut_anywhere_loses_the_last_row_only(whole, tmp_path):
-    content = (whole / "rows" / "meta.0-of-1.jsonl").read_bytes()
-    rows = read_rows(whole / "rows" / "meta.0-of-1.jsonl")
+    content = whole.journal(whole.output).read_bytes()
+    rows = read_rows(whole.journal(whole.output))
     path = tmp_path / "cut.jsonl"
     for length in range(0, len(content), 61):
         path.write_bytes(content[:length])
@@ -255,43 +322,46 @@ def test_a_journal_cut_anywhere_loses_the_last_row_only(whole, tmp_path):
         assert read_rows(path).keys() == {*kept.rows} and 99 in kept.rows
 
 
-def test_a_damaged_row_is_scored_again(model, data, whole, tmp_path, caplog):
+def test_a_damaged_row_is_scored_again(whole, tmp_path, caplog):
     output = tmp_path / "out"
-    arguments = command(model, data, output, "--num-workers", "0")
+    arguments = whole.command(output)
     assert main(arguments) == 0
-    journal = output / "rows" / "meta.0-of-1.jsonl"
+    journal = whole.journal(output)
     damaged = bytearray(journal.read_bytes())
     place = damaged.index(b'"score": ') + 10
     damaged[place] ^= 1
     journal.write_bytes(damaged)
     assert main(arguments) == 0
     assert "1 damaged row(s) dropped" in caplog.text
-    assert table(output) == table(whole)
+    assert whole.table(output) == whole.table(whole.output)
 
 
-@pytest.mark.parametrize("change", ["mode", "model", "meta"])
-def test_another_model_or_configuration_is_refused(model, data, whole, tmp_path, capsys, change):
-    arguments = command(model, data, whole, "--num-workers", "0")
+@pytest.mark.parametrize("change", ["mode", "model", "file", "subset"])
+def test_another_model_or_configuration_is_refused(whole, tmp_path, capsys, change):
+    arguments = whole.command(whole.output)
     if change == "mode":
-        arguments[arguments.index("level")] = "reason"
+        arguments += ["--mode", "sample", "--num-samples", "2"]
     if change == "model":
         small_policy("internvl3", amplify=2.0).save(tmp_path)
-        arguments[arguments.index(str(model))] = str(tmp_path)
-    if change == "meta":
-        text = (data / "meta.json").read_text().replace('"10"', '"11"')
-        (tmp_path / "meta.json").write_text(text)
-        arguments[arguments.index(str(data / "meta.json"))] = str(tmp_path / "meta.json")
-    before = (whole / "meta.csv").read_bytes()
+        arguments[arguments.index(str(whole.model))] = str(tmp_path)
+    if change == "file":  # another label, another word in a question
+        there = {"meta": ('"10"', '"11"'), "probe": ("it in 3?", "it in 4?")}[whole.key]
+        (tmp_path / whole.file.name).write_text(whole.file.read_text().replace(*there))
+        arguments[arguments.index(str(whole.file))] = str(tmp_path / whole.file.name)
+    if change == "subset":
+        (tmp_path / "some.txt").write_text("v1.mp4\n")
+        arguments += ["--subset", str(tmp_path / "some.txt")]
+    before = (whole.output / f"{whole.key}.csv").read_bytes()
     assert main(arguments) == 2
     message = capsys.readouterr().err
     assert "another model or configuration" in message
-    assert {"mode": "mode was ", "model": "model was ", "meta": "sets was "}[change] in message
-    assert (whole / "meta.csv").read_bytes() == before
+    assert f"{'sets' if change == 'file' else change} was " in message
+    assert (whole.output / f"{whole.key}.csv").read_bytes() == before
 
 
-def test_a_finished_run_is_not_scored_again(model, data, whole, monkeypatch):
-    monkeypatch.setattr(QualityScorer, "_level", lambda *_: pytest.fail("scored again"))
-    assert main(command(model, data, whole, "--num-workers", "0")) == 0
+def test_a_finished_run_is_not_scored_again(whole, monkeypatch):
+    monkeypatch.setattr(QualityScorer, "_fitting", lambda *_: pytest.fail("scored again"))
+    assert main(whole.command(whole.output)) == 0
 
 
 def test_the_lock_is_free_after_its_holder(tmp_path):
@@ -305,35 +375,37 @@ def test_the_lock_is_free_after_its_holder(tmp_path):
 # shards
 
 
-def test_shards_together_equal_one_run(model, data, whole, tmp_path, capsys):
+def test_shards_together_equal_one_run(whole, tmp_path, capsys):
     output = tmp_path / "out"
-    arguments = command(model, data, output, "--num-workers", "0")
+    arguments = whole.command(output)
     assert main([*arguments, "--shard", "1/2"]) == 0
     # windows of two: shard 1 has rows 2 3, 6 7, 10 (of 0..10)
     assert "5 of 11 rows" in capsys.readouterr().out
-    assert sorted(read_rows(output / "rows" / "meta.1-of-2.jsonl")) == [2, 3, 6, 7, 10]
-    assert not (output / "meta.csv").exists()
+    assert sorted(read_rows(whole.journal(output, "1-of-2"))) == [2, 3, 6, 7, 10]
+    assert not (output / f"{whole.key}.csv").exists()
     assert main([*arguments, "--shard", "0/2"]) == 0
-    assert table(output) == table(whole)
+    assert whole.table(output) == whole.table(whole.output)
     # a row that is there twice is found
-    double = output / "rows" / "meta.0-of-2.jsonl"
-    double.write_bytes(double.read_bytes() + encode_row(2, {"id": "meta/v2.mp4"}))
+    double = whole.journal(output, "0-of-2")
+    row = read_rows(whole.journal(output, "1-of-2"))[2]
+    double.write_bytes(double.read_bytes() + encode_row(2, row))
     assert main([*arguments, "--shard", "1/2"]) == 2
     assert "twice" in capsys.readouterr().err
 
 
+@only_scores
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_processes_of_torchrun_share_the_work(model, data, whole, tmp_path):
+def test_processes_of_torchrun_share_the_work(whole, tmp_path):
     driver, output = tmp_path / "driver.py", tmp_path / "out"
     driver.write_text(DRIVER)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     never = "1000"
-    arguments = command(model, data, output, "--num-workers", "0")
+    arguments = whole.command(output)
     ended = subprocess.run([*launcher, driver, never, *arguments], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert sorted(read_rows(output / "rows" / "meta.1-of-2.jsonl")) == [2, 3, 6, 7, 10]
-    assert table(output) == table(whole)
+    assert sorted(read_rows(whole.journal(output, "1-of-2"))) == [2, 3, 6, 7, 10]
+    assert whole.table(output) == whole.table(whole.output)
 
 
 def test_shards_by_option_and_by_torchrun(monkeypatch):
@@ -347,16 +419,100 @@ def test_shards_by_option_and_by_torchrun(monkeypatch):
             parse_shard(text)
 
 
-# bad metas
+# subsets
 
 
-def test_a_missing_field_stops_the_run_or_becomes_a_row(model, data, tmp_path, capsys):
-    raw = json.loads((data / "meta.json").read_text())
+def test_a_subset_by_ids_and_paths(whole, tmp_path):
+    listed = tmp_path / "some.txt"
+    # by id in the file, by path below the root, by absolute path; a meta's ids are paths
+    by_id = "v8.mp4" if whole.key == "meta" else "q10"
+    listed.write_text(f"v2.mp4\n\n{by_id}\n{whole.data / 'gone.mp4'}\n")
+    output = tmp_path / "out"
+    assert main(whole.command(output, "--subset", str(listed))) == 0
+    rows, all_rows = whole.table(output), whole.table(whole.output)
+    name = next(iter(rows[0]))
+    assert [row[name] for row in rows] == [all_rows[i][name] for i in (2, 4, 10)]
+    assert load_summary(output)["sets"][whole.key]["report"]["n_total"] == 3
+
+
+def test_an_unknown_name_in_a_subset_is_named_before_the_model_is_loaded(
+    whole, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("thinker.cli.eval.load_scorer", lambda _: pytest.fail("loaded"))
+    listed = tmp_path / "some.txt"
+    listed.write_text("v2.mp4\nv99.mp4\n")
+    assert main(whole.command(tmp_path / "out", "--subset", str(listed))) == 2
+    assert "names 'v99.mp4', expected ids or paths" in capsys.readouterr().err
+    listed.write_text("\n")
+    assert main(whole.command(tmp_path / "out", "--subset", str(listed))) == 2
+    assert "names no example" in capsys.readouterr().err
+
+
+def test_the_order_of_a_subset_is_no_other_configuration(tmp_path):
+    names = frozenset({"a", "b"})
+    one, two = Subset(path=tmp_path / "x", names=names), Subset(path=tmp_path / "y", names=names)
+    assert subset_fingerprint(one) == subset_fingerprint(two) != subset_fingerprint(None)
+
+
+# several tasks
+
+
+def test_a_file_of_several_tasks_is_one_set_a_task(policy, data, tmp_path):
+    records = [
+        choice_record(0, ["v0.mp4"]),
+        {"id": "s", "task": "score", "video": "v1.mp4", "question": "Rate it.", "answer": 3.5},
+        {"id": "o", "task": "open", "video": "v2.mp4", "question": "Why?", "answer": "Because."},
+        choice_record(3, ["v3.mp4"]),
+    ]
+    path = tmp_path / "mixed.json"
+    path.write_text(json.dumps(records))
+    scale = MosScale(min=0, max=100, mapping="linear")
+    records[1]["answer"] = 35
+    path.write_text(json.dumps(records))
+    source = record_set(path, data, scale)
+    texts = ["<think>It is so.</think><answer>2</answer>"]
+    scorer = QualityScorer(policy, ScriptedTexts(policy, texts))
+    shown = evaluate_sets(scorer, [source], tmp_path / "out", Reading(num_workers=0))
+    sets = load_summary(tmp_path / "out")["sets"]
+    assert {key: entry["task"] for key, entry in sets.items()} == {
+        "mixed_choice": "choice", "mixed_score": "score", "mixed_open": "open",
+    }  # fmt: skip
+    (score,) = table(tmp_path / "out", "mixed_score")
+    # 2 on 1..5 is a quarter of 0..100
+    assert (score["pred_score"], score["gt_score"]) == ("25.0000", "35.0")
+    assert [row["id"] for row in table(tmp_path / "out", "mixed_choice")] == ["q0", "q3"]
+    assert [row["answer"] for row in table(tmp_path / "out", "mixed_open")] == ["2"]
+    assert "mixed open: not measured" in shown and "mixed choice" in shown
+
+
+def test_a_key_that_two_files_share_is_refused(data, tmp_path):
+    copied = tmp_path / "probe.jsonl"
+    copied.write_bytes((data / "probe.jsonl").read_bytes())
+    paths = (data / "probe.jsonl", copied)
+    sources = [record_set(path, data) for path in paths]
+    with pytest.raises(ValueError, match="sets probe, probe: expected each of them once"):
+        load_sets(sources)
+
+
+def test_mode_level_is_refused_for_choices(policy, data, tmp_path):
+    scorer = QualityScorer(policy, mode="level")
+    source = record_set(data / "probe.jsonl", data)
+    with pytest.raises(ValueError, match="not for 'choice'"):
+        evaluate_sets(scorer, [source], tmp_path / "out", Reading(num_workers=0))
+    assert not (tmp_path / "out").exists()
+
+
+# bad files
+
+
+@only_scores
+def test_a_missing_field_stops_the_run_or_becomes_a_row(whole, tmp_path, capsys):
+    raw = json.loads(whole.file.read_text())
     del raw["annotations"][1]["score"]
     meta = tmp_path / "meta.json"
     meta.write_text(json.dumps(raw))
-    arguments = command(model, data, tmp_path / "out", "--num-workers", "0")
-    arguments[arguments.index(str(data / "meta.json"))] = str(meta)
+    arguments = whole.command(tmp_path / "out")
+    arguments[arguments.index(str(whole.file))] = str(meta)
     assert main(arguments) == 2
     assert "annotations[1]: missing field 'score'" in capsys.readouterr().err
     assert main([*arguments, "--skip-bad-lines"]) == 0
@@ -366,11 +522,44 @@ def test_a_missing_field_stops_the_run_or_becomes_a_row(model, data, tmp_path, c
     assert load_summary(tmp_path / "out")["sets"]["meta"]["report"]["n_total"] == 11
 
 
+@only_choices
+def test_bad_records_of_all_files_are_listed_before_the_model_is_loaded(
+    whole, tmp_path, capsys, monkeypatch
+):
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(choice_record(0, ["v0.mp4"], task="riddle")) + "\n")
+    broken = tmp_path / "probe.jsonl"
+    lines = [choice_record(i, ["v0.mp4"]) for i in range(3)]
+    lines[1]["options"] = []
+    broken.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    arguments = whole.command(tmp_path / "out")
+    arguments[arguments.index(str(whole.file))] = str(broken)
+    arguments.insert(1, str(other))
+    with monkeypatch.context() as patch:
+        patch.setattr("thinker.cli.eval.load_scorer", lambda _: pytest.fail("loaded"))
+        assert main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "other.jsonl:1" in message and "probe.jsonl:2" in message and "riddle" in message
+    arguments.remove(str(other))
+    assert main([*arguments, "--skip-bad-lines"]) == 0
+    rows = table(tmp_path / "out", "probe")
+    assert [row["id"] for row in rows] == ["q0", "q2", "probe.jsonl:2"]
+    assert rows[-1]["status"] == "bad_annotation"
+
+
 def test_sets_must_be_given_in_one_way(model, data, tmp_path, capsys):
     base = ["eval", "--model", str(model), "--output-dir", str(tmp_path)]
-    assert main(base) == 2
-    assert main([*base, "--meta", str(data / "meta.json")]) == 2
-    assert "--meta with --video-root" in capsys.readouterr().err
+    meta, records = str(data / "meta.json"), str(data / "probe.jsonl")
+    for given in (
+        [],
+        ["--meta", meta],
+        ["--media-root", str(data)],
+        ["--meta", meta, "--video-root", str(data), "--media-root", str(data)],
+    ):
+        assert main([*base, *given]) == 2
+        assert "--meta with --video-root" in capsys.readouterr().err
+    assert main(["eval", records, *base[1:]]) == 2
+    assert "record files with --media-root" in capsys.readouterr().err
 
 
 # decoding ahead

@@ -296,7 +296,7 @@ def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
     for path in files:
         single |= scored(policy, monkeypatch, lambda path=path: scorer.score(path))
     many = [read_clip(path, policy.inputs.clip_spec) for path in files * 8]
-    batch = scored(policy, monkeypatch, lambda: list(scorer.score_as_done(many)))
+    batch = scored(policy, monkeypatch, lambda: scorer.score_clips(many))
     completions = [single[path.name].tokens for path in files]
     train = trained(tmp_path / "policy", samples, completions, tmp_path / "run", monkeypatch)
     assert_all_one(policy, asked, single, batch, train)

@@ -249,11 +249,11 @@ def test_paths_stay_below_the_video_root(tmp_path, video):
 
 
 def test_csv_cells_are_no_formulas():
-    summary = pytest.importorskip("thinker.eval.summary", reason="the CSV writer of scoring runs")
+    rows = pytest.importorskip("thinker.eval.rows", reason="the CSV writer of evaluations")
     for text in ("=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1", "\0=1"):
-        cell = summary.safe_cell(text)
+        cell = rows.safe_cell(text)
         assert cell.startswith("'") and "\0" not in cell
-    assert summary.safe_cell("sharp") == "sharp"
+    assert rows.safe_cell("sharp") == "sharp"
 
 
 # --- videos ---

@@ -30,6 +30,7 @@ from thinker.rollout.vllm.colocate import CPU_BATCHED_TOKENS
 from thinker.rollout.vllm.folder import language_weights
 from thinker.rollout.vllm.rollout import VllmRollout
 from thinker.rollout.vllm.server import generate_body
+from thinker.score.question import Question
 from thinker.score.scorer import QualityScorer
 from thinker.video.perturb import perturb_clip
 
@@ -246,6 +247,11 @@ def test_scoring_through_the_engine_equals_transformers(engines):
     rollout = synced(policy, engines("internvl3"))
     ours = QualityScorer(policy, rollout, max_new_tokens=12).score_clips(clips)
     theirs = QualityScorer(policy, max_new_tokens=12).score_clips(clips)
+    assert [p.completion for p in ours] == [p.completion for p in theirs]
+    # questions about several media, too, about none, and of several turns
+    asked = [Question(clips=p.clips, turns=p.turns, task="open") for p in conversations(policy)]
+    ours = QualityScorer(policy, rollout, max_new_tokens=12).answer_stream(asked)
+    theirs = QualityScorer(policy, max_new_tokens=12).answer_stream(asked)
     assert [p.completion for p in ours] == [p.completion for p in theirs]
 
 

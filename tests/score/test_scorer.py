@@ -245,7 +245,7 @@ def test_batch_halves_when_memory_runs_out_and_says_so(policy, caplog):
     predictions = short.score_clips([random_clip(policy, i) for i in range(7)])
     assert [p.status for p in predictions] == ["ok"] * 7
     assert short.rollout.batches == [7, 3, 1, 1, 1, 1, 1, 1, 1]  # 7 → 3 → 1, then seven ones
-    assert "out of memory with 7 videos at once; going on with 3" in caplog.text
+    assert "out of memory with 7 questions at once; going on with 3" in caplog.text
     assert short.batch_size == 1
 
 

@@ -7,8 +7,10 @@ import pytest
 from tests.helpers.policy_factory import small_policy
 from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import write_video
+from thinker.data.examples import Example
 from thinker.score.scorer import QualityScorer
 from thinker.score.stream import predictions, window_predictions
+from thinker.video.medium import medium
 from thinker.video.read_ahead import Reading
 
 HERE = Reading(num_workers=0)
@@ -37,6 +39,10 @@ def scorer(policy, batch_size):
     return QualityScorer(policy, rollout, batch_size=batch_size)
 
 
+def scoring_example(path):
+    return Example(id=f"x/{path.name}", dataset="x", media=(medium(path),), content=path.name)
+
+
 STATUSES = ["ok", "ok", "missing", "ok", "not_a_video", "ok", "ok"]
 
 
@@ -59,13 +65,15 @@ def test_start_and_end_hold_for_every_path(policy, paths):
 
 def test_windows_are_scored_each_by_itself_failures_first(policy, paths):
     ours = scorer(policy, batch_size=8)
-    scored = list(window_predictions(ours, paths, [range(0, 3), range(6, 7), range(3, 6)], HERE))
+    windows = [range(0, 3), range(6, 7), range(3, 6)]
+    examples = [scoring_example(path) for path in paths]
+    scored = list(window_predictions(ours, examples, windows, HERE))
     assert [index for index, _ in scored] == [2, 0, 1, 6, 4, 3, 5]
     by_index = dict(scored)
     assert [by_index[index].path for index in range(7)] == paths
     assert [by_index[index].status for index in range(7)] == STATUSES
     assert ours.rollout.batches == [2, 1, 2]  # a batch never reaches into the next window
-    assert list(window_predictions(ours, paths, [], HERE)) == []
+    assert list(window_predictions(ours, examples, [], HERE)) == []
 
 
 def test_settings_that_make_no_sense_are_refused():

@@ -1,11 +1,13 @@
 """A part of a video or picture: a range of time, a cut-out, and what tells parts apart."""
 
 import dataclasses
+import json
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.helpers.video_checks import SPEC, assert_equal_clips, assert_right_frames
@@ -122,6 +124,19 @@ def test_parts_are_told_apart(tmp_path):
     )
     reasons = {one: error.reason for one, error in failures.items()}
     assert reasons == dict(zip(beyond, ("outside_picture", "empty_range"), strict=True))
+
+
+@pytest.mark.parametrize("crop", ['{"left": 1}', "[10, 6, 75, 57]", '"all"', "7"])
+def test_tensors_with_another_crop_are_no_clip(tmp_path, crop):
+    path = write_video(tmp_path / "v.mp4", width=96, height=64)
+    tensors = clip_to_tensors(read_clip(part(path, crop=CROP), SPEC))
+    given = json.dumps(dataclasses.asdict(CROP))
+    facts = bytes(tensors["facts"].tolist()).decode()
+    assert given in facts
+    bad = facts.replace(given, crop).encode()
+    tensors["facts"] = torch.frombuffer(bytearray(bad), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="the crop of a clip has"):
+        clip_from_tensors(tensors, path)
 
 
 def test_parts_are_read_ahead(tmp_path):

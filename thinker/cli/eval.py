@@ -1,4 +1,4 @@
-"""`thinker eval` and `batch_infer.py`: score annotated sets to one CSV each."""
+"""`thinker eval` and `batch_infer.py`: answer sets of any task, one CSV and figures for each."""
 
 import argparse
 from pathlib import Path
@@ -7,19 +7,27 @@ from typing import TYPE_CHECKING
 from thinker.cli.model_options import add_model_arguments, load_scorer, reading_settings
 
 if TYPE_CHECKING:
-    from thinker.data.datasets import EvalSet
+    from thinker.eval.sets import Source
 
 NAME = "eval"
-HELP = "score annotated sets to CSV"
+HELP = "answer labelled sets of any task, to CSV and figures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
+    parser.add_argument(
+        "records", type=Path, nargs="*", help="files of records of any task (.jsonl, .json)"
+    )
+    parser.add_argument("--media-root", type=Path, help="folder of the records' media")
     parser.add_argument("--config", type=Path, nargs="+", help="YAMLs of sets (data_configs/eval)")
     parser.add_argument("--meta", type=Path, nargs="+", help="meta JSON files, instead of YAMLs")
     parser.add_argument("--video-root", type=Path, nargs="+", help="one for all metas, or one each")
     parser.add_argument(
-        "--mos-scale", help="min:max:mapping, for a meta that is not one of the ten known sets"
+        "--mos-scale",
+        help="min:max:mapping, for records with labels and for a meta that is not one of the ten",
+    )
+    parser.add_argument(
+        "--subset", type=Path, help="text file of ids or paths, one a line: only those examples"
     )
     parser.add_argument("--output-dir", type=Path, required=True, help="CSVs and summary go here")
     parser.add_argument("--shard", help="i/n, i from 0; by default what torchrun says, else 0/1")
@@ -29,42 +37,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from thinker.eval.run import evaluate_sets, parse_shard
+    from thinker.eval.run import evaluate_loaded, parse_shard
+    from thinker.eval.sets import load_sets, read_subset
 
-    # What is wrong with the command is said before the model is loaded.
-    shard, sets, reading = parse_shard(args.shard), _eval_sets(args), reading_settings(args)
-    table = evaluate_sets(
+    # What is wrong with the command or its files is said before the model is loaded.
+    shard, sources, reading = parse_shard(args.shard), _sources(args), reading_settings(args)
+    subset = None if args.subset is None else read_subset(args.subset)
+    loaded = load_sets(sources, skip_bad_lines=args.skip_bad_lines, subset=subset)
+    table = evaluate_loaded(
         load_scorer(args),
-        sets,
+        loaded,
         args.output_dir,
         reading,
         shard=shard,
         skip_bad_lines=args.skip_bad_lines,
+        subset=subset,
     )
     print(table)
     return 0
 
 
-def _eval_sets(args: argparse.Namespace) -> list["EvalSet"]:
-    from thinker.data.datasets import (
-        EvalSet,
-        eval_set_from_files,
-        load_dataset_config,
-        parse_mos_scale,
-    )
+def _sources(args: argparse.Namespace) -> list["Source"]:
+    from thinker.data.datasets import eval_set_from_files, load_dataset_config, parse_mos_scale
+    from thinker.eval.sets import record_set
 
-    if (args.config is None) == (args.meta is None) or (args.meta and not args.video_root):
-        raise ValueError("give sets either as --config YAMLs, or as --meta with --video-root")
+    given = [bool(args.records), args.config is not None, args.meta is not None]
+    complete = bool(args.records) == (args.media_root is not None)
+    if sum(given) != 1 or not complete or (args.meta and not args.video_root):
+        raise ValueError(
+            "give sets in one way: as record files with --media-root, as --config YAMLs, or as "
+            "--meta with --video-root"
+        )
     if args.config:
-        found = [eval_set for path in args.config for eval_set in load_dataset_config(path).eval]
-        eval_sets = [one for one in found if isinstance(one, EvalSet)]
-        if len(eval_sets) < len(found):
-            raise ValueError("sets of records are not evaluated yet; give sets of MOS")
-        return eval_sets
+        return [one for path in args.config for one in load_dataset_config(path).eval]
+    scale = parse_mos_scale(args.mos_scale) if args.mos_scale else None
+    if args.records:
+        return [record_set(path, args.media_root, scale) for path in args.records]
     roots = args.video_root * (len(args.meta) if len(args.video_root) == 1 else 1)
     if len(roots) != len(args.meta):
         raise ValueError(
             f"{len(args.meta)} meta files but {len(roots)} video roots; give one root, or one each"
         )
-    scale = parse_mos_scale(args.mos_scale) if args.mos_scale else None
     return [eval_set_from_files(m, root, scale) for m, root in zip(args.meta, roots, strict=True)]

@@ -3,24 +3,26 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinker.eval.metrics import PairedDifference, PairedReport, paired_bootstrap
-from thinker.eval.summary import ResultRow, load_rows, load_summary
+from thinker.eval.metrics import PairedDifference, paired_accuracy, paired_bootstrap
+from thinker.eval.rows import ResultRow, load_rows
+from thinker.eval.summary import load_summary
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetComparison:
-    """Figures of A minus figures of B on the videos that both scored."""
+    """Figures of A minus figures of B on the examples that both answered."""
 
     key: str
     """The set's key."""
     name: str
     """The set's name."""
-    report: PairedReport
-    """The differences, with intervals."""
+    differences: dict[str, PairedDifference]
+    """By figure ("SRCC", "PLCC" or "accuracy"), with intervals; none where a task has none that two
+    runs are compared by."""
     num_common: int
-    """Number of videos that both runs scored."""
+    """Number of examples that both runs scored, or answered and had a reference for."""
     num_total: int
-    """Number of videos of the set."""
+    """Number of examples of the set."""
 
 
 def compare_runs(folder_a: Path, folder_b: Path) -> list[SetComparison]:
@@ -33,49 +35,77 @@ def compare_runs(folder_a: Path, folder_b: Path) -> list[SetComparison]:
             f"{folder_a} holds {', '.join(a['sets'])} and {folder_b} holds {', '.join(b['sets'])}; "
             "expected a set that is in both"
         )
-    return [_compare(key, a["sets"][key]["name"], folder_a, folder_b) for key in keys]
+    return [_compare(key, a["sets"][key], b["sets"][key], folder_a, folder_b) for key in keys]
 
 
-def _compare(key: str, name: str, folder_a: Path, folder_b: Path) -> SetComparison:
-    rows_a, rows_b = ({r.filename: r for r in load_rows(f, key)} for f in (folder_a, folder_b))
-    differing = [
-        filename
-        for filename in {**rows_a, **rows_b}
-        if _label(rows_a.get(filename)) != _label(rows_b.get(filename))
-    ]
+def _compare(key: str, a: dict, b: dict, folder_a: Path, folder_b: Path) -> SetComparison:
+    if a["task"] != b["task"]:
+        raise ValueError(
+            f"set {key} is of task {a['task']} in {folder_a} and of task {b['task']} in "
+            f"{folder_b}; expected two runs of one file"
+        )
+    rows_a, rows_b = ({r.id: r for r in load_rows(f, key)} for f in (folder_a, folder_b))
+    names = [*rows_a, *(name for name in rows_b if name not in rows_a)]
+    differing = [n for n in names if _label(rows_a.get(n)) != _label(rows_b.get(n))]
     if differing:
         raise ValueError(
-            f"set {key}: {len(differing)} videos are in one run only or have another MOS there, "
-            f"e.g. {differing[0]}; expected two runs of one meta file"
+            f"set {key}: {len(differing)} rows are in one run only or have another label there, "
+            f"e.g. {differing[0]}; expected two runs of one file"
         )
-    both = [f for f, row in rows_a.items() if row.pred_score is not None and _scored(rows_b[f])]
-    report = paired_bootstrap(
-        [rows_a[f].pred_score or 0.0 for f in both],
-        [rows_b[f].pred_score or 0.0 for f in both],
-        [rows_a[f].gt_score or 0.0 for f in both],
-        [rows_a[f].content for f in both],
-    )
+    pairs = [(row, rows_b[name]) for name, row in rows_a.items()]
+    common, differences = _scores(pairs) if a["task"] == "score" else _answers(pairs)
     return SetComparison(
-        key=key, name=name, report=report, num_common=len(both), num_total=len(rows_a)
+        key=key,
+        name=a["name"],
+        differences=differences,
+        num_common=common,
+        num_total=len(rows_a),
     )
+
+
+Pairs = list[tuple[ResultRow, ResultRow]]
+
+
+def _scores(pairs: Pairs) -> tuple[int, dict[str, PairedDifference]]:
+    both = [(a, b) for a, b in pairs if a.pred_score is not None and b.pred_score is not None]
+    both = [(a, b) for a, b in both if a.gt_score is not None]
+    report = paired_bootstrap(
+        [a.pred_score or 0.0 for a, _ in both],
+        [b.pred_score or 0.0 for _, b in both],
+        [a.gt_score or 0.0 for a, _ in both],
+        [a.content for a, _ in both],
+    )
+    return len(both), {"SRCC": report.srcc, "PLCC": report.plcc}
+
+
+def _answers(pairs: Pairs) -> tuple[int, dict[str, PairedDifference]]:
+    both = [(a, b) for a, b in pairs if a.correct is not None and b.correct is not None]
+    difference = paired_accuracy(
+        [a.correct is True for a, _ in both],
+        [b.correct is True for _, b in both],
+        [a.content for a, _ in both],
+    )
+    return len(both), {"accuracy": difference}
 
 
 def _label(row: ResultRow | None) -> float | str | None:
     """What two runs must agree on. A bad annotation has no label, but is not absent either."""
-    return "absent" if row is None else row.gt_score
-
-
-def _scored(row: ResultRow) -> bool:
-    return row.pred_score is not None
+    if row is None:
+        return "absent"
+    return row.reference if row.gt_score is None else row.gt_score
 
 
 def format_comparison(comparisons: list[SetComparison]) -> str:
     """One line a set: differences A - B with 95 % intervals and the sign share."""
-    lines = [f"{'A - B':<24}{'videos':>12}  {'SRCC':<34}{'PLCC':<34}"]
+    figures = list(dict.fromkeys(name for one in comparisons for name in one.differences))
+    width = 34
+    header = "".join(f"{name:<{width}}" for name in figures)
+    lines = [f"{'A - B':<24}{'in common':>12}  {header}"]
     for one in comparisons:
-        videos = f"{one.num_common}/{one.num_total}"
-        shown = f"{_shown(one.report.srcc):<34}{_shown(one.report.plcc):<34}"
-        lines.append(f"{one.name:<24}{videos:>12}  {shown}".rstrip())
+        common = f"{one.num_common}/{one.num_total}"
+        shown = [_shown(one.differences[f]) if f in one.differences else "" for f in figures]
+        cells = "".join(f"{text:<{width}}" for text in shown)
+        lines.append(f"{one.name:<24}{common:>12}  {cells}".rstrip())
     return "\n".join(lines)
 
 

@@ -5,11 +5,13 @@ composition of a batch.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from thinker.data.datasets import EvalSet
+from thinker.eval.sets import LoadedSet, Subset
 from thinker.policies.digest import model_digest
 from thinker.score.scorer import QualityScorer
 from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION
@@ -41,17 +43,34 @@ def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
     return values
 
 
-def sets_fingerprint(sets: Sequence[EvalSet]) -> dict[str, Any]:
-    """Labels, scale and place of each set."""
-    return {
-        eval_set.key: {
-            "meta": _sha(eval_set.meta.read_bytes()),
-            "video_root": str(eval_set.video_root.resolve()),
-            "mos_scale": asdict(eval_set.mos_scale),
-            "content_pattern": eval_set.content_pattern,
+def sets_fingerprint(loaded: Sequence[LoadedSet]) -> dict[str, Any]:
+    """Labels and place of each set; of scores their scale, of other questions their wording."""
+    return {one.key: _set_fingerprint(one) for one in loaded}
+
+
+def _set_fingerprint(one: LoadedSet) -> dict[str, Any]:
+    source = one.source
+    if isinstance(source, EvalSet):
+        return {
+            "meta": _sha(source.meta.read_bytes()),
+            "video_root": str(source.video_root.resolve()),
+            "mos_scale": asdict(source.mos_scale),
+            "content_pattern": source.content_pattern,
         }
-        for eval_set in sets
+    turns = [[[turn.role, turn.text] for turn in example.turns] for example in one.examples]
+    return {
+        "records": [_sha(path.read_bytes()) for path in source.records],
+        "media_root": str(source.media_root.resolve()),
+        "mos_scale": None if source.mos_scale is None else asdict(source.mos_scale),
+        "content_pattern": source.content_pattern,
+        "task": one.task,
+        "questions": _sha(json.dumps(turns).encode()),
     }
+
+
+def subset_fingerprint(subset: Subset | None) -> str | None:
+    """Which examples were chosen, in whatever order they are listed."""
+    return None if subset is None else _sha("\n".join(sorted(subset.names)).encode())
 
 
 def _sha(content: bytes) -> str:

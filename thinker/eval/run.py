@@ -1,37 +1,39 @@
-"""Evaluation of annotated sets: one CSV for each set, a row for every annotated video, the figures.
+"""Evaluation of sets of any task: one CSV for each set, a row for every example, the figures.
 
-Meta files become samples, and samples windows of `WINDOW` videos, which are dealt out to shards.
-Each shard scores its windows (`score/stream.py`) into its row journal. Once all shards are done,
-the last one merges their rows into CSVs, a summary and a table. A video that fails is a row with a
-status, never a made-up score.
+Files become examples (`sets.py`), and examples windows of `WINDOW`, which are dealt out to shards.
+Each shard answers its windows (`score/stream.py`) into its row journal. Once all shards are done,
+the last one merges their rows into CSVs, a summary and a table. What fails is a row with a status,
+never a made-up answer.
 
-What is scored together does not depend on when a run was interrupted: a window that is not complete
-is computed again as a whole, and only the missing rows are kept. So the result is that of the
-uninterrupted run, whatever rounding a batch brings with it.
+What is answered together does not depend on when a run was interrupted: a window that is not
+complete is computed again as a whole, and only the missing rows are kept. So the result is that of
+the uninterrupted run, whatever rounding a batch brings with it.
 """
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from thinker.data.bad_lines import BadLine
-from thinker.data.datasets import EvalSet, load_eval_examples
 from thinker.data.examples import Example
-from thinker.eval.fingerprint import scorer_fingerprint, sets_fingerprint
+from thinker.eval.fingerprint import (
+    scorer_fingerprint,
+    sets_fingerprint,
+    subset_fingerprint,
+)
+from thinker.eval.sets import LoadedSet, Source, Subset, load_sets
 from thinker.eval.summary import write_results
-from thinker.score.prediction import Prediction
-from thinker.score.scorer import QualityScorer
+from thinker.score.scorer import QualityScorer, check_mode
 from thinker.score.stream import window_predictions
 from thinker.utils.journal import Row, RowJournal, claim_folder, read_rows
 from thinker.utils.lock import folder_lock
 from thinker.video.read_ahead import Reading
 
 WINDOW = 64
-"""How many videos are sorted by prompt length and cut into batches together. Shards are dealt whole
-windows."""
+"""How many examples are sorted by prompt length and cut into batches together. Shards are dealt
+whole windows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,68 +65,76 @@ def parse_shard(text: str | None) -> Shard:
     return Shard(index=int(parts[0]), count=int(parts[1]))
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoadedSet:
-    """A set and what its meta file holds."""
-
-    eval_set: EvalSet
-    """Where the set is and how it is labelled."""
-    samples: list[Example]
-    """Its annotated videos, in the order of the file."""
-    bad_lines: list[BadLine]
-    """Annotations that cannot be used; none unless the user asked to skip them."""
-
-
 def evaluate_sets(
     scorer: QualityScorer,
-    sets: Sequence[EvalSet],
+    sources: Sequence[Source],
     output_dir: Path,
     reading: Reading,
     *,
     shard: Shard | None = None,
     skip_bad_lines: bool = False,
+    subset: Subset | None = None,
 ) -> str:
-    """Score this shard of every set. The last shard to finish writes CSVs and `summary.json`.
+    """Answer this shard of every set: those of meta files, and those of record files of any task.
+    The last shard to finish writes CSVs and `summary.json`.
 
     Returns the table of figures, or how far the shards are. Raises ValueError before anything is
-    scored where a meta file is bad, where the folder belongs to another model or configuration, and
+    asked where a file is bad, where the folder belongs to another model or configuration, and
     where another run is writing to it.
     """
+    loaded = load_sets(sources, skip_bad_lines=skip_bad_lines, subset=subset)
+    return evaluate_loaded(
+        scorer,
+        loaded,
+        output_dir,
+        reading,
+        shard=shard,
+        skip_bad_lines=skip_bad_lines,
+        subset=subset,
+    )
+
+
+def evaluate_loaded(
+    scorer: QualityScorer,
+    loaded: Sequence[LoadedSet],
+    output_dir: Path,
+    reading: Reading,
+    *,
+    shard: Shard | None = None,
+    skip_bad_lines: bool = False,
+    subset: Subset | None = None,
+) -> str:
+    """As `evaluate_sets`, of sets that `load_sets` has read with the same settings."""
     shard = shard or Shard()
-    keys = [eval_set.key for eval_set in sets]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"sets {', '.join(keys)}: expected each of them once")
-    loaded = [_load(eval_set, skip_bad_lines) for eval_set in sets]
+    for one in loaded:
+        check_mode(scorer.mode, one.task)
+    scorer.prepare([example for one in loaded for example in one.examples])
     fingerprint = scorer_fingerprint(scorer) | {
-        "sets": sets_fingerprint(sets),
+        "sets": sets_fingerprint(loaded),
         "num_shards": shard.count,
         "window": WINDOW,
         "skip_bad_lines": skip_bad_lines,
+        "subset": subset_fingerprint(subset),
     }
     with folder_lock(output_dir, f"run.{shard}"):
         claim_folder(output_dir, fingerprint)
         for one in loaded:
-            journal = RowJournal(_journal_path(output_dir, one.eval_set.key, shard))
-            _score_shard(scorer, one.samples, journal, shard, reading)
+            journal = RowJournal(_journal_path(output_dir, one.key, shard))
+            _answer_shard(scorer, one.examples, journal, shard, reading)
     with folder_lock(output_dir, "merge", wait=True):
         return _merge(output_dir, loaded, shard, fingerprint)
-
-
-def _load(eval_set: EvalSet, skip_bad_lines: bool) -> LoadedSet:
-    loaded = load_eval_examples(eval_set, skip_bad_lines=skip_bad_lines)
-    return LoadedSet(eval_set=eval_set, samples=loaded.examples, bad_lines=loaded.bad_lines)
 
 
 def _journal_path(output_dir: Path, key: str, shard: Shard) -> Path:
     return output_dir / "rows" / f"{key}.{shard}.jsonl"
 
 
-# scoring
+# answering
 
 
-def _score_shard(
+def _answer_shard(
     scorer: QualityScorer,
-    samples: Sequence[Example],
+    examples: Sequence[Example],
     journal: RowJournal,
     shard: Shard,
     reading: Reading,
@@ -132,15 +142,15 @@ def _score_shard(
     """Complete this shard's windows of one set."""
     todo = [
         window
-        for number, window in enumerate(_windows(len(samples)))
+        for number, window in enumerate(_windows(len(examples)))
         if number % shard.count == shard.index and any(i not in journal.rows for i in window)
     ]
-    paths = [sample.media[0].path for sample in samples]
-    num_videos = sum(map(len, todo))
+    total, unit = sum(map(len, todo)), "video"
     # disable=None shows no bar where standard error is not a terminal.
-    with tqdm(total=num_videos, desc=journal.path.stem, unit="video", disable=None) as bar:
-        for index, prediction in window_predictions(scorer, paths, todo, reading):
-            journal.append([(index, _row(samples[index], prediction))])
+    with tqdm(total=total, desc=journal.path.stem, unit=unit, disable=None) as bar:
+        for index, prediction in window_predictions(scorer, examples, todo, reading):
+            row: Row = {"id": examples[index].id, **prediction.to_row()}
+            journal.append([(index, row)])
             bar.update()
 
 
@@ -148,49 +158,35 @@ def _windows(count: int) -> list[range]:
     return [range(start, min(start + WINDOW, count)) for start in range(0, count, WINDOW)]
 
 
-def _row(sample: Example, prediction: Prediction) -> Row:
-    """What the journal keeps: the prediction, and which sample it belongs to."""
-    return {"id": sample.id, **replace(prediction, path=sample.media[0].path).to_row()}
-
-
 # merging
 
 
 def _merge(output_dir: Path, loaded: Sequence[LoadedSet], shard: Shard, fingerprint: Row) -> str:
     """Write the results if every row of every shard is there, else say how many are."""
-    merged = []
-    num_rows = num_total = 0
-    for one in loaded:
-        rows = _all_rows(output_dir, one, shard.count)
-        num_rows, num_total = num_rows + len(rows), num_total + len(one.samples)
-        merged.append((one, rows))
+    merged = [(one, _all_rows(output_dir, one, shard.count)) for one in loaded]
+    num_rows = sum(len(rows) for _, rows in merged)
+    num_total = sum(len(one.examples) for one in loaded)
     if num_rows < num_total:
         return (
             f"shard {shard} is done; {num_rows} of {num_total} rows are there. "
             "The last shard to finish writes the results"
         )
-    return write_results(
-        output_dir,
-        [
-            (one.eval_set, one.samples, [rows[i] for i in range(len(one.samples))], one.bad_lines)
-            for one, rows in merged
-        ],
-        fingerprint,
-    )
+    ordered = [(one, [rows[i] for i in range(len(one.examples))]) for one, rows in merged]
+    return write_results(output_dir, ordered, fingerprint)
 
 
 def _all_rows(output_dir: Path, one: LoadedSet, num_shards: int) -> dict[int, Row]:
     """The rows of all shards of a set, by number. Raises ValueError for one that is there twice, or
-    that belongs to another sample."""
+    that belongs to another example."""
     rows: dict[int, Row] = {}
     for index in range(num_shards):
-        path = _journal_path(output_dir, one.eval_set.key, Shard(index=index, count=num_shards))
+        path = _journal_path(output_dir, one.key, Shard(index=index, count=num_shards))
         for number, row in read_rows(path).items():
-            if number in rows or not 0 <= number < len(one.samples):
-                raise ValueError(f"{path}: row {number} is there twice or belongs to no video")
-            if row["id"] != one.samples[number].id:
+            if number in rows or not 0 <= number < len(one.examples):
+                raise ValueError(f"{path}: row {number} is there twice or belongs to no example")
+            if row["id"] != one.examples[number].id:
                 raise ValueError(
-                    f"{path}: row {number} is {row['id']!r}, expected {one.samples[number].id!r}"
+                    f"{path}: row {number} is {row['id']!r}, expected {one.examples[number].id!r}"
                 )
             rows[number] = row
     return rows

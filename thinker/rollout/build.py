@@ -49,9 +49,13 @@ def build_rollout(
     return hf_rollout(policy)
 
 
-def scoring_rollout(policy: Policy, backend: str, *, max_new_tokens: int) -> Rollout:
-    """The back end of a policy that is not trained, ready to generate."""
+def scoring_rollout(
+    policy: Policy, backend: str, *, max_new_tokens: int, max_prompt_tokens: int | None = None
+) -> Rollout:
+    """The back end of a policy that is not trained, ready to generate; see `build_rollout`."""
     settings = RolloutSettings(backend=backend)
-    rollout = build_rollout(settings, policy, max_new_tokens=max_new_tokens)
+    rollout = build_rollout(
+        settings, policy, max_new_tokens=max_new_tokens, max_prompt_tokens=max_prompt_tokens
+    )
     rollout.sync(step=0)
     return rollout

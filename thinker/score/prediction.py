@@ -1,23 +1,31 @@
-"""What a policy said about one video: one output row, whatever happened to the video.
+"""What a policy answered to one question: one output row, whatever happened to its media.
 
-`Prediction` is the row. `failed`, `judged`, `of_draws` and `of_levels` make one: of a video that
-cannot be scored, of one completion, of several, of probabilities of level words.
+`Prediction` is the row of an example of any task. `failed`, `judged`, `of_draws` and `of_levels`
+make one: of a medium that cannot be read, of one completion, of several, of probabilities of level
+words.
 """
 
 import bisect
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import stdev
+from typing import Any
 
-from rewards import Answer, parse_answer, shown_reasoning
-from thinker.video import Clip, VideoError
+from rewards import Answer, shown_reasoning
+from thinker.tasks import TASKS
+from thinker.tasks.level import LEVEL_SCORES, LEVELS
+from thinker.video import VideoError
 
 OK, INVALID_ANSWER, OUT_OF_MEMORY = "ok", "invalid_answer", "out_of_memory"
 
 Distribution = tuple[tuple[float, float], ...]
 """(score, probability) pairs on the 1..5 answer scale, scores ascending, probabilities sum to 1."""
+
+Votes = tuple[tuple[str, float], ...]
+"""(answer, share of the valid rollouts) pairs in the order of the answers; shares sum to 1."""
 
 TAIL = 0.05
 """Probability left out on either side of an interval: it holds the central 90 %."""
@@ -25,38 +33,45 @@ TAIL = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What the policy said about one video."""
+    """What the policy answered to one question."""
 
-    path: Path
-    """The video, as it was named."""
+    path: Path | None
+    """The first medium, as it was named. None where the question shows none."""
     score: float | None
-    """On the 1..5 answer scale. None unless `status` is "ok"."""
+    """On the 1..5 answer scale; of a level word its place on that scale. None unless `status` is
+    "ok", and for tasks whose answers are no scores."""
     status: str
-    """"ok"; "invalid_answer", where the text holds no valid score; "out_of_memory", where this
-    video alone does not fit; or the reason of a `VideoError` ("missing", "timeout", …)."""
+    """"ok"; "invalid_answer", where the task cannot read the text; "out_of_memory", where this
+    question alone does not fit; or the reason of a `VideoError` ("missing", "timeout", …)."""
+    task: str = "score"
+    """What was asked: a key of `thinker.tasks.TASKS`."""
+    answer: float | str | None = None
+    """What the task reads: the score, a letter, yes or no, a level word, a text. None unless
+    `status` is "ok"."""
     mode: str = "reason"
     """Of the scorer: "reason", "sample" or "level"."""
     reasoning: str | None = None
     """The reasoning that the completion gives (`rewards.shown_reasoning`). None where there is no
     completion, as in mode "level"."""
     completion: str | None = None
-    """The whole text. In mode "sample" that of the rollout nearest the mean, or of the first
-    invalid one where there is no score."""
+    """The whole text. In mode "sample" that of the rollout nearest the mean, or of the first one
+    with the answer that won; of the first invalid one where there is no answer."""
     error: str | None = None
-    """Why there is no score, for a person. None where there is one."""
-    distribution: Distribution = ()
-    """Of the score: over the valid rollouts in mode "sample", over the five levels in mode "level".
-    Empty in mode "reason", which draws nothing."""
+    """Why there is no answer, for a person. None where there is one."""
+    distribution: Distribution | Votes = ()
+    """Over the valid rollouts in mode "sample": of their scores, else of their answers. Over the
+    five levels in mode "level". Empty in mode "reason", which draws nothing."""
     spread: float | None = None
-    """Standard deviation of `distribution`; in mode "sample" the sample's, over K - 1."""
+    """Standard deviation of the scores of `distribution`; in mode "sample" the sample's, over
+    K - 1."""
     interval: tuple[float, float] | None = None
-    """The 5 % and 95 % quantiles of `distribution`."""
+    """The 5 % and 95 % quantiles of the scores of `distribution`."""
     num_tokens: float | None = None
     """Length of the completion; in mode "sample" the mean of all K."""
     frame_indices: tuple[int, ...] = ()
-    """The keyframes that the policy saw, by their number in the file."""
+    """The keyframes that the policy saw of the first medium, by their number in the file."""
     seconds: float = 0.0
-    """This video's share of the wall clock of its batch, without decoding."""
+    """This question's share of the wall clock of its batch, without decoding."""
     model: str = ""
     """The folder that the policy was loaded from."""
     version: str = ""
@@ -64,67 +79,104 @@ class Prediction:
 
     def to_row(self) -> dict[str, object]:
         """Plain values that JSON can hold."""
-        return asdict(self) | {"path": str(self.path)}
+        return asdict(self) | {"path": None if self.path is None else str(self.path)}
 
 
-def failed(error: VideoError) -> Prediction:
-    """The prediction of a video that could not be read."""
-    return Prediction(path=error.path, score=None, status=error.reason, error=str(error))
+def failed(error: VideoError, path: Path | None = None, task: str = "score") -> Prediction:
+    """The prediction of a question whose medium could not be read.
 
-
-def judged(clip: Clip, text: str, num_tokens: int) -> Prediction:
-    """The prediction that one completion makes."""
-    prediction = Prediction(
-        path=clip.path,
-        score=None,
-        status=INVALID_ANSWER,
-        reasoning=shown_reasoning(text),
-        completion=text,
-        num_tokens=num_tokens,
-        frame_indices=clip.keyframe_indices,
+    path: the first medium, where that is another one.
+    """
+    return Prediction(
+        path=path or error.path, score=None, status=error.reason, task=task, error=str(error)
     )
-    answer = parse_answer(text)
+
+
+def judged(blank: Prediction, text: str, num_tokens: int, reference: Any) -> Prediction:
+    """The prediction that one completion makes.
+
+    blank: the row of the question, without an answer.
+    """
+    prediction = replace(
+        blank, reasoning=shown_reasoning(text), completion=text, num_tokens=num_tokens
+    )
+    answer = TASKS[blank.task].parse(text, reference)
     if isinstance(answer, Answer):
-        return replace(prediction, score=answer.value, status=OK)
+        score = score_of(blank.task, answer.value)
+        return replace(prediction, answer=answer.value, score=score, status=OK)
     return replace(prediction, error=f"{answer.reason}: {answer.detail}")
 
 
-def of_draws(draws: Sequence[Prediction]) -> Prediction:
-    """The prediction of K rollouts of one video: mean, spread and interval of the valid ones.
+def score_of(task: str, answer: float | str) -> float | None:
+    """The place of an answer on the 1..5 answer scale, where it has one.
 
-    The text is that of the rollout nearest the mean. Where fewer than half of the rollouts are
-    valid there is no score, because the valid ones would be a selection.
+    Example: `score_of("score", 3.5)` is 3.5, `score_of("level", "good")` is 4.0.
     """
-    valid = [(draw.score, draw) for draw in draws if draw.score is not None]
-    scores = [score for score, _ in valid]
+    if task == "level":
+        return LEVEL_SCORES[LEVELS.index(str(answer))]
+    return answer if isinstance(answer, float) else None
+
+
+def of_draws(draws: Sequence[Prediction]) -> Prediction:
+    """The prediction of K rollouts of one question: mean, spread and interval of the valid scores,
+    or the answer that most valid rollouts give, the first of those drawn as often.
+
+    The text is that of the rollout nearest the mean, or of the first one with the winning answer.
+    Where fewer than half of the rollouts are valid there is no answer, because the valid ones would
+    be a selection.
+    """
+    valid = [draw for draw in draws if draw.status == OK]
     num_tokens = sum(draw.num_tokens or 0 for draw in draws) / len(draws)
     if 2 * len(valid) < len(draws) or len(valid) < 2:
-        first = next(draw for draw in draws if draw.score is None)
+        first = next(draw for draw in draws if draw.status != OK)
         error = f"{len(valid)} of {len(draws)} rollouts are valid; {first.error}"
         return replace(first, error=error, num_tokens=num_tokens)
+    summed = _of_scores(valid) if valid[0].score is not None else _of_votes(valid)
+    return replace(summed, num_tokens=num_tokens)
+
+
+def _of_scores(valid: Sequence[Prediction]) -> Prediction:
+    scores = [draw.score for draw in valid if draw.score is not None]
     distribution = empirical(scores)
     centre = mean(distribution)
-    _, nearest = min(valid, key=lambda pair: abs(pair[0] - centre))
+    if isinstance(valid[0].answer, str):
+        shown = _of_votes(valid)
+    else:
+        nearest = min(range(len(scores)), key=lambda place: abs(scores[place] - centre))
+        shown = replace(valid[nearest], answer=centre)
     return replace(
-        nearest,
+        shown,
         score=centre,
         distribution=distribution,
         spread=stdev(scores),
         interval=quantile_interval(distribution),
-        num_tokens=num_tokens,
     )
 
 
-def of_levels(clip: Clip, distribution: Distribution) -> Prediction:
-    """The prediction that probabilities of level words make, each word at its score."""
-    return Prediction(
-        path=clip.path,
-        score=mean(distribution),
+def _of_votes(valid: Sequence[Prediction]) -> Prediction:
+    votes = Counter(str(draw.answer) for draw in valid)
+    ((winner, _),) = votes.most_common(1)
+    shares = tuple((answer, votes[answer] / len(valid)) for answer in sorted(votes))
+    first = next(draw for draw in valid if draw.answer == winner)
+    return replace(first, distribution=shares)
+
+
+def of_levels(blank: Prediction, distribution: Distribution) -> Prediction:
+    """The prediction that probabilities of level words make, each word at its score.
+
+    blank: the row of the question, without an answer. Its answer is the mean, or where a level was
+    asked for the most probable word.
+    """
+    score = mean(distribution)
+    likeliest = max(range(len(distribution)), key=lambda level: distribution[level][1])
+    return replace(
+        blank,
+        score=score,
+        answer=LEVELS[likeliest] if blank.task == "level" else score,
         status=OK,
         distribution=distribution,
         spread=standard_deviation(distribution),
         interval=quantile_interval(distribution),
-        frame_indices=clip.keyframe_indices,
     )
 
 

@@ -1,20 +1,21 @@
-"""Scoring: a video goes in, a `Prediction` with a score and its reasoning comes out. A video that
-cannot be scored gives a `Prediction`, too, which says why.
+"""Scoring: a video goes in, a `Prediction` with a score and its reasoning comes out; an example of
+any task goes in, a `Prediction` with its answer comes out. What cannot be answered gives a
+`Prediction`, too, which says why.
 
 `QualityScorer` is what `single_infer.py`, `batch_infer.py`, the `thinker` command and the trainer's
 held-out evaluation use, so all of them share one clip reader, one prompt, one encoder and one
 parser. It has three modes with one interface:
 
 - `reason`: the greedy completion, with `<think>` and `<answer>`;
-- `sample`: K rollouts, their mean and an interval;
-- `level`: one forward and a softmax over level words, no text.
+- `sample`: K rollouts; the mean of scores with an interval, of other answers the majority;
+- `level`: one forward and a softmax over level words, no text; for scores and levels only.
 """
 
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 
 from thinker.config.run import BACKENDS
+from thinker.data.examples import Example
 from thinker.policies import Policy, load_policy
 from thinker.policies.encode import encode_prompts
 from thinker.policies.inputs import Prompt
@@ -31,6 +33,7 @@ from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
 from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
+    INVALID_ANSWER,
     OUT_OF_MEMORY,
     Prediction,
     failed,
@@ -38,16 +41,20 @@ from thinker.score.prediction import (
     of_draws,
     of_levels,
 )
+from thinker.score.question import Question, read_questions
 from thinker.tasks.level import LEVEL_QUESTION, LEVEL_SCORES
 from thinker.utils.tensors import out_of_memory
 from thinker.video import Clip, ClipSpec, VideoError, medium, read_clip
 from thinker.video.read import clip_from_frames
+from thinker.video.read_ahead import Read, Reading
 
 logger = logging.getLogger(__name__)
 
 MODES = ("reason", "sample", "level")
+LEVEL_TASKS = ("score", "level")
+"""The tasks of mode "level"."""
 BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
-"""How many videos are scored at once where nothing else is asked for, on a GPU and on a CPU.
+"""How many questions are answered at once where nothing else is asked for, on a GPU and on a CPU.
 Larger batches gain a CPU little, tiny policies apart, and delay the first result."""
 
 Frames = torch.Tensor | np.ndarray
@@ -61,7 +68,7 @@ class QualityScorer:
         that `backend` names (mode "level" starts none).
     mode: one of `MODES`.
     num_samples: K of mode "sample", drawn at temperature 1 from `seed`.
-    batch_size: how many videos are scored at once; chosen by the device where it is None. When
+    batch_size: how many questions are answered at once; chosen by the device where it is None. When
         memory runs out it halves, with a warning, and stays so.
     model_name: kept in every prediction.
 
@@ -90,6 +97,7 @@ class QualityScorer:
             )
         self.policy = policy
         self._given_rollout = rollout
+        self._max_prompt_tokens: int | None = None
         self.backend = _checked("backend", backend, BACKENDS)
         self.mode = _checked("mode", mode, MODES)
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
@@ -120,8 +128,30 @@ class QualityScorer:
     def rollout(self) -> Rollout:
         """The back end that generates, started when it is first asked for."""
         return self._given_rollout or scoring_rollout(
-            self.policy, self.backend, max_new_tokens=self.max_new_tokens
+            self.policy,
+            self.backend,
+            max_new_tokens=self.max_new_tokens,
+            max_prompt_tokens=self._max_prompt_tokens,
         )
+
+    def prepare(self, examples: Sequence[Example]) -> None:
+        """Make sure that the engine takes the longest prompt of these examples.
+
+        An engine is sized when it starts, for a question about one video if nothing else is known;
+        one that has started with less room is started anew. Back end "hf" needs none of this.
+        """
+        if self.backend == "hf" or self._given_rollout is not None:
+            return
+        inputs = self.policy.inputs
+        asked = {(tuple(m.kind for m in e.media), e.turns) for e in examples}
+        asked.discard((("video",), ()))  # what every engine takes
+        longest = inputs.max_tokens_of(asked) if asked else 0
+        if longest <= (self._max_prompt_tokens or inputs.max_prompt_tokens()):
+            return
+        self._max_prompt_tokens = longest
+        started = self.__dict__.pop("rollout", None)
+        if started is not None:
+            started.close()
 
     @property
     def clip_spec(self) -> ClipSpec:
@@ -146,8 +176,32 @@ class QualityScorer:
         return self._score_all(video, start, end, mode)
 
     def _score_all(self, videos, start, end, mode) -> list[Prediction]:
-        items = (self.read(video, start=start, end=end) for video in videos)
-        return list(self.score_stream(items, mode=mode))
+        clips = (self.read(video, start=start, end=end) for video in videos)
+        return list(self.answer_stream(map(_scoring_question, clips), mode=mode))
+
+    def predict(
+        self, examples: Sequence[Example], *, mode: str | None = None, read: Read | None = None
+    ) -> list[Prediction]:
+        """Answer examples of any task, in order; media are read in this process.
+
+        read: how a medium becomes a clip, for a caller that keeps clips; None reads the file.
+        """
+        here = Reading(num_workers=0)
+        return list(self.predict_stream(examples, here, mode=mode, read=read))
+
+    def predict_stream(
+        self,
+        examples: Sequence[Example],
+        reading: Reading,
+        *,
+        mode: str | None = None,
+        read: Read | None = None,
+    ) -> Iterator[Prediction]:
+        """As `predict`, while workers read the media of the next batch."""
+        self.prepare(examples)
+        read = read or partial(read_clip, spec=self.clip_spec)
+        items = read_questions(examples, read, reading, ahead=self.batch_size)
+        yield from self.answer_stream(items, mode=mode)
 
     def read(
         self, video: Video, *, start: float | None = None, end: float | None = None
@@ -169,59 +223,64 @@ class QualityScorer:
             prediction, mode=mode, seconds=seconds, model=self.model_name, version=self.version
         )
 
-    def score_stream(
-        self, items: Iterable[Clip | Prediction], *, mode: str | None = None
+    def answer_stream(
+        self, items: Iterable[Question | Prediction], *, mode: str | None = None
     ) -> Iterator[Prediction]:
-        """Score clips in batches, in order. A `Prediction` (of a video that could not be read)
-        passes through and counts as one of its batch."""
-        batch: list[Clip | Prediction] = []
+        """Answer questions in batches, in order. A `Prediction` (of a medium that could not be
+        read) passes through and counts as one of its batch."""
+        batch: list[Question | Prediction] = []
         for item in items:
             batch.append(item)
             if len(batch) >= self.batch_size:  # which may have been halved meanwhile
-                yield from self.score_clips(batch, mode)
+                yield from self._in_order(batch, mode)
                 batch = []
-        yield from self.score_clips(batch, mode)
+        yield from self._in_order(batch, mode)
 
     def score_clips(
         self, items: Sequence[Clip | Prediction], mode: str | None = None
     ) -> list[Prediction]:
         """Score decoded clips, in order. A `Prediction` passes through."""
-        done = dict(self.score_as_done(items, mode))
+        return self._in_order([_scoring_question(item) for item in items], mode)
+
+    def _in_order(self, items: Sequence[Question | Prediction], mode) -> list[Prediction]:
+        done = dict(self.answer_as_done(items, mode))
         return [done[place] for place in range(len(items))]
 
-    def score_as_done(
-        self, items: Sequence[Clip | Prediction], mode: str | None = None
+    def answer_as_done(
+        self, items: Sequence[Question | Prediction], mode: str | None = None
     ) -> Iterator[tuple[int, Prediction]]:
-        """(place, prediction) of every item: first those that are a `Prediction` already, then the
-        clips, as soon as their batch is scored.
+        """(place, prediction) of each item: those that are predictions at once, then questions, as
+        soon as their batch is done.
 
-        Clips are sorted by the length of their prompt before they are cut into batches, because
+        Questions are sorted by the length of their prompt before they are cut into batches, because
         padding is computed for nothing.
         """
         mode = _checked("mode", mode or self.mode, MODES)
-        clips = {place: item for place, item in enumerate(items) if isinstance(item, Clip)}
+        asked = {place: item for place, item in enumerate(items) if isinstance(item, Question)}
         for place, item in enumerate(items):
             if isinstance(item, Prediction):
-                yield place, replace(item, mode=mode)
-        waiting = sorted(clips, key=lambda place: self._prompt_length(clips[place]))
+                yield place, self._signed(item, mode)
+            else:
+                check_mode(mode, item.task)
+        lengths = {place: self._prompt_length(item, mode) for place, item in asked.items()}
+        waiting = sorted(asked, key=lambda place: lengths[place])
         while waiting:
             batch = waiting[: self.batch_size]
-            predictions = self._fitting([clips[place] for place in batch], mode)
+            predictions = self._fitting([asked[place] for place in batch], mode)
             yield from zip(batch, predictions, strict=False)
             waiting = waiting[len(predictions) :]
 
-    def _prompt_length(self, clip: Clip) -> int:
-        """Tokens that stand for the clip; the text around them is the same for all."""
-        return sum(self.policy.inputs.slot_tokens(clip))
+    def _prompt_length(self, question: Question, mode: str) -> int:
+        return len(self.policy.inputs.prompt_ids(_prompt(question, mode)))
 
-    def _fitting(self, clips: list[Clip], mode: str) -> list[Prediction]:
-        """Predictions of as many of the first clips as fit into memory, at least of one."""
+    def _fitting(self, questions: list[Question], mode: str) -> list[Prediction]:
+        """Predictions of as many of the first questions as fit into memory, at least of one."""
         judges = {"reason": self._reason, "sample": self._sample, "level": self._level}
         while True:
             try:
                 began = time.perf_counter()
-                predictions = judges[mode](clips)
-                seconds = (time.perf_counter() - began) / len(clips)
+                predictions = judges[mode](questions)
+                seconds = (time.perf_counter() - began) / len(questions)
                 return [self._signed(prediction, mode, seconds) for prediction in predictions]
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
@@ -230,54 +289,81 @@ class QualityScorer:
             # This stands outside of `except`, whose traceback holds the tensors that have to go.
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            if len(clips) == 1:
-                path = clips[0].path
-                row = Prediction(path=path, score=None, status=OUT_OF_MEMORY, error=message)
-                return [self._signed(row, mode)]
-            self.batch_size = len(clips) // 2
+            if len(questions) == 1:
+                row = replace(_blank(questions[0]), status=OUT_OF_MEMORY, error=message)
+                return [self._signed(replace(row, frame_indices=()), mode)]
+            self.batch_size = len(questions) // 2
             logger.warning(
-                "out of memory with %d videos at once; going on with %d",
-                len(clips),
+                "out of memory with %d questions at once; going on with %d",
+                len(questions),
                 self.batch_size,
             )
-            clips = clips[: self.batch_size]
+            questions = questions[: self.batch_size]
 
-    def _reason(self, clips: list[Clip]) -> list[Prediction]:
-        groups = self._generate(
-            clips, 1, Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
-        )
-        return [judged(clip, *group[0]) for clip, group in zip(clips, groups, strict=True)]
+    def _reason(self, questions: list[Question]) -> list[Prediction]:
+        sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
+        return [draws[0] for draws in self._draws(questions, 1, sampling)]
 
-    def _sample(self, clips: list[Clip]) -> list[Prediction]:
+    def _sample(self, questions: list[Question]) -> list[Prediction]:
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
-        groups = self._generate(clips, self.num_samples, sampling)
-        return [
-            of_draws([judged(clip, *draw) for draw in group])
-            for clip, group in zip(clips, groups, strict=True)
-        ]
+        return [of_draws(draws) for draws in self._draws(questions, self.num_samples, sampling)]
 
-    def _level(self, clips: list[Clip]) -> list[Prediction]:
-        question = ask(LEVEL_QUESTION)
-        asked = [Prompt(clips=(clip,), turns=question) for clip in clips]
-        requests = encode_prompts(self.policy, asked)
+    def _level(self, questions: list[Question]) -> list[Prediction]:
+        requests = encode_prompts(self.policy, [_prompt(q, "level") for q in questions])
         shares = level_probabilities(self.policy, requests).tolist()
         return [
-            of_levels(clip, tuple(zip(LEVEL_SCORES, row, strict=True)))
-            for clip, row in zip(clips, shares, strict=True)
+            of_levels(_blank(question), tuple(zip(LEVEL_SCORES, row, strict=True)))
+            for question, row in zip(questions, shares, strict=True)
         ]
 
-    def _generate(
-        self, clips: list[Clip], num_generations: int, sampling: Sampling
-    ) -> list[list[tuple[str, int]]]:
-        """(text, number of tokens) of each completion of each clip."""
-        requests = encode_prompts(self.policy, [Prompt(clips=(clip,)) for clip in clips])
+    def _draws(
+        self, questions: list[Question], num_generations: int, sampling: Sampling
+    ) -> list[list[Prediction]]:
+        """What each completion of each question makes."""
+        requests = encode_prompts(self.policy, [_prompt(q, "reason") for q in questions])
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
-        return [self._texts(group) for group in groups]
+        return [
+            [judged(_blank(q), *draw, q.reference) for draw in self._texts(group)]
+            for q, group in zip(questions, groups, strict=True)
+        ]
 
     def _texts(self, group: list[Completion]) -> list[tuple[str, int]]:
         ids = [completion.token_ids for completion in group]
         texts = self.policy.processor.batch_decode(ids, skip_special_tokens=True)
         return [(text, len(row)) for text, row in zip(texts, ids, strict=True)]
+
+
+def check_mode(mode: str, task: str) -> None:
+    """Raises ValueError where a task has no such mode."""
+    if mode == "level" and task not in LEVEL_TASKS:
+        raise ValueError(
+            f"mode level is for the tasks {', '.join(LEVEL_TASKS)}, not for {task!r}; "
+            "use mode reason or sample"
+        )
+
+
+def _scoring_question(item: Clip | Prediction) -> Question | Prediction:
+    return Question(clips=(item,)) if isinstance(item, Clip) else item
+
+
+def _blank(question: Question) -> Prediction:
+    """The row of a question before it is answered."""
+    first = question.clips[0] if question.clips else None
+    return Prediction(
+        path=None if first is None else first.path,
+        score=None,
+        status=INVALID_ANSWER,
+        task=question.task,
+        frame_indices=() if first is None else first.keyframe_indices,
+    )
+
+
+def _prompt(question: Question, mode: str) -> Prompt:
+    """What the policy reads. Mode "level" asks for a level, unless the question does so itself."""
+    turns = question.turns
+    if mode == "level" and not (question.task == "level" and turns):
+        turns = ask(LEVEL_QUESTION)
+    return Prompt(clips=question.clips, turns=turns)
 
 
 def _checked(name: str, value: str, known: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from thinker.config.run import RunConfig
 from thinker.eval.metrics import plcc, srcc
 from thinker.policies import Policy
 from thinker.rollout.base import Rollout
+from thinker.score.question import Question
 from thinker.score.scorer import QualityScorer
 from thinker.train.run_data import RunData
 
@@ -21,7 +22,7 @@ def held_out(policy: Policy, data: RunData, rollout: Rollout, config: RunConfig)
     max_new_tokens = config.grpo.get("max_completion_length", GRPOConfig.max_completion_length)
     scorer = QualityScorer(policy, rollout, max_new_tokens=max_new_tokens, batch_size=EVAL_BATCH)
     paths = dict.fromkeys(s.media[0].path for _, samples in data.eval_sets for s in samples)
-    stream = scorer.score_stream(data.reader(path) for path in paths)
+    stream = scorer.answer_stream(Question(clips=(data.reader(path),)) for path in paths)
     scores = dict(zip(paths, (prediction.score for prediction in stream), strict=True))
     return {
         eval_set.key: _figures(

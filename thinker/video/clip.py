@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -302,6 +302,9 @@ def clip_from_tensors(tensors: dict[str, torch.Tensor], path: Path) -> Clip:
     crop = facts.pop("crop", None) if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or {k: type(v) for k, v in facts.items()} != _FACTS:
         raise ValueError(f"facts of a clip are {list(_FACTS)}, got {facts!r:.80}")
+    sides = {field.name for field in fields(Crop)}
+    if crop is not None and not (isinstance(crop, dict) and set(crop) == sides):
+        raise ValueError(f"the crop of a clip has {sorted(sides)}, got {crop!r:.80}")
     indices = [tensors["keyframe_indices"], tensors["motion_indices"]]
     if any(tensor.dtype != torch.int64 or tensor.ndim != 1 for tensor in indices):
         raise ValueError("indices of a clip are one-dimensional int64 tensors")

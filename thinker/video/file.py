@@ -30,7 +30,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".
 MAX_PICTURE_BYTES = 10**9
 # What a pixel takes at the peak, measured and rounded up: 4 bytes in PIL, 3 in our array or 4 in a
 # turned copy, and what the decoder of the format holds. MPO is several JPEGs in a file.
-_BYTES_A_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "BMP": 9, "TIFF": 10, "WEBP": 17}
+_BYTES_A_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "BMP": 9, "TIFF": 13, "WEBP": 17}
 _BYTES_A_PIXEL_PROGRESSIVE = 11  # a JPEG in several scans: all coefficients at once
 _STRIP_PIXELS = 2**22  # so many are converted at once
 

@@ -53,3 +53,15 @@ def test_paired_with_a_constant_model_is_undefined():
     assert result.reason == "b: all 4 predictions equal 3"
     with pytest.raises(ValueError, match="2 predictions but 3 labels"):
         metrics.paired_bootstrap([1, 2, 3], [1, 2], [1, 2, 3])
+
+
+def test_paired_accuracy_equals_brute_force():
+    draw = np.random.default_rng(4)
+    a, b = (draw.integers(0, 2, size=80).astype(bool) for _ in range(2))
+    content = [f"c{i}" for i in draw.integers(0, 15, size=80)]
+    result = metrics.paired_accuracy(a, b, content, num_resamples=150, seed=2)
+    assert result.value == pytest.approx(a.mean() - b.mean(), abs=1e-12)
+    samples = [a[rows].mean() - b[rows].mean() for rows in drawn_rows(content, 150, seed=2)]
+    expected = np.quantile(samples, [0.025, 0.975])
+    assert [result.ci_low, result.ci_high] == pytest.approx(expected, abs=1e-12)
+    assert metrics.paired_accuracy([], []).reason == "no example in common"

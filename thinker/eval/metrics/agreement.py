@@ -11,6 +11,7 @@ of ITU-T P.1401 too.
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from scipy import optimize, special, stats
 
 from thinker.eval.metrics.bootstrap import (
     FloatArray,
+    Statistic,
     content_codes,
     count_units,
     drawn_statistic,
@@ -311,6 +313,40 @@ def with_interval(result: MetricResult, samples: FloatArray, num_units: int) -> 
 # --- reports ---
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreFigure:
+    """How one figure of scores is computed, and how it is resampled."""
+
+    function: Figure
+    """Of predictions and labels."""
+    resampled: Callable[[FloatArray, FloatArray], Statistic]
+    """The same for every resample."""
+    is_mapped: bool = False
+    """Whether predictions go through the logistic mapping before."""
+
+    def value(self, x: FloatArray, y: FloatArray, mapping: Logistic | str) -> MetricResult:
+        """The figure without an interval."""
+        if self.is_mapped:
+            return _mapped_figure(mapping, x, y, self.function)
+        return _figure(x, y, self.function)
+
+    def statistic(self, x: FloatArray, y: FloatArray, mapping: Logistic | str) -> Statistic:
+        """For figures that have a value."""
+        if self.is_mapped and not isinstance(mapping, str):
+            x = mapping(x)
+        return self.resampled(x, y)
+
+
+SCORE_FIGURES: dict[str, ScoreFigure] = {
+    "srcc": ScoreFigure(function=_spearman, resampled=srcc_statistic),
+    "krcc": ScoreFigure(function=_kendall, resampled=partial(drawn_statistic, _kendall)),
+    "plcc": ScoreFigure(function=_pearson, resampled=plcc_statistic),
+    "plcc_mapped": ScoreFigure(function=_pearson, resampled=plcc_statistic, is_mapped=True),
+    "rmse_mapped": ScoreFigure(function=_rmse, resampled=rmse_statistic, is_mapped=True),
+}
+"""The figures of `ScoreReport` by name."""
+
+
 def evaluate_scores(
     predictions: Scores,
     labels: Scores,
@@ -341,23 +377,11 @@ def evaluate_scores(
             f"{x.size} scores for n_total = {n_total}: n_total counts all videos of the set"
         )
     mapping = fit_logistic(x, y)
-    mapped = x if isinstance(mapping, str) else mapping(x)
-    results = {
-        "srcc": srcc(x, y),
-        "krcc": krcc(x, y),
-        "plcc": plcc(x, y),
-        "plcc_mapped": _mapped_figure(mapping, x, y, _pearson),
-        "rmse_mapped": _mapped_figure(mapping, x, y, _rmse),
-    }
-    statistics = {
-        "srcc": srcc_statistic(x, y),
-        "krcc": drawn_statistic(_kendall, x, y),
-        "plcc": plcc_statistic(x, y),
-        "plcc_mapped": plcc_statistic(mapped, y),
-        "rmse_mapped": rmse_statistic(mapped, y),
-    }
+    results = {name: figure.value(x, y, mapping) for name, figure in SCORE_FIGURES.items()}
     defined = {
-        name: statistics[name] for name, result in results.items() if result.value is not None
+        name: figure.statistic(x, y, mapping)
+        for name, figure in SCORE_FIGURES.items()
+        if results[name].value is not None
     }
     num_contents = count_units(codes)
     for name, samples in resample(defined, codes, num_resamples, seed).items():

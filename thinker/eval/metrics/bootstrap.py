@@ -118,6 +118,11 @@ def rmse_statistic(x: FloatArray, y: FloatArray) -> Statistic:
     return lambda weights: np.sqrt((weights @ squared_N) / weights.sum(axis=1))
 
 
+def mean_statistic(x: FloatArray) -> Statistic:
+    """The mean of each resample."""
+    return lambda weights: (weights @ x) / weights.sum(axis=1)
+
+
 def difference(a: Statistic, b: Statistic) -> Statistic:
     """a - b in each resample, NaN, thus left out, where either of them is undefined."""
     return lambda weights: a(weights) - b(weights)

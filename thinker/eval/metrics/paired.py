@@ -1,4 +1,5 @@
-"""The difference of two models on the same videos, with an interval (`paired_bootstrap`)."""
+"""The difference of two models on the same examples, with an interval: of correlations
+(`paired_bootstrap`) and of accuracy (`paired_accuracy`)."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from thinker.eval.metrics.bootstrap import (
     content_codes,
     count_units,
     difference,
+    mean_statistic,
     plcc_statistic,
     resample,
     srcc_statistic,
@@ -74,6 +76,30 @@ def paired_bootstrap(
     samples = resample(statistics, codes, num_resamples, seed)
     differences = {name: _paired(*pairs[name], samples[name], count_units(codes)) for name in pairs}
     return PairedReport(**differences)
+
+
+def paired_accuracy(
+    correct_a: Sequence[bool],
+    correct_b: Sequence[bool],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> PairedDifference:
+    """Difference a - b of accuracy on the same examples and the same resamples.
+
+    >>> paired_accuracy([True, True, False, True], [True, False, False, False]).value  # 3/4 - 1/4
+    0.5
+    """
+    a, b = (np.array(column, dtype=np.float64) for column in (correct_a, correct_b))
+    if a.shape != b.shape:
+        raise ValueError(f"{a.size} answers of a but {b.size} of b: give both for every example")
+    if not a.size:
+        return PairedDifference(value=None, n=0, reason="no example in common")
+    codes = content_codes(clusters, a.size)
+    samples = resample({"": mean_statistic(a - b)}, codes, num_resamples, seed)[""]
+    result_a, result_b = (MetricResult(value=float(x.mean()), n=x.size) for x in (a, b))
+    return _paired(result_a, result_b, samples, count_units(codes))
 
 
 def _paired(

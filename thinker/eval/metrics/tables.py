@@ -1,4 +1,5 @@
-"""Averages over sets (`summarise`), and all sets as one table of plain text (`format_table`)."""
+"""Averages over sets of scores (`summarise`), and all sets as tables of plain text: of scores
+(`format_table`) and of other answers (`format_answers`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ import numpy as np
 
 from thinker.data.datasets import DOMAINS
 from thinker.eval.metrics.agreement import MetricResult, ScoreReport
+from thinker.eval.metrics.figures import AnswerReport
 
 AVERAGED = ("srcc", "krcc", "plcc", "plcc_mapped")
 """The figures that are averaged. RMSE is not: each set has a label scale of its own."""
@@ -106,11 +108,39 @@ def format_table(summary: Summary) -> str:
         coverage = f"{a.n_scored}/{a.n_total}"
         lines.append([a.name, f"{a.num_sets} sets", coverage, *values, ""])
         reasons += [f"{a.name}: {a.reason}"] if a.reason else []
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    rows = [
+    return "\n".join(_aligned(lines) + reasons)
+
+
+def format_answers(sets: Sequence[tuple[str, str, AnswerReport]]) -> str:
+    """Plain text of (name, task, report): one line a set, below it one a value of each tag, then
+    one a reason for what is undefined. A task without figures is not measured."""
+    names = list(dict.fromkeys(name for _, _, report in sets for name in report.figures))
+    lines = [["set", "task", "answered", "valid", *(f"{name} [95%]" for name in names)]]
+    reasons = []
+    for set_name, task, report in sets:
+        shown = [report.figures.get(name) for name in names]
+        cells = ["" if figure is None else _cell(figure, interval=True) for figure in shown]
+        if not report.figures:
+            reasons.append(f"{set_name}: not measured, task {task} has no figures")
+        counts = [f"{report.n_answered}/{report.n_total}", f"{report.n_valid}/{report.n_answered}"]
+        lines.append([set_name, task, *counts, *cells])
+        for tag, values in report.by_tag.items():
+            for value, figure in values.items():
+                by_value = ["" for _ in names]
+                by_value[names.index("accuracy")] = _cell(figure, interval=True)
+                lines.append([f"  {tag}={value}", "", str(figure.n), "", *by_value])
+        figures = report.figures.values()
+        reasons += [
+            f"{set_name}: {reason}" for reason in {f.reason: None for f in figures} if reason
+        ]
+    return "\n".join(_aligned(lines) + reasons)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return [
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines
     ]
-    return "\n".join(rows + reasons)
 
 
 def _cell(result: MetricResult, *, interval: bool = False) -> str:

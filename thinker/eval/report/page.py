@@ -5,7 +5,6 @@ In: `summary.json` and the CSVs that `thinker eval` wrote, and the videos where 
 `report/*.png`. This file gathers what the page shows; `page.html.j2` says how it is shown.
 """
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,25 +18,15 @@ import yaml
 from thinker.data.datasets import EVAL_CONFIGS
 from thinker.eval.metrics import fit_logistic
 from thinker.eval.report import plots
+from thinker.eval.report.answers import answer_section
+from thinker.eval.report.pictures import Picture, Pictures
 from thinker.eval.report.published import MARK, Published, load_published
-from thinker.eval.summary import ResultRow, load_rows, load_summary
+from thinker.eval.rows import ResultRow, load_rows
+from thinker.eval.summary import load_summary
 from thinker.utils.atomic import write_atomic
-from thinker.video import ClipSpec, VideoError, read_clip
 
 NUM_WORST = 3
 """Number of videos shown in detail for each set."""
-MAX_FRAMES = 6
-"""Number of frames shown of such a video: as many as fit side by side."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A PNG to be inlined into the page."""
-
-    alt: str
-    """What a reader sees where the picture cannot be shown."""
-    base64: str
-    """The PNG's bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +47,10 @@ class AnswerLine:
 
     name: str
     """The set's name."""
-    num_videos: int
-    """Number of videos of the set."""
+    num_examples: int
+    """Number of examples of the set."""
     num_ok: int
-    """Number of those with a score."""
+    """Number of those with an answer."""
     num_invalid: int
     """Number of those whose answer was none."""
     others: dict[str, int]
@@ -86,7 +75,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class SetSection:
-    """Plots and worst cases of one set."""
+    """Plots and worst cases of one set of scores."""
 
     name: str
     """The set's name."""
@@ -98,39 +87,30 @@ class SetSection:
     """The worst first."""
 
 
-class Pictures:
-    """Writes every picture of a page as a file of its own, and hands it back for the page."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def add(self, name: str, png: bytes, alt: str) -> Picture:
-        """Write `name`.png."""
-        write_atomic(self.folder / f"{name}.png", png)
-        return Picture(alt=alt, base64=base64.b64encode(png).decode())
-
-
 def write_report(folder: Path) -> Path:
     """Write the page of the evaluation in `folder`; returns its path."""
     summary = load_summary(folder)
-    rows = {key: load_rows(folder, key) for key in summary["sets"]}
+    sets = summary["sets"]
+    rows = {key: load_rows(folder, key) for key in sets}
+    scores = {key: entry for key, entry in sets.items() if entry["task"] == "score"}
     pictures = Pictures(folder / "report")
     published = load_published()
     settings = {"configuration": summary["configuration"], "versions": summary["versions"]}
     page = page_template("page.html.j2").render(
         configuration=summary["configuration"],
-        num_videos=sum(len(lines) for lines in rows.values()),
-        results=result_lines(summary, published),
+        num_examples=sum(len(lines) for lines in rows.values()),
+        num_sets=len(sets),
+        results=result_lines(scores, published) if scores else [],
         averages=summary["averages"],
         published=published,
         mark=MARK,
-        answers=[
-            answer_line(entry, _num_tokens(rows[key])) for key, entry in summary["sets"].items()
-        ],
+        answers=[answer_line(entry, _num_tokens(rows[key])) for key, entry in sets.items()],
         lengths=_lengths(summary, rows, pictures),
-        sections=[
-            set_section(key, entry, rows[key], pictures) for key, entry in summary["sets"].items()
+        sections=[set_section(key, entry, rows[key], pictures) for key, entry in scores.items()],
+        answer_sections=[
+            answer_section(key, entry, rows[key], pictures)
+            for key, entry in sets.items()
+            if key not in scores
         ],
         settings=json.dumps(settings, indent=1),
     )
@@ -157,13 +137,16 @@ def page_template(name: str, *folders: Path) -> jinja2.Template:
 # --- results ---
 
 
-def result_lines(summary: dict[str, Any], published: Published) -> list[ResultLine]:
-    """The ten known sets, then the evaluation's own; published figures stand beside measured."""
-    names = known_sets() | {key: entry["name"] for key, entry in summary["sets"].items()}
+def result_lines(scores: dict[str, Any], published: Published) -> list[ResultLine]:
+    """The ten known sets, then the evaluation's own; published figures stand beside measured.
+
+    scores: the sets of scores, as `summary.json` holds them.
+    """
+    names = known_sets() | {key: entry["name"] for key, entry in scores.items()}
     return [
         ResultLine(
             name=name,
-            report=summary["sets"][key]["report"] if key in summary["sets"] else None,
+            report=scores[key]["report"] if key in scores else None,
             published=tuple(system.results.get(key) for system in published.systems),
         )
         for key, name in names.items()
@@ -186,7 +169,7 @@ def answer_line(entry: dict[str, Any], num_tokens: Sequence[float]) -> AnswerLin
     low, median, high = np.quantile(num_tokens, [0.05, 0.5, 0.95]) if num_tokens else (0, 0, 0)
     return AnswerLine(
         name=entry["name"],
-        num_videos=sum(statuses.values()),
+        num_examples=sum(statuses.values()),
         num_ok=statuses.pop("ok", 0),
         num_invalid=statuses.pop("invalid_answer", 0),
         others=statuses,
@@ -217,13 +200,13 @@ def _lengths(
 def set_section(
     key: str, entry: dict[str, Any], rows: Sequence[ResultRow], pictures: Pictures
 ) -> SetSection:
-    """Plots and worst cases of one set."""
+    """Plots and worst cases of one set of scores."""
     scored = [row for row in rows if row.pred_score is not None and row.gt_score is not None]
     if len(scored) < 2:
         return SetSection(name=entry["name"], num_scored=len(scored), plots=(), cases=())
     predicted = [row.pred_score or 0.0 for row in scored]
     mos = [row.gt_score or 0.0 for row in scored]
-    root = Path(entry["video_root"])
+    root = Path(entry["media_root"])
     return SetSection(
         name=entry["name"],
         num_scored=len(scored),
@@ -249,23 +232,5 @@ def worst_cases(scored: Sequence[ResultRow]) -> list[tuple[ResultRow, float]]:
 
 
 def _case(name: str, row: ResultRow, error: float, root: Path, pictures: Pictures) -> Case:
-    try:
-        strip = plots.strip(_thumbnails(root / row.filename, len(row.frame_indices)))
-    except VideoError as problem:
-        return Case(row=row, error=error, frames=None, problem=problem.reason)
-    return Case(row=row, error=error, frames=pictures.add(name, strip, row.filename), problem="")
-
-
-def _thumbnails(path: Path, num_keyframes: int) -> np.ndarray:
-    """The keyframes that the policy was shown, small: uint8 (K, 3, H, W)."""
-    spec = ClipSpec(
-        num_keyframes=num_keyframes or MAX_FRAMES,
-        resize="smart",
-        keyframe_px=0,
-        min_pixels=1,
-        max_pixels=180 * 120,
-        factor=2,
-        num_motion_frames=0,
-        motion_px=1,
-    )
-    return read_clip(path, spec).keyframes_KCHW.numpy()[:MAX_FRAMES]
+    frames, problem = pictures.add_frames(name, root / row.id, len(row.frame_indices), row.id)
+    return Case(row=row, error=error, frames=frames, problem=problem)

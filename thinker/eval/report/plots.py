@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -64,8 +65,29 @@ def lengths(num_tokens: dict[str, Sequence[float]]) -> bytes:
     for name, values in num_tokens.items():
         axis.hist(values, bins=40, range=(0, longest * 1.02), histtype="step", label=name)
     axis.legend(frameon=False, fontsize=8)
-    axis.set(xlabel="tokens of an answer", ylabel="videos")
+    axis.set(xlabel="tokens of an answer", ylabel="answers")
     return png(figure)
+
+
+def shares(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> bytes:
+    """Accuracy of each (label, `MetricResult` as a dict), with its interval; the first on top."""
+    figure, axis = plt.subplots(figsize=(7.2, 0.9 + 0.34 * len(bars)))
+    for place, (_, result) in enumerate(bars):
+        if result["value"] is None:
+            continue
+        axis.barh(place, result["value"], height=0.6, color=BLUE, alpha=0.75)
+        if result["ci_low"] is not None:
+            axis.plot([result["ci_low"], result["ci_high"]], [place] * 2, color=ORANGE, lw=2)
+        axis.text(1.02, place, f"n = {result['n']}", va="center", fontsize=8)
+    axis.set(xlim=(0, 1), xlabel="accuracy, with its 95 % interval", ylim=(len(bars) - 0.5, -0.5))
+    axis.set_yticks(range(len(bars)), [_short(label) for label, _ in bars], fontsize=8)
+    return png(figure)
+
+
+def _short(label: str) -> str:
+    """A label that fits beside its bar; what a dollar sign encloses would be set as mathematics."""
+    shown = label if len(label) <= 40 else f"{label[:39]}…"
+    return shown.replace("$", r"\$")
 
 
 def strip(frames_KCHW: np.ndarray) -> bytes:

@@ -1,0 +1,69 @@
+"""Figures of predictions, for a run's log: any task, without intervals."""
+
+from pathlib import Path
+
+import pytest
+
+from thinker.data.examples import Example
+from thinker.eval.judge import brief_figures, right_answer
+from thinker.eval.metrics import FIGURES, plcc, srcc
+from thinker.score.prediction import Prediction
+from thinker.tasks import TASKS
+from thinker.video.medium import medium
+
+
+def example(number, task, **fields):
+    path = Path(f"/videos/{number}.mp4")
+    values = {"id": f"d/{number}", "dataset": "d", "content": str(number), "media": (medium(path),)}
+    return Example(**values | {"task": task} | fields)
+
+
+def prediction(task, answer, score=None, status=None):
+    status = status or ("ok" if answer is not None else "invalid_answer")
+    return Prediction(path=None, task=task, answer=answer, score=score, status=status)
+
+
+def test_every_figure_that_a_task_names_is_computed():
+    for task in TASKS.values():
+        assert set(task.figures) <= set(FIGURES), task.name
+
+
+def test_brief_figures_by_task():
+    targets, scores = [1.5, 2.0, 3.0, 4.5, 2.5], [2.0, 1.8, 3.5, 4.0, None]
+    examples = [example(i, "score", target=t, mos=20 * t) for i, t in enumerate(targets)]
+    predictions = [prediction("score", s, s) for s in scores]
+    letters = ["A", "B", None, "B"]
+    options = ("blur", "noise")
+    examples += [
+        example(10 + i, "choice", options=options, reference="noise") for i in range(len(letters))
+    ]
+    predictions += [prediction("choice", letter) for letter in letters]
+    predictions[-1] = prediction("choice", None, status="missing")
+    figures = brief_figures(examples, predictions)
+    assert list(figures) == ["score", "choice"]
+    assert figures["score"]["srcc"] == srcc(scores[:4], targets[:4]).value
+    assert figures["score"]["plcc"] == plcc(scores[:4], targets[:4]).value
+    assert figures["score"]["valid_share"] == 0.8
+    # A wrong, B right, one invalid and thus wrong, one missing and thus left out
+    assert figures["choice"] == {"accuracy": pytest.approx(1 / 3), "valid_share": 0.5}
+
+
+def test_levels_are_compared_as_words_and_as_scores():
+    words, targets = ["good", "bad", "fair"], [4.0, 1.2, None]
+    references = [4.0, 1.2, "good"]
+    examples = [
+        example(i, "level", reference=r, target=t)
+        for i, (r, t) in enumerate(zip(references, targets, strict=True))
+    ]
+    predictions = [prediction("level", w, s) for w, s in zip(words, (4.0, 1.0, 3.0), strict=True)]
+    figures = brief_figures(examples, predictions)["level"]
+    # levels are .8 wide from 1: 4.0 is good, 1.2 bad
+    assert figures["accuracy"] == pytest.approx(2 / 3)
+    assert figures["plcc"] == plcc([4.0, 1.0, 3.0], [4.0, 1.2, 4.0]).value
+
+
+def test_the_right_answer_is_what_the_task_reads():
+    asked = example(0, "choice", options=("blur", "noise"), reference="noise")
+    assert right_answer(asked) == "B"
+    assert right_answer(example(1, "choice", reference="Yes")) == "yes"
+    assert right_answer(example(2, "open", reference="It stalls.")) is None

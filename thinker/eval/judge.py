@@ -1,0 +1,105 @@
+"""Predictions and references → figures, of any task.
+
+`set_report` is what an evaluation writes; `brief_figures` is what a training run logs of held-out
+examples. Both judge by the same rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thinker.data.examples import Example, parsed_reference
+from thinker.data.scale import MosScale
+from thinker.eval.metrics import (
+    AnswerReport,
+    Judged,
+    Resampling,
+    ScoreReport,
+    evaluate_answers,
+    evaluate_scores,
+)
+from thinker.score.prediction import INVALID_ANSWER, OK, Prediction, score_of
+from thinker.tasks import TASKS
+
+Row = Mapping[str, Any]
+"""A prediction as plain values (`Prediction.to_row`)."""
+
+Report = ScoreReport | AnswerReport
+
+
+def set_report(
+    task: str, scale: MosScale, examples: Sequence[Example], rows: Sequence[Row], n_total: int
+) -> Report:
+    """The figures of one set with their intervals; of scores on the set's own scale."""
+    if task != "score":
+        return evaluate_answers(TASKS[task].figures, judged_rows(examples, rows), n_total)
+    scored = [
+        (example, row["score"])
+        for example, row in zip(examples, rows, strict=True)
+        if row["score"] is not None and example.mos is not None
+    ]
+    return evaluate_scores(
+        [scale.from_answer(score) for _, score in scored],
+        [example.mos for example, _ in scored if example.mos is not None],
+        [example.content for example, _ in scored],
+        n_total,
+    )
+
+
+def brief_figures(
+    examples: Sequence[Example], predictions: Sequence[Prediction]
+) -> dict[str, dict[str, float | None]]:
+    """By task, in the order in which tasks occur: the value of each of its figures, without
+    intervals, and `valid_share`, the share of all examples with a valid answer.
+
+    None where a figure is undefined. Scores are compared with targets, on the answer scale.
+    """
+    pairs = list(zip(examples, predictions, strict=True))
+    brief: dict[str, dict[str, float | None]] = {}
+    for task in dict.fromkeys(example.task for example in examples):
+        own = [(example, made.to_row()) for example, made in pairs if example.task == task]
+        judged = judged_rows([example for example, _ in own], [row for _, row in own])
+        names, without = TASKS[task].figures, Resampling(num_resamples=0)
+        report = evaluate_answers(names, judged, len(own), without)
+        values = {name: result.value for name, result in report.figures.items()}
+        brief[task] = values | {"valid_share": report.n_valid / len(own)}
+    return brief
+
+
+def judged_rows(examples: Sequence[Example], rows: Sequence[Row]) -> list[Judged]:
+    """What figures are computed from: examples that were answered, validly or not."""
+    return [
+        Judged(
+            is_valid=row["status"] == OK,
+            is_correct=is_correct(example, row["answer"]),
+            score=row["score"],
+            label=_label(example),
+            content=example.content,
+            tags=example.tags,
+        )
+        for example, row in zip(examples, rows, strict=True)
+        if row["status"] in (OK, INVALID_ANSWER)
+    ]
+
+
+def right_answer(example: Example) -> str | None:
+    """What an answer has to equal, of a task that counts right answers; None where it is unknown.
+
+    The references of such a task have it as `answer` (`rewards.choice.ChoiceReference`).
+    """
+    if "accuracy" not in TASKS[example.task].figures:
+        return None
+    return parsed_reference(example).answer
+
+
+def is_correct(example: Example, answer: object) -> bool | None:
+    """Whether an answer is the right one; None (no answer at all) never is."""
+    right = right_answer(example)
+    return None if right is None else answer == right
+
+
+def _label(example: Example) -> float | None:
+    """What a score is compared with, on the answer scale."""
+    if example.target is not None:
+        return example.target
+    right = right_answer(example)
+    return None if right is None else score_of(example.task, right)

@@ -1,0 +1,164 @@
+"""What an evaluation reads: sets of labelled files, and record files of any task.
+
+In: `EvalSet`s (a meta JSON and its scale) and `RecordSet`s, and the subset that is asked for. Out:
+`LoadedSet`s, each of one task: records of several tasks become one set a task. Whatever is
+wrong with any of them is said before a model is loaded.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from thinker.data.bad_lines import BadLine, BadLinesError, Loaded
+from thinker.data.datasets import EvalSet, RecordSet, load_eval_examples
+from thinker.data.examples import Example
+from thinker.data.records import dataset_key
+from thinker.data.scale import MosScale
+
+logger = logging.getLogger(__name__)
+
+ANSWER_SCALE = MosScale(min=1, max=5, mapping="identity")
+
+
+Source = EvalSet | RecordSet
+
+
+def record_set(path: Path, media_root: Path, mos_scale: MosScale | None = None) -> RecordSet:
+    """The set of one file of records, named by it, without YAML: "Q-Bench dev.jsonl" has the key
+    "q_bench_dev"."""
+    return RecordSet(
+        name=path.stem,
+        key=dataset_key(path.stem) or "records",
+        records=(path,),
+        media_root=media_root,
+        mos_scale=mos_scale,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedSet:
+    """Examples of one task that are evaluated together."""
+
+    key: str
+    """Its name in options and files."""
+    name: str
+    """Its name as tables print it."""
+    task: str
+    """A key of `thinker.tasks.TASKS`."""
+    source: Source
+    """Where it was read from."""
+    examples: list[Example]
+    """In the order of the file."""
+    bad_lines: list[BadLine]
+    """What cannot be used; none unless the user asked to skip it."""
+
+    @property
+    def media_root(self) -> Path:
+        """The folder that media are relative to."""
+        source = self.source
+        return source.video_root if isinstance(source, EvalSet) else source.media_root
+
+    @property
+    def domain(self) -> str:
+        """Whether it lies "in" the domain of LSVQ or "out" of it, where that is known."""
+        known = self.source.domain if isinstance(self.source, EvalSet) else None
+        return known or "out"
+
+    @property
+    def mos_scale(self) -> MosScale:
+        """The scale that scores are shown on; that of the answers, if the file has no other."""
+        return self.source.mos_scale or ANSWER_SCALE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Which examples are evaluated, where not all are."""
+
+    path: Path
+    """The list."""
+    names: frozenset[str]
+    """Ids, or paths below the media root."""
+
+
+def read_subset(path: Path) -> Subset:
+    """The names in a text file, one a line; empty lines do not count."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"cannot read the subset {path}: {error}; give a text file with an id or path a line"
+        ) from None
+    names = frozenset(line.strip() for line in lines if line.strip())
+    if not names:
+        raise ValueError(f"{path} names no example; expected an id or a path a line")
+    return Subset(path=path, names=names)
+
+
+def load_sets(
+    sources: Sequence[Source], *, skip_bad_lines: bool = False, subset: Subset | None = None
+) -> list[LoadedSet]:
+    """All sets, in order, those of records in the order in which their tasks occur.
+
+    Raises BadLinesError with the bad lines of all files, and ValueError for a key that two sets
+    have and for a name of the subset that no set holds.
+    """
+    loaded: list[LoadedSet] = []
+    bad_lines: list[BadLine] = []
+    for source in sources:
+        try:
+            loaded += _by_task(source, load_eval_examples(source, skip_bad_lines=skip_bad_lines))
+        except BadLinesError as error:
+            bad_lines += error.bad_lines
+    if bad_lines:
+        raise BadLinesError(bad_lines)
+    keys = [one.key for one in loaded]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"sets {', '.join(keys)}: expected each of them once")
+    return loaded if subset is None else _chosen(loaded, subset)
+
+
+def _by_task(source: Source, loaded: Loaded) -> list[LoadedSet]:
+    tasks = list(dict.fromkeys(example.task for example in loaded.examples))
+    return [
+        LoadedSet(
+            key=source.key if len(tasks) == 1 else f"{source.key}_{task}",
+            name=source.name if len(tasks) == 1 else f"{source.name} {task}",
+            task=task,
+            source=source,
+            examples=[example for example in loaded.examples if example.task == task],
+            # A line that is no record has no task; it is shown once, with the first.
+            bad_lines=loaded.bad_lines if number == 0 else [],
+        )
+        for number, task in enumerate(tasks)
+    ]
+
+
+def _chosen(loaded: Sequence[LoadedSet], subset: Subset) -> list[LoadedSet]:
+    """The sets with only the examples that the subset names; those that have none are left out."""
+    found: set[str] = set()
+    kept = []
+    for one in loaded:
+        names = [_names(example, one.media_root) & subset.names for example in one.examples]
+        found.update(*names)
+        examples = [e for e, named in zip(one.examples, names, strict=True) if named]
+        if examples:
+            kept.append(replace(one, examples=examples, bad_lines=[]))
+        else:
+            logger.warning("%s: %s names none of its examples; left out", one.name, subset.path)
+    unknown = sorted(subset.names - found)
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise ValueError(
+            f"{subset.path} names {', '.join(map(repr, unknown[:5]))}{more}, expected ids or paths "
+            f"that are in {', '.join(one.name for one in loaded)}"
+        )
+    return kept
+
+
+def _names(example: Example, media_root: Path) -> set[str]:
+    """What an example can be called: its id with and without the set's key, its media's paths."""
+    root = media_root.resolve()
+    paths = [medium.path for medium in example.media]
+    relative = [str(p.relative_to(root)) for p in paths if p.is_relative_to(root)]
+    return {example.id, example.id.partition("/")[2], *map(str, paths), *relative}
