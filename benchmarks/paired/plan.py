@@ -5,14 +5,14 @@ relative to the current folder.
 """
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from thinker.config.build import build
 from thinker.config.run import load_run_config
 from thinker.config.yaml_file import read_settings
-from thinker.train.run_folder import IGNORED, flat_values
+from thinker.train.run_folder import IGNORED, flat_config
 
 OWN_KEYS = ("seed", "output_dir")
 """Keys of the run configuration that the harness sets itself, for each run its own."""
@@ -25,7 +25,7 @@ class Plan:
     config: str
     """The run configuration (YAML) that all conditions start from."""
     overrides: tuple[str, ...] = ()
-    """Overrides of every run, as `thinker train` takes them. Example: `grpo.max_steps=100`."""
+    """Overrides of every run, as `thinker train` takes them. Example: `stages.grpo.trainer.max_steps=100`."""
     conditions: dict[str, tuple[str, ...]]
     """By name, the overrides that make a condition. The others are compared with the first one,
     whose list may be empty. Another data set is an override too:
@@ -60,7 +60,7 @@ class Plan:
     def settings(self, *overrides: str) -> dict[str, Any]:
         """The run configuration under `overrides` as dotted keys, without what differs by run."""
         config = load_run_config(self.config, [*self.overrides, *overrides])
-        flat = flat_values(asdict(config))
+        flat = flat_config(config)
         return {key: value for key, value in flat.items() if key not in (*OWN_KEYS, *IGNORED)}
 
     def identity(self) -> dict[str, Any]:

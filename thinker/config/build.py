@@ -27,14 +27,14 @@ def build(
     values: Any,
     where: str,
     *,
-    renamed: Mapping[str, str] | None = None,
+    replaced: Mapping[str, str] | None = None,
     context: Any = None,
 ) -> T:
     """An instance of the dataclass `cls` from a mapping of its fields.
 
-    where: the file or section that every message opens with. renamed: new name of keys that had
-    another one, by their old dotted place. context: what validators in the annotations of `cls`
-    find in `info.context`.
+    where: the file or section that every message opens with. replaced: what to write instead
+    of keys of earlier versions, by their dotted place. context: what validators in the annotations
+    of `cls` find in `info.context`.
 
     Raises ValueError with a line for each thing that is wrong: its dotted place, what was given and
     what was expected. `build(LoraSettings, {"r": "8"}, "run.yaml")` says
@@ -47,7 +47,7 @@ def build(
             json.dumps(values), strict=True, extra="forbid", context=context
         )
     except ValidationError as error:
-        complaints = [_complaint(cls, found, renamed or {}) for found in error.errors()]
+        complaints = [_complaint(cls, found, replaced or {}) for found in error.errors()]
         raise ValueError("\n".join(f"{where}: {text}" for text in complaints)) from None
 
 
@@ -70,17 +70,22 @@ def foreign_values(cls: type, values: Mapping[str, Any], section: str) -> dict[s
     return {key: meant(key, value) for key, value in values.items()}
 
 
-def _complaint(cls: type, found: ErrorDetails, renamed: Mapping[str, str]) -> str:
+def _complaint(cls: type, found: ErrorDetails, replaced: Mapping[str, str]) -> str:
     """One of pydantic's findings in our words."""
     holder, names = _walk(cls, found["loc"])
     place, given, message = ".".join(map(str, names)), found["input"], found["msg"]
     kind = found["type"]
     if kind == "unexpected_keyword_argument":
-        if place in renamed:
-            return f"{place} is called {renamed[place]} now; write {renamed[place]}: {given}"
+        if place in replaced:
+            return f"{place} is no key any more; {replaced[place]}"
         return _unknown_key(place, [field.name for field in dataclasses.fields(holder)])
     if kind == "missing":
         return f"{place} is missing"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        key = found["ctx"]["discriminator"].strip("'")
+        hint = typing.get_type_hints(holder, include_extras=True)[str(names[-2])]
+        is_given = f"is {given[key]!r}" if key in given else "is missing"
+        return f"{place}.{key} {is_given}, expected {' or '.join(dict(_classes(hint)))}"
     if kind == "value_error":  # raised by the dataclass itself, or by a validator of ours
         return f"{place}: {found['ctx']['error']}".removeprefix(": ")
     expected = _EXPECTED.get(kind) or message.removeprefix("Input should be ")
@@ -110,9 +115,16 @@ def _classes(hint: Any, tag: str = "") -> Iterable[tuple[str, type]]:
     for extra in getattr(hint, "__metadata__", ()):
         tag = extra.tag if isinstance(extra, Tag) else tag
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        yield tag, hint
+        yield tag or _own_tag(hint), hint
     for part in typing.get_args(hint):
         yield from _classes(part, tag)
+
+
+def _own_tag(cls: type) -> str:
+    """The value of the field of a dataclass that can have one value only, if it has such a one."""
+    hints = typing.get_type_hints(cls).values()
+    tags = [typing.get_args(h)[0] for h in hints if typing.get_origin(h) is typing.Literal]
+    return tags[0] if tags else ""
 
 
 def _unknown_key(place: str, known: Iterable[str]) -> str:

@@ -1,16 +1,17 @@
 """Run configuration: frozen dataclasses, mirrored 1:1 by YAML, overridden by `section.key=value`.
 
-`load_run_config(path, overrides)` reads `run_scripts/configs/*.yaml`; every key stands below.
-`grpo` and `warm_start.trainer` are passed on to TRL's `GRPOConfig` and transformers'
-`TrainingArguments`, and have their keys.
+`load_run_config(path, overrides)` reads `run_scripts/configs/*.yaml`; every key stands below. A run
+is a list of stages, each supervised ("sft") or by reinforcement ("grpo"). `trainer` of a stage is
+passed on to transformers' `TrainingArguments` or TRL's `GRPOConfig`, and has their keys.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import FiniteFloat
+from pydantic import BeforeValidator, Field, FiniteFloat
 
 from thinker.config.build import build
 from thinker.config.yaml_file import load_yaml, read_settings
@@ -18,10 +19,45 @@ from thinker.config.yaml_file import load_yaml, read_settings
 LOGPROBS = ("shared", "plain")
 """Ways to compute log-probabilities: one packed row a group, or one row a completion."""
 
-RENAMED = {"scoring": "logprobs"}
-"""Keys that had another name in earlier versions: the error names the new one."""
+GRPO_STAGE = "stages: [{name: grpo, kind: grpo, …}]"
+
+RENAMED = {
+    "scoring": "write logprobs: … in a grpo stage",
+    "logprobs": f"write it in a stage: {GRPO_STAGE}",
+    "rewards": f"write it in a stage: {GRPO_STAGE}",
+    "perturbations": f"write it in a stage: {GRPO_STAGE}",
+    "max_skipped_steps": f"write it in a stage: {GRPO_STAGE}",
+    "grpo": f"write its keys under trainer of a stage: {GRPO_STAGE}",
+    "warm_start": "write a stage before the grpo stage: stages: [{name: warm_start, kind: sft, …}]",
+    "model.freeze": "name the parts that are trained instead, with their learning rates, under "
+    "train of each stage",
+    "model.lora": "write it in the stage that trains it, with a rate for lora under train",
+    "data.config": "name data sets under data of each stage, those to evaluate on under data.eval",
+    "data.overrides": "write overrides beside the config that they change, in data of a stage or "
+    "in data.eval",
+}
+"""What to write instead of keys of earlier versions, by their dotted place."""
+
+PARTS = (
+    "vision_tower", "vision_projector", "slowfast", "motion_projector", "language_model", "lora",
+)  # fmt: skip
+"""What a stage can train. The language model includes its embeddings and its head."""
+
+RESERVED = ("start", "final", "work", "held_out", "cache", "data", "runs")
+"""Names in a run's folder that no stage can have."""
 
 BACKENDS = ("auto", "hf", "vllm")
+
+
+def _number(value: object) -> object:
+    """YAML 1.1 takes `1e-6` for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Rate = Annotated[FiniteFloat, BeforeValidator(_number)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +78,7 @@ class LoraSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
-    """What is trained."""
+    """The policy that a run starts from."""
 
     path: str = "tiny"
     """A folder or hub name, of a plain `-hf` checkpoint or of a saved policy. "tiny" builds the
@@ -59,11 +95,9 @@ class ModelSettings:
     own."""
     slowfast: str | None = None
     """File of a SlowFast checkpoint to load into a new motion branch. None leaves it random."""
-    freeze: tuple[str, ...] = ("slowfast",)
-    """Parts that are not trained, of `vision_tower`, `vision_projector`, `language_model`,
-    `slowfast` and `motion_projector`."""
-    lora: LoraSettings | None = None
-    """LoRA on the language model. None trains it in full."""
+    texts: str | None = None
+    """File of texts, one a line, whose words the tokenizer of the tiny policy knows; `${NAME}` in
+    it is looked up as in data sets. None: the questions and answers of the run's sft stages."""
 
     def __post_init__(self):
         if self.dtype not in ("float32", "bfloat16"):
@@ -71,16 +105,41 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings:
-    """What it is trained and evaluated on."""
+class EvalSettings:
+    """Held-out sets."""
 
-    config: str = "data_configs/train/lsvq.yaml"
+    config: str
+    """A YAML file whose `eval` sets are measured; data_configs/README.md shows its form."""
+    overrides: dict[str, str] = field(default_factory=dict)
+    """Paths to put in place of those in that file, by their dotted place:
+    `{"eval.0.meta": "my.json"}`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings:
+    """One source of a stage's data."""
+
+    config: str
     """The YAML file that describes the data set; data_configs/README.md shows its form."""
-    variables: dict[str, str] = field(default_factory=dict)
-    """Values of `${NAME}` in the paths of that file. They win over the environment's."""
+    weight: Rate = 1.0
+    """Its share of what the stage sees, relative to the other sources."""
     overrides: dict[str, str] = field(default_factory=dict)
     """Paths to put in place of those in that file, by their dotted place:
     `{"train.0.jsonl": "my.jsonl"}`."""
+
+    def __post_init__(self):
+        if self.weight <= 0:
+            raise ValueError(f"weight is {self.weight}, expected above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """How a run reads data, and what it is evaluated on."""
+
+    eval: tuple[EvalSettings, ...] = ()
+    """Where the held-out sets are described that are measured after every stage."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Values of `${NAME}` in the paths of data sets. They win over the environment's."""
     cache: str | None = None
     """Folder in which decoded clips are kept. None decodes a video each time it is needed."""
     num_workers: int = 2
@@ -167,18 +226,93 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WarmStartSettings:
-    """The supervised stage before GRPO, for a policy without pretraining."""
+class StageSettings:
+    """What every stage of a run has."""
 
-    level_share: FiniteFloat = 0.1
-    """Share of the training clips, 0 to 1, whose coarse level word is taught. The distortion's name
-    is taught of all of them."""
+    name: str
+    """Its name: the folder of its result unless it is the last, and its place in overrides."""
+    data: tuple[SourceSettings, ...]
+    """What it is trained on."""
+    train: dict[str, Rate]
+    """The parts that are trained, of `PARTS`, with their learning rates; all others are frozen.
+    "lora" trains low-rank updates of the language model in place of its weights."""
+    lora: LoraSettings | None = None
+    """How lora is set up where it is trained; None takes the defaults."""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """Fields of transformers' `TrainingArguments`."""
+    """Fields of the trainer's own configuration, except for `learning_rate`."""
 
     def __post_init__(self):
-        if not 0 <= self.level_share <= 1:
-            raise ValueError(f"level_share is {self.level_share}, expected 0 to 1")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name) or self.name in RESERVED:
+            raise ValueError(
+                f"name is {self.name!r}, expected lower-case letters, digits and underscores, "
+                f"and none of {', '.join(RESERVED)}"
+            )
+        if not self.data:
+            raise ValueError("data is empty, expected at least one data set")
+        self._check_train()
+        if "learning_rate" in self.trainer:
+            raise ValueError(
+                "trainer has a learning_rate; rates are given by part, write "
+                f"train: {{language_model: {self.trainer['learning_rate']}, …}}"
+            )
+
+    def _check_train(self):
+        unknown = sorted(set(self.train) - set(PARTS))
+        if unknown or not self.train:
+            raise ValueError(
+                f"train names {', '.join(unknown) or 'no part'}, expected some of "
+                f"{', '.join(PARTS)}"
+            )
+        if any(rate < 0 for rate in self.train.values()):
+            raise ValueError(f"train is {self.train}, expected rates of at least 0")
+        beside = set(self.train) - {"lora", "vision_projector", "motion_projector"}
+        if "lora" in self.train and beside:
+            raise ValueError(
+                f"train names {', '.join(sorted(beside))} beside lora; only vision_projector and "
+                "motion_projector can be trained beside it"
+            )
+        if self.lora is not None and "lora" not in self.train:
+            raise ValueError("lora is set up, but train gives it no rate; write train: {lora: …}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftStage(StageSettings):
+    """A supervised stage: it learns the answers of its records."""
+
+    kind: Literal["sft"]
+    """Says that it is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoStage(StageSettings):
+    """A stage of reinforcement learning by GRPO."""
+
+    kind: Literal["grpo"]
+    """Says that it is one."""
+    rewards: tuple[RewardSettings, ...]
+    """The rewards that are summed, each times its weight."""
+    perturbations: tuple[str, ...] = (
+        "shuffle", "local_shuffle", "reverse", "jitter", "duplicate", "drop",
+    )  # fmt: skip
+    """Kinds of perturbed copies that the temporal reward compares with. One is drawn for each
+    video; `thinker.video.perturb` defines them."""
+    logprobs: str = "shared"
+    """How log-probabilities of completions are computed. "shared" puts a prompt and all of its
+    completions in one row. "plain" is TRL's own forward, one row a completion: the same maths,
+    slower, for comparison."""
+    max_skipped_steps: int = 5
+    """A step whose loss or gradient is not finite is skipped. So many of them in a row end the
+    run."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.logprobs not in LOGPROBS:
+            raise ValueError(f"logprobs is {self.logprobs!r}, expected {' or '.join(LOGPROBS)}")
+        if self.max_skipped_steps < 1:
+            raise ValueError(f"max_skipped_steps is {self.max_skipped_steps}, expected at least 1")
+
+
+Stage = Annotated[SftStage | GrpoStage, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,59 +324,67 @@ class RunConfig:
     output_dir: str = "runs/demo"
     """Folder that the run writes to, and that the same command continues from."""
     model: ModelSettings = ModelSettings()
-    """What is trained."""
+    """The policy that it starts from."""
     data: DataSettings = DataSettings()
-    """What it is trained and evaluated on."""
-    rewards: tuple[RewardSettings, ...] = ()
-    """The rewards that are summed, each times its weight."""
-    perturbations: tuple[str, ...] = (
-        "shuffle", "local_shuffle", "reverse", "jitter", "duplicate", "drop",
-    )  # fmt: skip
-    """Kinds of perturbed copies that the temporal reward compares with. One is drawn for each
-    video; `thinker.video.perturb` defines them."""
+    """How it reads data, and what it is evaluated on."""
     rollout: RolloutSettings = RolloutSettings()
     """Where completions come from."""
-    warm_start: WarmStartSettings | None = None
-    """The supervised stage before GRPO. None where the model is pretrained."""
-    grpo: dict[str, Any] = field(default_factory=dict)
-    """Fields of TRL's `GRPOConfig`."""
-    logprobs: str = "shared"
-    """How log-probabilities of completions are computed. "shared" puts a prompt and all of its
-    completions in one row. "plain" is TRL's own forward, one row a completion: the same maths,
-    slower, for comparison."""
-    max_skipped_steps: int = 5
-    """A step whose loss or gradient is not finite is skipped. So many of them in a row end the
-    run."""
+    stages: tuple[Stage, ...]
+    """What is done, in order: each stage starts from what the one before left."""
 
     def __post_init__(self):
-        if self.logprobs not in LOGPROBS:
-            raise ValueError(f"logprobs is {self.logprobs!r}, expected {' or '.join(LOGPROBS)}")
-        if self.max_skipped_steps < 1:
-            raise ValueError(f"max_skipped_steps is {self.max_skipped_steps}, expected at least 1")
+        names = [stage.name for stage in self.stages]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"the stages are called {', '.join(names) or 'nothing'}, expected at least one, "
+                "each with a name of its own"
+            )
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and apply `section.key=value` overrides; values are parsed as YAML.
 
-    Example: `load_run_config("run.yaml", ["grpo.num_generations=8", "seed=1"])`.
+    Example: `load_run_config("run.yaml", ["stages.grpo.trainer.beta=0.02", "seed=1"])`.
     """
     values = read_settings(Path(path))
     for override in overrides:
         apply_override(values, override)
-    return build(RunConfig, values, str(path), renamed=RENAMED)
+    return build(RunConfig, values, str(path), replaced=RENAMED)
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in nested mappings. Example: `"grpo.beta=0.04"`."""
+    """Set one dotted key in nested mappings; an entry of a list is called by its number or by its
+    `name`. Example: `"stages.grpo.trainer.beta=0.04"`."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ValueError(f"override {override!r} has no '='; expected section.key=value")
     *sections, last = key.split(".")
+    place: dict[Any, Any] | list[Any] = values
     for section in sections:
-        inner = values.setdefault(section, {})
+        place, index = _entry(place, section, override)
+        if isinstance(place, dict):
+            place.setdefault(index, None)
+        inner = place[index]
         if inner is None:
-            inner = values[section] = {}
-        if not isinstance(inner, dict):
+            inner = place[index] = {}
+        if not isinstance(inner, dict | list):
             raise ValueError(f"override {override!r}: {section} is {inner!r}, not a section")
-        values = inner
-    values[last] = load_yaml(text, f"override {override!r}")
+        place = inner
+    place, index = _entry(place, last, override)
+    place[index] = load_yaml(text, f"override {override!r}")
+
+
+def _entry(place: Any, name: str, override: str) -> tuple[Any, Any]:
+    """The mapping or list with what `name` calls in it."""
+    if not isinstance(place, list):
+        return place, name
+    names = [entry.get("name") if isinstance(entry, Mapping) else None for entry in place]
+    if name in names:
+        return place, names.index(name)
+    if name.isdecimal() and int(name) < len(place):
+        return place, int(name)
+    known = ", ".join(str(n) for n in names if n is not None)
+    raise ValueError(
+        f"override {override!r}: no entry {name!r} among {len(place)}; expected a number below "
+        f"that{f', or a name of {known}' if known else ''}"
+    )

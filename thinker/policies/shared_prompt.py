@@ -32,6 +32,9 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 ATTENTION = "thinker_shared_prompt"
 
+IGNORED_LABEL = -100
+"""The label of positions without loss, as torch's cross entropy has it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SharedPromptMask:
@@ -130,7 +133,9 @@ def pack_groups(
     completions_BGC = completion_ids.view(num_groups, group_size, length)
     last = prompt_ids[:, -1].view(-1, 1, 1).expand(-1, group_size, 1)
     inputs_BGC = torch.cat([last, completions_BGC[..., :-1]], dim=-1)
-    labels_BGC = completions_BGC.masked_fill(completion_mask.view_as(completions_BGC) == 0, -100)
+    labels_BGC = completions_BGC.masked_fill(
+        completion_mask.view_as(completions_BGC) == 0, IGNORED_LABEL
+    )
     # the heading prompt token keeps its own position, completion token j takes next_position + j
     steps = torch.arange(length - 1, device=prompt_ids.device)
     tail = next_position.unsqueeze(1) + steps
@@ -146,6 +151,38 @@ def pack_groups(
             prompt_BP=prompt_mask[:, :-1].bool(),
             num_completions=group_size,
             completion_length=length,
+        ),
+    )
+
+
+def pack_branches(
+    *,
+    prefix_ids: torch.Tensor,
+    prefix_mask: torch.Tensor,
+    prefix_positions: torch.Tensor,
+    branch_ids: torch.Tensor,
+    branch_positions: torch.Tensor,
+    labels: torch.Tensor,
+) -> PackedGroups:
+    """Pack B rows of G branches whose tokens and labels are given one by one.
+
+    prefix_ids, prefix_mask: (B, P), left-padded. branch_ids, labels: (B·G, C), right-padded, row by
+    row; a branch begins with the last token that all branches of its row share, and `labels` are
+    the tokens that its positions predict. Positions: as the ids, with a first axis of 3 for M-RoPE.
+    """
+    num_rows = len(prefix_ids)
+
+    def of_row(branches):  # (…, B·G, C) → (…, B, G·C)
+        return branches.unflatten(-2, (num_rows, -1)).flatten(-2)
+
+    return PackedGroups(
+        input_ids=torch.cat([prefix_ids, of_row(branch_ids)], dim=-1),
+        position_ids=torch.cat([prefix_positions, of_row(branch_positions)], dim=-1),
+        labels=of_row(labels),
+        mask=SharedPromptMask(
+            prompt_BP=prefix_mask,
+            num_completions=len(branch_ids) // num_rows,
+            completion_length=branch_ids.shape[-1],
         ),
     )
 

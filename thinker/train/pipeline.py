@@ -1,10 +1,13 @@
 """A whole training run: configuration in, `OUTPUT_DIR` out.
 
-Flow: policy (loaded, or tiny; start.py) → labels, and every video read once (run_data.py) → warm
-start → held-out scores before (held_out.py) → GRPO (grpo/run.py) → held-out scores after →
-`final/`, `summary.json` (summary.py), `curves.png`; `metrics.jsonl` and `rollouts.jsonl` are
-written as it goes. Each stage leaves a result that appears
-when it is complete (run_folder.py), so the same command continues where a killed run stopped.
+Flow: labels (run_data.py) → the policy to start from, in `start/` (start.py) → every medium read
+once → the stages in turn (sft/run.py, grpo/run.py), each followed by held-out figures (held_out.py)
+→ `summary.json` (summary.py), `curves.png`.
+
+A stage starts from the folder that the one before left and leaves one itself: `final/` the last,
+`<name>/` the others. What it writes as it goes (`metrics.jsonl`, `rollouts.jsonl`, checkpoints)
+lies in the output folder for the last, in `work/<name>/` for the others. Every result appears when
+it is complete (run_folder.py), so the same command continues where a killed run stopped.
 """
 
 import json
@@ -12,26 +15,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
-from transformers import set_seed
-from trl import GRPOConfig
+from transformers import TrainingArguments, set_seed
 
-from thinker.config.run import RunConfig
-from thinker.policies import Policy, load_policy
+from thinker.config.run import GrpoStage, RunConfig, SftStage
+from thinker.policies import Policy
 from thinker.rollout.hf import hf_rollout
 from thinker.train.grpo.run import grpo_args, train_grpo
-from thinker.train.held_out import held_out
+from thinker.train.held_out import HeldOutFigures, held_out
 from thinker.train.plots import plot_curves, read_metrics
-from thinker.train.run_data import RunData, load_data
+from thinker.train.run_data import RunData, check_media, read_labels
 from thinker.train.run_folder import folder_once, is_complete, json_once, open_run
 from thinker.train.run_log import METRICS
-from thinker.train.start import reload, start_policy, warm_start
+from thinker.train.sft.run import sft_args, train_sft
+from thinker.train.start import calibrate_motion, load_start, start_policy
 from thinker.train.summary import summarise_run, summary_table
 from thinker.utils.atomic import write_atomic
 from thinker.utils.lock import run_lock
 
-STEPS = "training.json"  # in `final/`: how many steps it took
+START, FINAL, WORK, HELD_OUT = "start", "final", "work", "held_out"
+STEPS = "training.json"  # in the folder of a stage: how many steps it took
 
 
 def run_training(config: RunConfig) -> dict[str, Any]:
@@ -43,7 +46,8 @@ def run_training(config: RunConfig) -> dict[str, Any]:
 
 def _run_training(config: RunConfig) -> dict[str, Any]:
     began = time.perf_counter()
-    args = grpo_args(config)  # first: it starts torch.distributed
+    for number in range(len(config.stages)):  # first: they are checked, torch.distributed starts
+        stage_args(config, number)
     output = Path(config.output_dir)
     open_run(output, config)
     if is_complete(output / "summary.json"):
@@ -51,16 +55,17 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
         print(f"{summary_table(summary)}\n{output} is complete; delete it to run again")
         return summary
     set_seed(config.seed)
-    policy, data = start_stage(config)
-    before = json_once(
-        output / "before.json", lambda: held_out(policy, data, hf_rollout(policy), config)
-    )
-    trained, steps = train_stage(config, args, policy, data)
-    after = held_out(trained, data, hf_rollout(trained), config)
-    summary = summarise_run(config, data, before, after) | {
-        "steps": steps,
-        "seconds": round(time.perf_counter() - began, 1),
-    }
+    data = begin_run(config)
+    figures: dict[str, HeldOutFigures] = {}
+    steps: dict[str, int] = {}
+    for number, stage in enumerate(config.stages):
+        if isinstance(stage, GrpoStage) and not figures:
+            figures[START] = measure(config, output / START, START, data)
+        folder = stage_folder(config, number)
+        steps[stage.name] = run_stage(config, number, folder, data)
+        figures[stage.name] = measure(config, folder, stage.name, data)
+    summary = summarise_run(config, data, figures, steps)
+    summary["seconds"] = round(time.perf_counter() - began, 1)
     if PartialState().is_main_process:
         plot_curves(read_metrics(output / METRICS), summary, output / "curves.png")
         write_atomic(output / "summary.json", json.dumps(summary, indent=1) + "\n")
@@ -68,34 +73,68 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
     return summary
 
 
-def start_stage(config: RunConfig) -> tuple[Policy, RunData]:
-    """The policy that GRPO starts from, saved in `start/` and loaded back: TRL builds the reference
-    model from that folder. Training data as `load_data` gives them."""
-    start = Path(config.output_dir) / "start"
-    if not is_complete(start):
-        policy = start_policy(config)
-        data = load_data(config, policy.inputs.clip_spec)
-        if config.warm_start is not None:
-            warm_start(config, policy, data)
-        folder_once(start, policy.save)
-        return reload(start, config), data
-    policy = reload(start, config)
-    return policy, load_data(config, policy.inputs.clip_spec)
+def stage_folder(config: RunConfig, number: int) -> Path:
+    """Where the result of a stage lies; -1 is the policy that the run starts from."""
+    names = [START, *(stage.name for stage in config.stages[:-1]), FINAL]
+    return Path(config.output_dir) / names[number + 1]
+
+
+def stage_args(config: RunConfig, number: int) -> TrainingArguments:
+    """The configuration of a stage's trainer."""
+    stage, folder = config.stages[number], Path(config.output_dir)
+    if number < len(config.stages) - 1:
+        folder = folder / WORK / stage.name
+    if isinstance(stage, SftStage):
+        return sft_args(config, stage, folder)
+    return grpo_args(config, stage, folder)
+
+
+def begin_run(config: RunConfig) -> RunData:
+    """All data of the run; the policy that it starts from is saved in `start/`."""
+    labels = read_labels(config)
+    start = Path(config.output_dir) / START
+    if is_complete(start):
+        policy = load_start(start, config, {})
+        return check_media(labels, config, policy.inputs.clip_spec)
+    policy = start_policy(config, labels)
+    data = check_media(labels, config, policy.inputs.clip_spec)
+    calibrate_motion(config, policy, data)
+    folder_once(start, policy.save)
+    return data
+
+
+def run_stage(config: RunConfig, number: int, folder: Path, data: RunData) -> int:
+    """One stage, its result saved in `folder`; the number of its steps."""
+    if not is_complete(folder):
+        stage, args = config.stages[number], stage_args(config, number)
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        policy = load_start(stage_folder(config, number - 1), config, stage.train)
+        trained, steps = train_stage(config, number, args, policy, data)
+
+        def save(aside: Path) -> None:
+            trained.save(aside)
+            (aside / STEPS).write_text(json.dumps({"steps": steps}) + "\n", encoding="utf-8")
+
+        folder_once(folder, save)
+    return json.loads((folder / STEPS).read_text(encoding="utf-8"))["steps"]
 
 
 def train_stage(
-    config: RunConfig, args: GRPOConfig, policy: Policy, data: RunData
+    config: RunConfig, number: int, args: Any, policy: Policy, data: RunData
 ) -> tuple[Policy, int]:
-    """GRPO, saved in `final/`; the trained policy and the number of steps."""
-    final = Path(config.output_dir) / "final"
-    if is_complete(final):
-        steps = json.loads((final / STEPS).read_text(encoding="utf-8"))["steps"]
-        return load_policy(final, dtype=getattr(torch, config.model.dtype)), steps
-    trained, steps = train_grpo(config, args, policy, data)
+    """By the trainer of its kind: the trained policy and the number of steps."""
+    stage = config.stages[number]
+    if isinstance(stage, SftStage):
+        return train_sft(config, stage, args, policy, data)
+    return train_grpo(config, stage, args, policy, data)
 
-    def save(folder: Path) -> None:
-        trained.save(folder)
-        (folder / STEPS).write_text(json.dumps({"steps": steps}) + "\n", encoding="utf-8")
 
-    folder_once(final, save)
-    return trained, steps
+def measure(config: RunConfig, folder: Path, name: str, data: RunData) -> HeldOutFigures:
+    """Held-out figures of a saved policy, measured once."""
+
+    def compute() -> HeldOutFigures:
+        policy = load_start(folder, config, {})
+        policy.model.to(PartialState().device).eval()
+        return held_out(policy, data, hf_rollout(policy), config)
+
+    return json_once(Path(config.output_dir) / HELD_OUT / f"{name}.json", compute)

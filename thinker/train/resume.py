@@ -2,45 +2,64 @@
 
 A checkpoint holds weights, optimizer and schedule, and for each process:
 - the random streams;
-- the rollouts of a batch that is not used up yet (`num_iterations`, `steps_per_generation`), and
-  the place in it;
 - sums that are not logged yet;
-- the sizes of the journals, which are cut back to these sizes on a restart.
+- the sizes of the journals, which are cut back to these sizes on a restart;
+- what else the trainer wants to find again (`Resumable.progress`), such as the rollouts of a batch
+  that is not used up yet.
 
-The order of the data follows from (seed, epoch). Everything is safetensors and JSON.
+The order of the data follows from a seed and the number of batches. Everything is safetensors and
+JSON.
 
-`Checkpoints` does the work; the trainer's overrides of transformers' and TRL's methods call it:
+`Resumable` goes before a trainer of transformers' or TRL's and hands these methods of theirs to
+`Checkpoints`, which does the work:
 - `_save_checkpoint`, `_get_output_dir`: written aside and renamed (checkpoint.py);
 - `_save_optimizer_and_scheduler`, `_save_rng_state` and their loaders: no pickle;
 - `_load_from_checkpoint`: by the policies' own key map, strictly;
-- `_get_train_sampler`: TRL's sampler forgets past epochs' draws on a restart (`EpochOrder`);
 - `_run_epoch`: transformers trains one step too many when it resumes at `max_steps`.
+TRL's sampler forgets past epochs' draws on a restart; `EpochOrder` does not.
 
 DeepSpeed and FSDP write and read their own sharded (pickled) state; that it appears as a whole
 holds for them too, the rest is theirs.
 """
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl.trainer.utils import RepeatSampler
 
-from thinker.policies import load_policy
+from thinker.policies import Policy, load_policy
 from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
-from thinker.train.grpo.batch import prompt_of
+from thinker.train.parts import split_by_part
 from thinker.train.run_log import JOURNALS
 from thinker.train.state_file import load_tree, random_state, save_tree, set_random_state
 from thinker.utils import atomic
 
 OPTIMIZER = "optimizer.safetensors"
+
+_UNSUPPORTED = {
+    "load_best_model_at_end": "evaluate checkpoints with `thinker eval`",
+    "save_only_model": "a run must be able to resume",
+    "auto_find_batch_size": "it would change the update",
+    "push_to_hub": "push the finished `final/` instead",
+    "ignore_data_skip": "a resumed run must see the data of the uninterrupted one",
+}
+
+
+def check_settings(args: TrainingArguments) -> None:
+    """Refuse settings under which a run could not resume exactly."""
+    for name, instead in _UNSUPPORTED.items():
+        if getattr(args, name):
+            raise ValueError(f"trainer.{name} is not supported: {instead}")
+    if args.save_strategy == "best":
+        raise ValueError("trainer.save_strategy is best, expected steps, epoch or no")
 
 
 class EpochOrder(RepeatSampler):
@@ -69,24 +88,13 @@ class EpochOrder(RepeatSampler):
 
 
 class Checkpoints:
-    """Writes and reads the checkpoints of one GRPO trainer, whose private state it knows.
+    """Writes and reads the checkpoints of one trainer, whose private state it knows."""
 
-    extra, set_extra: what the trainer's other parts want to find again after a restart.
-    """
-
-    def __init__(
-        self,
-        trainer: Any,
-        *,
-        extra: Callable[[], dict[str, Any]],
-        set_extra: Callable[[dict[str, Any]], None],
-    ):
+    def __init__(self, trainer: Any):
         self.trainer, self.accelerator = trainer, trainer.accelerator
         self.is_sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
-        self._extra, self._set_extra = extra, set_extra
         self.staging: Path | None = None  # where transformers has to write now
         self._resumed_from: Path | None = None
-        self._saved_batches: list[dict[str, torch.Tensor]] | None = None
 
     @property
     def folder(self) -> Path:
@@ -164,24 +172,13 @@ class Checkpoints:
 
     def _process_state(self) -> dict[str, Any]:
         trainer = self.trainer
-        every = trainer.args.steps_per_generation * trainer.num_iterations
-        unused = trainer._step % every != 0
         return {
             "random": random_state(),
-            "micro_step": trainer._step,
             "loss_sum": trainer._tr_loss,
             "loss_total": trainer._total_loss_scalar,
             "last_logged_step": trainer._globalstep_last_logged,
-            "metrics": trainer._metrics,
-            # prompts are left out: the data loader delivers the rows of a batch again
-            "batches": [
-                {key: value for key, value in batch.items() if key != "asked"}
-                for batch in trainer._buffered_inputs
-            ]
-            if unused
-            else None,
             "journals": {name: files.journal_size(self.folder / name) for name in JOURNALS},
-            "extra": self._extra(),
+            "progress": trainer.progress(),
         }
 
     def save_last_step(self, save: Callable[[], None]) -> str:
@@ -256,30 +253,10 @@ class Checkpoints:
         if self.accelerator.is_main_process:
             for name, size in state["journals"].items():
                 files.cut_back(self.folder / name, size)
-        trainer._step = state["micro_step"]
         trainer._tr_loss = state["loss_sum"].to(trainer.args.device)
         trainer._total_loss_scalar = state["loss_total"]
         trainer._globalstep_last_logged = state["last_logged_step"]
-        for mode, values in state["metrics"].items():
-            trainer._metrics[mode] = defaultdict(list, values)
-        self._saved_batches = state["batches"]
-        self._set_extra(state["extra"])
-
-    def saved_batches(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """Rollouts of the checkpoint, joined with the prompts of the same rows; None where there
-        are none, and after the first call."""
-        if self._saved_batches is None:
-            return None
-        device, size = self.accelerator.device, len(rows) // len(self._saved_batches)
-        batches = [
-            {
-                **{key: value.to(device) for key, value in batch.items()},
-                "asked": [prompt_of(row) for row in rows[i * size : (i + 1) * size]],
-            }
-            for i, batch in enumerate(self._saved_batches)
-        ]
-        self._saved_batches = None
-        return batches
+        trainer.set_progress(state["progress"])
 
 
 class Moments(TrainerCallback):
@@ -294,5 +271,111 @@ class Moments(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """A checkpoint that was due at a skipped step is made up for."""
-        if self.trainer.guard.must_save:
+        if self.trainer.save_is_due:
             control.should_save = True
+
+
+class Resumable:
+    """Mixin before a `Trainer` of transformers' or one that extends it: checkpoints as this module
+    says, and a learning rate for each part.
+
+    `begin` is to be called at the end of the constructor.
+    """
+
+    # of the host class
+    args: Any
+    model: Any
+    optimizer: Any
+    state: Any
+    control: Any
+    accelerator: Any
+    add_callback: Callable[[TrainerCallback], None]
+
+    def begin(self, rates: Mapping[str, float] | None) -> None:
+        """rates: learning rates by part; None is `args.learning_rate` for all that is trained."""
+        self.rates = rates
+        self.checkpoints = Checkpoints(self)
+        self.add_callback(Moments(self))
+
+    @property
+    def core(self) -> Any:
+        """The policy's own model under DDP, DeepSpeed and LoRA wrappers."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def trained_policy(self, policy: Policy) -> Policy:
+        """The policy with the trained model in memory, LoRA merged."""
+        model = self.accelerator.unwrap_model(self.model)
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+        return replace(policy, model=model)
+
+    # What a subclass adds
+
+    def progress(self) -> dict[str, Any]:
+        """What else a restart has to know, as a tree that state_file.py takes."""
+        return {}
+
+    def set_progress(self, state: dict[str, Any]) -> None:
+        """Go on from what `progress` gave."""
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether a checkpoint that was put off can be written now."""
+        return False
+
+    # Methods of the host
+
+    def create_optimizer(self, model=None):
+        """As transformers', its groups divided by part."""
+        is_new = self.optimizer is None
+        optimizer = super().create_optimizer(model)  # type: ignore[misc]
+        if self.rates is not None and (is_new or not hasattr(optimizer, "param_groups")):
+            split_by_part(optimizer, self.core, self.rates)
+        return optimizer
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        """As transformers'; True resumes from the newest valid checkpoint, if there is one."""
+        checkpoint = self.checkpoints.choose(resume_from_checkpoint)
+        if checkpoint is not None:
+            self.args.eval_on_start = False  # that was before the first step
+        return super().train(resume_from_checkpoint=checkpoint, **kwargs)  # type: ignore[misc]
+
+    def _run_epoch(self, *, epoch, **kwargs):
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(epoch=epoch, **kwargs)  # type: ignore[misc]
+
+    def _get_output_dir(self, trial):
+        return str(self.checkpoints.staging or super()._get_output_dir(trial))  # type: ignore[misc]
+
+    def _save_checkpoint(self, model, trial):
+        write = super()._save_checkpoint  # type: ignore[misc]
+        self.checkpoints.save(lambda: write(model, trial))
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if self.checkpoints.is_sharded:
+            super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+        else:
+            self.checkpoints.save_optimizer(output_dir)
+
+    def _save_rng_state(self, output_dir):
+        self.checkpoints.save_process(output_dir)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        model = model or self.model
+        if self.checkpoints.is_sharded or hasattr(model, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        else:
+            self.checkpoints.load_model(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        # finds no .pt files; TRL's restores its entropy controller
+        super()._load_optimizer_and_scheduler(checkpoint)  # type: ignore[misc]
+        if checkpoint is not None and not self.checkpoints.is_sharded:
+            self.checkpoints.load_optimizer(checkpoint)
+
+    def _load_rng_state(self, checkpoint):
+        if checkpoint is not None:
+            self.checkpoints.load_random_streams(checkpoint)

@@ -1,18 +1,21 @@
-"""What a run reads: labels to samples, and every video of them read once before training."""
+"""What a run reads: labels of all stages, and every medium of them read once before training."""
 
 import logging
-from collections.abc import Container
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
-from thinker.config.run import RunConfig
+from thinker.config.run import EvalSettings, RunConfig, SftStage, SourceSettings
+from thinker.data.bad_lines import BadLine, BadLinesError
 from thinker.data.datasets import (
+    DatasetConfig,
     EvalSet,
     RecordSet,
     load_dataset_config,
     load_eval_examples,
     load_train_examples,
 )
-from thinker.data.examples import Example
+from thinker.data.examples import Example, lesson_turns
+from thinker.data.mixture import Source
 from thinker.video import ClipSpec, FrameCache, check_videos
 from thinker.video.cache import ClipReader
 from thinker.video.medium import Medium
@@ -21,46 +24,97 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunData:
-    """What a run reads; every video of it was read once without an error."""
+class Labels:
+    """What the label files of a run say."""
 
-    train: list[Example]
-    """Samples to train on."""
+    stages: dict[str, list[Source]]
+    """By stage, its data with their weights."""
     eval_sets: list[tuple[EvalSet | RecordSet, list[Example]]]
-    """Held-out sets, each with its samples."""
+    """Held-out sets, each with its examples."""
+
+    def examples(self) -> list[Example]:
+        """All of them."""
+        trained = [e for sources in self.stages.values() for s in sources for e in s.examples]
+        return trained + [example for _, examples in self.eval_sets for example in examples]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData(Labels):
+    """The same where every medium was read once without an error."""
+
     reader: ClipReader
     """Reads their clips."""
 
 
-def load_data(config: RunConfig, spec: ClipSpec) -> RunData:
-    """Read all labels, then decode (or find cached) every video once; what fails is left out."""
-    settings = config.data
-    dataset = load_dataset_config(
-        settings.config, variables=settings.variables, overrides=settings.overrides
-    )
-    train, bad = load_train_examples(dataset, skip_bad_lines=settings.skip_bad_lines)
+def read_labels(config: RunConfig) -> Labels:
+    """Read all label files. Raises BadLinesError with the bad lines of all of them, and ValueError
+    for a supervised stage whose examples have no answer in words."""
+    bad: list[BadLine] = []
+    known: dict[str, list[Example]] = {}
+    skip = config.data.skip_bad_lines
+
+    def load(read: Callable[[], Sequence[Example]]) -> list[Example]:
+        try:
+            return list(read())
+        except BadLinesError as error:
+            bad.extend(line for line in error.bad_lines if line not in bad)
+            return []
+
+    def trained(settings: SourceSettings) -> list[Example]:
+        key = f"{settings.config} {sorted(settings.overrides.items())}"
+        if key not in known:
+            described = _described(settings, config)
+            known[key] = load(lambda: load_train_examples(described, skip_bad_lines=skip)[0])
+        return known[key]
+
+    found = {stage.name: [(trained(s), s.weight) for s in stage.data] for stage in config.stages}
+    eval_sets = [
+        (eval_set, load(lambda: load_eval_examples(eval_set, require_files=True)[0]))  # noqa: B023
+        for settings in config.data.eval
+        for eval_set in _described(settings, config).eval
+    ]
     if bad:
-        logger.warning("%d bad label lines skipped", len(bad))
-    eval_sets: list[tuple[EvalSet | RecordSet, list[Example]]] = [
-        (eval_set, load_eval_examples(eval_set, require_files=True).examples)
-        for eval_set in dataset.eval
-    ]
+        raise BadLinesError(bad)
+    for stage in config.stages:
+        for example in (e for examples, _ in found[stage.name] for e in examples):
+            if isinstance(stage, SftStage):
+                lesson_turns(example)
+    return Labels(
+        stages={
+            name: [Source(examples=tuple(examples), weight=weight) for examples, weight in sources]
+            for name, sources in found.items()
+        },
+        eval_sets=eval_sets,
+    )
+
+
+def _described(settings: SourceSettings | EvalSettings, config: RunConfig) -> DatasetConfig:
+    return load_dataset_config(
+        settings.config, variables=config.data.variables, overrides=settings.overrides
+    )
+
+
+def check_media(labels: Labels, config: RunConfig, spec: ClipSpec) -> RunData:
+    """Decode (or find cached) every medium once; examples of those that fail are left out."""
+    settings = config.data
     reader = clip_reader(settings.cache, spec)
-    media = [
-        medium
-        for _, samples in [(None, train), *eval_sets]
-        for sample in samples
-        for medium in sample.media
-    ]
+    media = list(dict.fromkeys(m for example in labels.examples() for m in example.media))
     failures = check_videos(media, spec, reader.cache, max_failed_share=settings.max_failed_share)
     for error in failures.values():
         logger.warning("left out: %s", error)
+
+    def readable(examples: Sequence[Example]) -> list[Example]:
+        return [example for example in examples if not _fails(example, failures)]
+
     return RunData(
-        train=[sample for sample in train if not _fails(sample, failures)],
-        eval_sets=[
-            (eval_set, [s for s in samples if not _fails(s, failures)])
-            for eval_set, samples in eval_sets
-        ],
+        stages={
+            name: [
+                Source(examples=tuple(readable(source.examples)), weight=source.weight)
+                for source in sources
+            ]
+            for name, sources in labels.stages.items()
+        },
+        eval_sets=[(eval_set, readable(examples)) for eval_set, examples in labels.eval_sets],
         reader=reader,
     )
 
@@ -70,5 +124,5 @@ def _fails(example: Example, failures: Container[Medium]) -> bool:
 
 
 def clip_reader(cache: str | None, spec: ClipSpec) -> ClipReader:
-    """path → Clip, picklable."""
+    """Medium → Clip, picklable."""
     return ClipReader(spec, None if cache is None else FrameCache(cache))

@@ -27,15 +27,17 @@ IGNORED = ("output_dir", "data.cache", "data.num_workers")
 def open_run(folder: Path, config: RunConfig) -> None:
     """Claim a folder for a configuration; ValueError where another run's results lie in it."""
     state = PartialState()
-    identity = flat_values(dataclasses.asdict(config)) | {"num_processes": state.num_processes}
+    identity = flat_config(config) | {"num_processes": state.num_processes}
     identity = {key: value for key, value in identity.items() if key not in IGNORED}
     path = folder / IDENTITY
     if is_complete(path):
         before = json.loads(path.read_text(encoding="utf-8"))
-        old = [f"{key} ({RENAMED[key]} now)" for key in sorted(RENAMED.keys() & before.keys())]
+        old = sorted(
+            {key for key in RENAMED for name in before if f"{name}.".startswith(f"{key}.")}
+        )
         if old:
             raise ValueError(
-                f"{folder} belongs to a run of an older version, whose {IDENTITY} has the key "
+                f"{folder} belongs to a run of an older version, whose {IDENTITY} has "
                 f"{', '.join(old)}; finish it with that version, or choose another output_dir"
             )
         require_same(folder, before, identity)
@@ -50,12 +52,19 @@ def open_run(folder: Path, config: RunConfig) -> None:
     state.wait_for_everyone()
 
 
-def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_config(config: RunConfig) -> dict[str, Any]:
+    """Every setting by its dotted place, as an override names it."""
+    values = dataclasses.asdict(config)
+    stages = {stage["name"]: stage for stage in values["stages"]}
+    return _flat(values | {"stages": stages, "order": list(stages)})
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys; an empty mapping stays a value."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            flat |= flat_values(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

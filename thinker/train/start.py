@@ -1,16 +1,16 @@
-"""The policy that GRPO starts from: loaded, or tiny and warm-started on the demo set's words."""
+"""The policy that a run starts from: loaded, or tiny and random; and those that stages left."""
 
-import json
 import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 
 import torch
-from transformers import TrainingArguments
 
-from thinker.config.build import build, foreign_values
-from thinker.config.run import RunConfig
-from thinker.data.datasets import TrainSource, load_dataset_config
-from thinker.data.demo.plan import DISTORTIONS
+from thinker.config.build import build
+from thinker.config.run import RunConfig, SftStage
+from thinker.data.examples import lesson_turns
 from thinker.policies import (
     ClipConfig,
     MotionConfig,
@@ -19,15 +19,8 @@ from thinker.policies import (
     load_policy,
     tiny_policy,
 )
-from thinker.tasks.level import LEVELS
-from thinker.train.run_data import RunData
-from thinker.train.sft.lessons import (
-    level_answer,
-    reasoning_text,
-    recognition_answer,
-    warm_start_lessons,
-)
-from thinker.train.sft.trainer import train_supervised
+from thinker.train.parts import freeze_others
+from thinker.train.run_data import Labels, RunData
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +28,13 @@ logger = logging.getLogger(__name__)
 CALIBRATION_VIDEOS = 128
 
 
-def start_policy(config: RunConfig) -> Policy:
-    """The policy that training starts from, parts frozen as configured."""
+def start_policy(config: RunConfig, labels: Labels) -> Policy:
+    """The policy as the model settings say; a new motion branch is not yet calibrated."""
     settings = config.model
     if settings.path == "tiny":
         size = build(TinySize, settings.clip | settings.motion, "model.clip and model.motion")
-        texts = tuple(lesson_texts())
         # It stands for a pretrained model, whose weights no seed of a run changes.
+        texts = tuple(tokenizer_texts(config, labels))
         policy = tiny_policy(settings.backbone, size=size, texts=texts)
     else:
         motion, clip = settings.motion, settings.clip
@@ -55,56 +48,51 @@ def start_policy(config: RunConfig) -> Policy:
             logger.info("new motion branch: %d tensors", len(policy.new_parts))
     if settings.slowfast is not None:
         policy.model.model.motion.load_slowfast_checkpoint(settings.slowfast)
-    policy.model.freeze(settings.freeze)
     return policy
 
 
-def lesson_texts() -> list[str]:
-    """Words of the warm start, for the tiny tokenizer."""
+def tokenizer_texts(config: RunConfig, labels: Labels) -> list[str]:
+    """What the tokenizer of a tiny policy should know: `model.texts`, or all that is said in
+    supervised stages, each text once."""
+    if config.model.texts is not None:
+        path = Template(config.model.texts)
+        try:
+            name = path.substitute(os.environ | config.data.variables)
+        except (KeyError, ValueError) as error:
+            raise ValueError(
+                f"model.texts is {config.model.texts!r}: {error} is no variable that is set; set "
+                "it, or give the path itself"
+            ) from None
+        return Path(name).read_text(encoding="utf-8").splitlines()
+    supervised = [stage.name for stage in config.stages if isinstance(stage, SftStage)]
+    turns = (
+        turn
+        for name in supervised
+        for source in labels.stages[name]
+        for example in source.examples
+        for turn in lesson_turns(example)
+    )
+    return list(dict.fromkeys(turn.text for turn in turns))
 
-    pairs = [(name, level) for name in DISTORTIONS for level in LEVELS]
-    return [
-        text
-        for name, level in pairs
-        for text in (recognition_answer(name), level_answer(level), reasoning_text(name, level))
-    ]
 
-
-def reload(folder: Path, config: RunConfig) -> Policy:
-    """Load a saved start, parts frozen as configured."""
-    policy = load_policy(folder, dtype=getattr(torch, config.model.dtype))
-    policy.model.freeze(config.model.freeze)
-    return policy
-
-
-def warm_start(config: RunConfig, policy: Policy, data: RunData) -> None:
-    """The supervised stage of a policy without pretraining; needs the demo set's distortion
-    words."""
-    settings = config.warm_start
-    assert settings is not None
-    source = load_dataset_config(
-        config.data.config, variables=config.data.variables, overrides=config.data.overrides
-    ).train[0]
-    assert isinstance(source, TrainSource)
-    truth_file = source.jsonl.with_name("distortions.json")
-    truth = json.loads(truth_file.read_text(encoding="utf-8"))
-    root = truth_file.parent / "videos"
+def calibrate_motion(config: RunConfig, policy: Policy, data: RunData) -> None:
+    """Set the statistics of a new motion branch to those of the first clips of the first stage,
+    unless its SlowFast comes from a checkpoint."""
     motion = policy.model.model.motion
-    if motion is not None:
-        first = [data.reader(sample.media[0].path) for sample in data.train[:CALIBRATION_VIDEOS]]
+    is_new = config.model.path == "tiny" or bool(policy.new_parts)
+    if motion is None or not is_new or config.model.slowfast is not None:
+        return
+    if motion.config.mode != "interleaved":
+        return
+    examples = (e for s in data.stages[config.stages[0].name] for e in s.examples)
+    media = dict.fromkeys(m for e in examples for m in e.media if m.kind == "video")
+    first = [data.reader(medium) for medium in list(media)[:CALIBRATION_VIDEOS]]
+    if first:
         motion.calibrate(torch.stack([clip.motion_MCHW for clip in first]))
-    words = {s.id: truth[str(s.media[0].path.relative_to(root))]["distortion"] for s in data.train}
-    lessons = warm_start_lessons(
-        data.train, words, level_share=settings.level_share, seed=config.seed
-    )
-    args = TrainingArguments(
-        **{
-            "output_dir": str(Path(config.output_dir) / "warm_start"),
-            "seed": config.seed,
-            "report_to": [],
-            "save_strategy": "no",
-            "dataloader_num_workers": config.data.num_workers,
-            **foreign_values(TrainingArguments, settings.trainer, "warm_start.trainer"),
-        }
-    )
-    train_supervised(policy, lessons, data.reader, args)
+
+
+def load_start(folder: Path, config: RunConfig, rates: Mapping[str, float]) -> Policy:
+    """What a stage starts from, with gradients for the parts that it trains."""
+    policy = load_policy(folder, dtype=getattr(torch, config.model.dtype))
+    freeze_others(policy, rates)
+    return policy

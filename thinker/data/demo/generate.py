@@ -1,9 +1,14 @@
 """The embedded demo set: generated video files with a known distortion and a known MOS.
 
-In: a `SyntheticConfig`. Out: a folder of H.264 files (`videos/`) with labels in the two forms that
-real data sets have, `train.jsonl` (training jsonl) and `eval.json` (meta JSON), and
-`distortions.json`, the truth behind the labels, by path:
-`{"content", "split", "distortion", "kind", "severity", "true_mos", "mos"}`.
+In: a `SyntheticConfig`. Out: a folder of H.264 files (`videos/`) with labels in the forms that real
+data sets have:
+- scores: `train.jsonl` (training jsonl), `eval.json`, `eval_motion.json` (meta JSON);
+- LLaVA-style records (lessons.py): `distortion.jsonl`, `level.jsonl`, `score.jsonl` and
+  `choice_lessons.jsonl` to imitate, `choice.jsonl` to be rewarded for, and `choice_eval.jsonl`;
+- `texts.txt`, all that the first three can say, for a tokenizer;
+- `distortions.json`, the truth behind the labels, by path:
+  `{"content", "split", "distortion", "kind", "severity", "true_mos", "mos"}`.
+
 `plan.py` says what the set holds and by which rule its MOS follow, `render.py` makes the clips.
 """
 
@@ -20,15 +25,23 @@ from typing import Any
 import numpy as np
 
 from thinker import prompts
+from thinker.data.demo.lessons import (
+    choice_records,
+    distortion_records,
+    lesson_texts,
+    quality_records,
+)
 from thinker.data.demo.plan import DISTORTIONS, ClipPlan, SyntheticConfig, plan_demo_set
 from thinker.data.demo.render import encode, render_clip
 from thinker.data.demo.scenes import Scene
 from thinker.utils.atomic import write_atomic
 
 # Part of the manifest's hash: raise it with any change to labels or pixels, scenes included.
-GENERATOR_VERSION = 6
+GENERATOR_VERSION = 7
 
 DATASET = "demo"
+
+RECORDS = ("distortion", "level", "score", "choice_lessons", "choice", "choice_eval")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +58,11 @@ class DemoSet:
     """Those of `eval_json` with a motion distortion."""
     distortions_json: Path
     """The truth behind the labels, by path."""
+    records: dict[str, Path]
+    """Files of records, by name: "distortion", "level", "score", "choice_lessons", "choice",
+    "choice_eval"."""
+    texts: Path
+    """A text a line."""
     num_train: int
     """Training clips."""
     num_eval: int
@@ -72,13 +90,15 @@ def generate_demo_set(folder: Path | str, config: SyntheticConfig, num_workers: 
         eval_json=folder / "eval.json",
         eval_motion_json=folder / "eval_motion.json",
         distortions_json=folder / "distortions.json",
+        records={name: folder / f"{name}.jsonl" for name in RECORDS},
+        texts=folder / "texts.txt",
         num_train=sum(plan.split == "train" for plan in plans),
         num_eval=sum(plan.split == "eval" for plan in plans),
     )
     manifest = _claim_folder(folder, config)
     missing = _missing_clips(demo.root, plans, manifest["num_bytes"])
     _render(missing, demo.root, config, num_workers)
-    for path, text in _label_files(demo, plans).items():
+    for path, text in _label_files(demo, plans, config.seed).items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_atomic(path, text)
     if missing or not manifest["num_bytes"]:
@@ -148,9 +168,8 @@ def _render_content(plans: list[ClipPlan], *, root: Path, config: SyntheticConfi
         encode(frames, root / plan.path, fps=config.fps, qp=qp, intra_only=blocky)
 
 
-def _label_files(demo: DemoSet, plans: list[ClipPlan]) -> dict[Path, str]:
+def _label_files(demo: DemoSet, plans: list[ClipPlan], seed: int) -> dict[Path, str]:
     train = [plan for plan in plans if plan.split == "train"]
-    lines = [json.dumps(_train_line(number, plan)) for number, plan in enumerate(train)]
     held_out = [plan for plan in plans if plan.split == "eval"]
     motion = [plan for plan in held_out if DISTORTIONS[plan.distortion].kind == "motion"]
     truth = {
@@ -165,12 +184,27 @@ def _label_files(demo: DemoSet, plans: list[ClipPlan]) -> dict[Path, str]:
         }
         for plan in plans
     }
+    levels, scores, taught = quality_records(train, seed)
+    records = {
+        "distortion": distortion_records(train),
+        "level": levels,
+        "score": scores,
+        "choice_lessons": choice_records(taught, seed, reasoned=True),
+        "choice": choice_records(train, seed, reasoned=False),
+        "choice_eval": choice_records(held_out, seed, reasoned=False),
+    }
     return {
-        demo.train_jsonl: "\n".join(lines) + "\n",
+        demo.train_jsonl: _jsonl([_train_line(number, plan) for number, plan in enumerate(train)]),
+        **{path: _jsonl(records[name]) for name, path in demo.records.items()},
+        demo.texts: "\n".join(lesson_texts()) + "\n",
         demo.eval_json: _meta_json(held_out),
         demo.eval_motion_json: _meta_json(motion),
         demo.distortions_json: json.dumps(truth, indent=1) + "\n",
     }
+
+
+def _jsonl(records: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
 
 
 def _meta_json(plans: list[ClipPlan]) -> str:

@@ -56,3 +56,31 @@ class BatchContext:
 def prompt_of(row: dict[str, Any]) -> Prompt:
     """What a row of the data set asks."""
     return Prompt(clips=row["clips"], turns=row["turns"])
+
+
+class SavedBatches:
+    """The micro-batches of a generation batch that a checkpoint was written in the middle of."""
+
+    def __init__(self, batches: list[dict[str, Any]] | None = None):
+        self._batches = batches
+
+    @staticmethod
+    def state(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What a checkpoint keeps of them. Prompts are left out: the data loader delivers the rows
+        of a batch again."""
+        return [{key: value for key, value in b.items() if key != "asked"} for b in batches]
+
+    def take(self, rows: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]] | None:
+        """The rollouts, joined with the prompts of the same rows; None where there are none, and
+        after the first call."""
+        saved, self._batches = self._batches, None
+        if saved is None:
+            return None
+        size = len(rows) // len(saved)
+        return [
+            {
+                **{key: value.to(device) for key, value in batch.items()},
+                "asked": [prompt_of(row) for row in rows[i * size : (i + 1) * size]],
+            }
+            for i, batch in enumerate(saved)
+        ]

@@ -1,27 +1,28 @@
-"""The GRPO stage of a run: configuration → trainer → trained policy."""
+"""A GRPO stage of a run: configuration → trainer → trained policy."""
 
 import dataclasses
 from functools import partial
 from pathlib import Path
 
-from peft import LoraConfig
 from trl import GRPOConfig
 
 from rewards import build_reward
 from thinker.config.build import foreign_values
-from thinker.config.run import RunConfig
+from thinker.config.run import GrpoStage, RunConfig
+from thinker.data.mixture import union
 from thinker.policies import Policy
 from thinker.rollout.base import RolloutError
 from thinker.rollout.build import build_rollout
 from thinker.train.grpo.rewards import WeightedReward
 from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.train.held_out import logged_figures
+from thinker.train.parts import lora_config
 from thinker.train.run_data import RunData
 from thinker.train.run_log import MetricsFile
 
 
 def train_grpo(
-    config: RunConfig, args: GRPOConfig, policy: Policy, data: RunData
+    config: RunConfig, stage: GrpoStage, args: GRPOConfig, policy: Policy, data: RunData
 ) -> tuple[Policy, int]:
     """Train by GRPO, from the newest valid checkpoint where there is one; returns the policy in
     memory, LoRA merged, and the number of steps."""
@@ -30,9 +31,9 @@ def train_grpo(
         args=args,
         rewards=[
             WeightedReward(reward=build_reward(r.name, r.config), weight=r.weight)
-            for r in config.rewards
+            for r in stage.rewards
         ],
-        samples=data.train,
+        samples=union(data.stages[stage.name], config.seed),
         read_clip=data.reader,
         rollout=lambda model: build_rollout(
             config.rollout,
@@ -43,12 +44,13 @@ def train_grpo(
                 for example in [*data.train, *(e for _, held in data.eval_sets for e in held)]
             ),
         ),
-        perturbations=config.perturbations,
+        perturbations=stage.perturbations,
         evaluate_policy=partial(logged_figures, data=data, config=config),
-        peft_config=lora_config(config, policy),
-        logprobs=config.logprobs,
-        callbacks=[MetricsFile(Path(config.output_dir))],
-        max_skipped_steps=config.max_skipped_steps,
+        peft_config=lora_config(stage.lora, policy, stage.train),
+        rates=stage.train,
+        logprobs=stage.logprobs,
+        callbacks=[MetricsFile(Path(args.output_dir))],
+        max_skipped_steps=stage.max_skipped_steps,
     )
     try:
         trainer.train(resume_from_checkpoint=True)
@@ -56,41 +58,24 @@ def train_grpo(
         raise RolloutError(f"{error}; {trainer.save_last_step()}") from error
     finally:
         trainer.rollouts.backend.close()
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    return dataclasses.replace(policy, model=model), trainer.state.global_step
+    return trainer.trained_policy(policy), trainer.state.global_step
 
 
-def grpo_args(config: RunConfig) -> GRPOConfig:
-    """TRL's configuration with the run's seed and folder.
+def grpo_args(config: RunConfig, stage: GrpoStage, folder: Path) -> GRPOConfig:
+    """TRL's configuration with the run's seed; its journals and checkpoints go into `folder`.
 
     vLLM's float32 logprobs equal the trainer's (tests/rollout/test_vllm.py), so the correction for
     their difference, which costs a forward pass a batch, is on by default in half precision only.
     """
     return GRPOConfig(
         **{
-            "output_dir": config.output_dir,
+            "output_dir": str(folder),
             "seed": config.seed,
+            "learning_rate": max(stage.train.values()),
             "dataloader_num_workers": config.data.num_workers,
             "report_to": ["tensorboard"],
             "vllm_importance_sampling_correction": config.model.dtype != "float32",
             "save_total_limit": 2,  # the newest, and one to fall back on
-            **foreign_values(GRPOConfig, config.grpo, "grpo"),
+            **foreign_values(GRPOConfig, stage.trainer, f"stages.{stage.name}.trainer"),
         }
-    )
-
-
-def lora_config(config: RunConfig, policy: Policy) -> LoraConfig | None:
-    """LoRA on the language model; the projectors (one may be new) are trained in full."""
-    lora = config.model.lora
-    if lora is None:
-        return None
-    modules = "|".join(lora.target_modules)
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=rf".*language_model.*\.({modules})",
-        modules_to_save=list(policy.model.projector_names),
     )

@@ -19,7 +19,8 @@ methods to the next is one `BatchContext`. tests/helpers/upstream.py lists every
 is touched.
 """  # noqa: E501  (a table)
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,13 @@ from thinker.policies import Policy
 from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.rollout.base import Rollout, Sampling
 from thinker.train.counters import Counters
-from thinker.train.grpo.batch import BatchContext, JudgedRows
+from thinker.train.grpo.batch import BatchContext, JudgedRows, SavedBatches
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.logprobs import Logprobs
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
-from thinker.train.grpo.settings import check_settings
-from thinker.train.resume import Checkpoints, EpochOrder, Moments
+from thinker.train.resume import EpochOrder, Resumable, check_settings
 from thinker.train.run_log import ROLLOUTS, append_lines, rollout_lines
 from thinker.train.step_guard import StepGuard
 from thinker.utils.seeds import derive_seed
@@ -52,13 +52,14 @@ from thinker.video import Clip
 from thinker.video.medium import Medium
 
 
-class ThinkerTrainer(GRPOTrainer):
+class ThinkerTrainer(Resumable, GRPOTrainer):
     """Trains a motion-aware policy by GRPO; see the module docstring.
 
     policy: a loaded policy, saved on disk (TRL re-creates the reference model from there).
     read_clip: `Medium` → `Clip`, runs in data-loader workers.
     rollout: makes the back end from the model that is trained, LoRA included.
     evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
+    rates: learning rates by part; None is that of `args` for all that is trained.
     logprobs: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
     forward with one row a completion: the same maths, slower (plain_logprobs.py).
     max_skipped_steps: see `StepGuard`.
@@ -76,11 +77,17 @@ class ThinkerTrainer(GRPOTrainer):
         perturbations: tuple[str, ...] = (),
         evaluate_policy: Callable[[Policy, Rollout], dict[str, float]] | None = None,
         peft_config: PeftConfig | None = None,
+        rates: Mapping[str, float] | None = None,
         callbacks: list | None = None,
         logprobs: str = "shared",
         max_skipped_steps: int = 5,
     ):
         check_settings(args)
+        if args.per_device_train_batch_size % args.num_generations:
+            raise ValueError(
+                f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
+                f"multiple of num_generations ({args.num_generations}): groups stay whole"
+            )
         if logprobs not in LOGPROBS:
             raise ValueError(f"logprobs is {logprobs!r}, expected one of {', '.join(LOGPROBS)}")
         self.is_shared = logprobs == "shared"
@@ -100,8 +107,9 @@ class ThinkerTrainer(GRPOTrainer):
             eval_dataset=dataset if args.eval_strategy != "no" else None,
             processing_class=policy.processor,
             peft_config=peft_config,
-            callbacks=[*(callbacks or []), Moments(self)],
+            callbacks=callbacks,
         )
+        self.begin(rates)
         self.reward_func_names = [weighted.reward.name for weighted in rewards]
         self.policy = replace(policy, model=self.core)
         self._evaluate_policy = evaluate_policy
@@ -161,13 +169,7 @@ class ThinkerTrainer(GRPOTrainer):
             num_processes=accelerator.num_processes,
         )
         self.guard = StepGuard(accelerator, max_skipped_steps)
-        self.checkpoints = Checkpoints(self, extra=self._extra, set_extra=self._set_extra)
-
-    @property
-    def core(self):
-        """The policy's own model under DDP, DeepSpeed and LoRA wrappers."""
-        model = self.accelerator.unwrap_model(self.model)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.saved_batches = SavedBatches()
 
     @property
     def sampling(self) -> Sampling:
@@ -187,7 +189,7 @@ class ThinkerTrainer(GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch):
         """As TRL's in training, but groups stay whole and in order: a packed row holds a group."""
-        saved = self.checkpoints.saved_batches(generation_batch)
+        saved = self.saved_batches.take(generation_batch, self.accelerator.device)
         if saved is not None:
             self._buffered_inputs: Any = saved
         generate_every = self.args.steps_per_generation * self.num_iterations
@@ -385,66 +387,41 @@ class ThinkerTrainer(GRPOTrainer):
         return self.order
 
     def _run_epoch(self, *, epoch, **kwargs):
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
         self.order.epoch = epoch
         super()._run_epoch(epoch=epoch, **kwargs)
 
     # Checkpoints
 
-    def _extra(self) -> dict[str, Any]:
-        """What else a restart has to know."""
-        return {"skipped": self.guard.num_skipped, "groups_at_once": self.groups_at_once.number}
+    def progress(self) -> dict[str, Any]:
+        """Where the batch at hand stands, sums that are not logged yet, limits that were found."""
+        is_used_up = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        return {
+            "micro_step": self._step,
+            "metrics": self._metrics,
+            "batches": None if is_used_up else SavedBatches.state(self._buffered_inputs),
+            "skipped": self.guard.num_skipped,
+            "groups_at_once": self.groups_at_once.number,
+        }
 
-    def _set_extra(self, state: dict[str, Any]) -> None:
+    def set_progress(self, state: dict[str, Any]) -> None:
+        self._step = state["micro_step"]
+        for mode, values in state["metrics"].items():
+            self._metrics[mode] = defaultdict(list, values)
+        self.saved_batches = SavedBatches(state["batches"])
         self.guard.num_skipped = state["skipped"]
         self.groups_at_once.at_most(state["groups_at_once"])
 
-    def _get_output_dir(self, trial):
-        return str(self.checkpoints.staging or super()._get_output_dir(trial))
+    @property
+    def save_is_due(self) -> bool:
+        return self.guard.must_save
 
     def _save_checkpoint(self, model, trial):
-        if not self.guard.may_save(model, self.state.global_step):
-            return
-        write = super()._save_checkpoint
-        self.checkpoints.save(lambda: write(model, trial))
-        self.guard.saved()
+        if self.guard.may_save(model, self.state.global_step):
+            super()._save_checkpoint(model, trial)
+            self.guard.saved()
 
     def save_last_step(self) -> str:
         """Save what a run that cannot go on has reached; returns a sentence on where."""
         return self.checkpoints.save_last_step(
             lambda: self._save_checkpoint(self.model, trial=None)
         )
-
-    def _save_optimizer_and_scheduler(self, output_dir):
-        if self.checkpoints.is_sharded:
-            super()._save_optimizer_and_scheduler(output_dir)
-        else:
-            self.checkpoints.save_optimizer(output_dir)
-
-    def _save_rng_state(self, output_dir):
-        self.checkpoints.save_process(output_dir)
-
-    def train(self, resume_from_checkpoint=None, **kwargs):
-        """As transformers'; True resumes from the newest valid checkpoint, if there is one."""
-        checkpoint = self.checkpoints.choose(resume_from_checkpoint)
-        if checkpoint is not None:
-            self.args.eval_on_start = False  # that was before the first step
-        return super().train(resume_from_checkpoint=checkpoint, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        model = model or self.model
-        if self.checkpoints.is_sharded or hasattr(model, "peft_config"):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            self.checkpoints.load_model(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        super()._load_optimizer_and_scheduler(checkpoint)  # finds no .pt files; entropy controller
-        if checkpoint is not None and not self.checkpoints.is_sharded:
-            self.checkpoints.load_optimizer(checkpoint)
-
-    def _load_rng_state(self, checkpoint):
-        if checkpoint is not None:
-            self.checkpoints.load_random_streams(checkpoint)

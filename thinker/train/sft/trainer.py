@@ -1,64 +1,104 @@
-"""Supervised training of a policy on lessons, by transformers' own Trainer."""
+"""Supervised training of a policy, by transformers' own Trainer, in packed rows (collator.py).
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+Examples come in the order of `thinker.data.mixture.batches`. Only the language model's branch
+positions reach the head, and one call of the wrapped model holds all forwards of a batch, so that
+DDP and DeepSpeed see one.
+"""
 
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import Any
+
+import torch
 from transformers import Trainer, TrainingArguments
 
+from thinker.data.examples import Example
+from thinker.data.mixture import Source, batches
 from thinker.policies import Policy
-from thinker.policies.shared_prompt import enable_shared_prompt
-from thinker.train.sft.collator import LessonCollator
-from thinker.train.sft.lessons import Lesson
+from thinker.policies.shared_prompt import IGNORED_LABEL, enable_shared_prompt, pack_branches
+from thinker.train.resume import Resumable, check_settings
+from thinker.train.sft.collator import PackedCollator
 from thinker.video import Clip
+from thinker.video.medium import Medium
 
 
-def lesson_batches(
-    lessons: Sequence[Lesson], batch_size: int, num_batches: int, seed: int
-) -> list[Lesson]:
-    """Lessons in the order they are taught: shuffled, every batch of one question.
+class SupervisedTrainer(Resumable, Trainer):
+    """Trains what is not frozen on the answers of examples.
 
-    Prompts of one question have one length, so a batch holds no padding. Both kinds are repeated as
-    often as `num_batches` needs.
+    model: the policy's own, or one with LoRA in it. rates: learning rates by part; None is that of
+    `args` for all that is trained.
     """
-    draw = random.Random(seed)
-    questions = list(dict.fromkeys(lesson.question for lesson in lessons))
-    streams = [
-        _endless([lesson for lesson in lessons if lesson.question == question], draw)
-        for question in questions
-    ]
-    return [
-        next(streams[batch % len(streams)])
-        for batch in range(num_batches)
-        for _ in range(batch_size)
-    ]
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        model: Any,
+        args: TrainingArguments,
+        sources: Sequence[Source],
+        read_clip: Callable[[Medium], Clip],
+        rates: Mapping[str, float] | None = None,
+        callbacks: list | None = None,
+    ):
+        check_settings(args)
+        if args.label_smoothing_factor:
+            raise ValueError("trainer.label_smoothing_factor is not supported in an sft stage")
+        enable_shared_prompt(policy.model)
+        args.remove_unused_columns = False
+        args.train_sampling_strategy = "sequential"  # the mixture has shuffled them
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=ordered_examples(sources, args),
+            data_collator=PackedCollator(policy, read_clip),
+            processing_class=policy.processor,
+            callbacks=callbacks,
+        )
+        self.begin(rates)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """transformers' own, of a model that runs several forwards."""
+        call = partial(packed_loss, inputs["forwards"], num_items_in_batch)
+        return super().compute_loss(
+            model, {"in_chunks": call}, return_outputs, num_items_in_batch=num_items_in_batch
+        )
+
+    def floating_point_ops(self, inputs):
+        """Not counted: transformers' estimate knows neither media nor shared prefixes."""
+        return 0
 
 
-def _endless(lessons: list[Lesson], draw: random.Random) -> Iterator[Lesson]:
-    """The lessons again and again, in a new order each time."""
-    while True:
-        yield from draw.sample(lessons, len(lessons))
+def ordered_examples(sources: Sequence[Source], args: TrainingArguments) -> list[Example]:
+    """The examples of a whole run in the order in which they are taught; sets `args.max_steps`
+    where it follows from `num_train_epochs`."""
+    a_step = args.gradient_accumulation_steps * args.world_size
+    if args.max_steps <= 0:
+        num_examples = args.num_train_epochs * sum(len(source.examples) for source in sources)
+        args.max_steps = math.ceil(num_examples / (args.per_device_train_batch_size * a_step))
+    drawn = batches(sources, args.per_device_train_batch_size, args.seed)
+    return list(chain.from_iterable(islice(drawn, args.max_steps * a_step)))
 
 
-def train_supervised(
-    policy: Policy,
-    lessons: Sequence[Lesson],
-    read_clip: Callable[[Path], Clip],
-    args: TrainingArguments,
-) -> None:
-    """Train all unfrozen parts of the policy on the lessons for `args.max_steps`, in place."""
-    enable_shared_prompt(policy.model)
-    args.remove_unused_columns = False
-    args.train_sampling_strategy = "sequential"
-    trainer = Trainer(
-        model=policy.model,
-        args=args,
-        train_dataset=lesson_batches(
-            lessons,
-            args.per_device_train_batch_size,
-            args.max_steps * args.gradient_accumulation_steps,
-            args.seed,
-        ),
-        data_collator=LessonCollator(policy, read_clip),
-    )
-    trainer.train()
+def packed_loss(
+    forwards: list[dict[str, Any]], num_items: torch.Tensor, forward: Callable[..., Any]
+) -> dict[str, torch.Tensor]:
+    """{"loss": the cross entropy of all taught tokens, divided by `num_items`}, over the forwards
+    of `PackedCollator`; forward: that of the policy's model."""
+    losses = []
+    for given in forwards:
+        given = dict(given)
+        media = {name: given.pop(name) for name in ("media_inputs", "media_rows")}
+        packed = pack_branches(**given)
+        arguments = packed.inputs()
+        labels = arguments.pop("shift_labels")
+        logits = forward(**arguments, **media).logits
+        precise = logits if logits.dtype == torch.float64 else logits.float()
+        losses.append(
+            torch.nn.functional.cross_entropy(
+                precise.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+            )
+            / num_items
+        )
+    return {"loss": losses[0] if len(losses) == 1 else torch.stack(losses).sum()}

@@ -1,0 +1,91 @@
+"""What a stage trains: the parts of a policy, each with its learning rate.
+
+`freeze_others` leaves gradients to the named parts only. `split_by_part` gives the groups of an
+optimizer, which transformers has made by its own rule of weight decay (none on biases and norms),
+the rates of the parts that their parameters belong to. Schedules scale all of them alike.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from peft import LoraConfig
+
+from thinker.config.run import LoraSettings
+from thinker.policies import Policy
+
+HEAD = "lm_head"
+
+
+def freeze_others(policy: Policy, rates: Mapping[str, float]) -> None:
+    """Stop the gradients of all parts that no rate is given for; of the language model, too, where
+    LoRA is trained in its place. Raises ValueError for a part that the policy does not have."""
+    model = policy.model
+    known = {"lora", *model.parts()}
+    unknown = sorted(set(rates) - known)
+    if unknown:
+        raise ValueError(
+            f"train names {', '.join(unknown)}, which this policy does not have; its parts are "
+            f"{', '.join(sorted(known))}"
+        )
+    model.requires_grad_(True)
+    model.freeze([name for name in model.parts() if name not in rates])
+    if "language_model" not in rates:
+        model.get_output_embeddings().requires_grad_(False)
+
+
+def split_by_part(optimizer: Any, model: Any, rates: Mapping[str, float]) -> None:
+    """Divide every group of a new optimizer by the parts that its parameters belong to.
+
+    model: the policy's own model, with LoRA layers in it where they are trained. Raises ValueError
+    for an optimizer that DeepSpeed makes from its own configuration, which knows one rate only.
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"the optimizer is a {type(optimizer).__name__}, which has one learning rate; leave "
+            "optimizer out of the DeepSpeed configuration, so that each part gets its own"
+        )
+    part_of = {id(parameter): part for part, parameter in trained_parameters(model)}
+    groups = []
+    for group in optimizer.param_groups:
+        own: dict[str, list[torch.nn.Parameter]] = {}
+        for parameter in group["params"]:
+            assert id(parameter) in part_of, "a parameter with gradient belongs to no part"
+            own.setdefault(part_of[id(parameter)], []).append(parameter)
+        groups += [{**group, "params": own[part], "lr": rates[part]} for part in own]
+    optimizer.param_groups[:] = groups
+
+
+def trained_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """Every parameter with gradient, with the name of its part."""
+    seen: set[int] = set()
+    modules = {**model.parts(), HEAD: model.get_output_embeddings()}
+    for part, module in modules.items():
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                is_update = ".lora_" in f".{name}"
+                yield "lora" if is_update else part.replace(HEAD, "language_model"), parameter
+
+
+def lora_config(
+    settings: LoraSettings | None, policy: Policy, rates: Mapping[str, float]
+) -> LoraConfig | None:
+    """peft's configuration of the LoRA part, None where it is not trained.
+
+    Projectors that are trained beside it are trained in full, as copies that peft puts in their
+    place: without them, and without the updates, the model is the reference again.
+    """
+    if "lora" not in rates:
+        return None
+    settings = settings or LoraSettings()
+    projectors = dict(
+        zip(("vision_projector", "motion_projector"), policy.model.projector_names, strict=True)
+    )
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=rf".*language_model.*\.({'|'.join(settings.target_modules)})",
+        modules_to_save=[name for part, name in projectors.items() if part in rates] or None,
+    )
