@@ -25,7 +25,7 @@ class Plan:
     config: str
     """The run configuration (YAML) that all conditions start from."""
     overrides: tuple[str, ...] = ()
-    """Overrides of every run, as `thinker train` takes them. Example: `stages.grpo.trainer.max_steps=100`."""
+    """Overrides of every run, as `thinker train` takes them: `stages.grpo.trainer.beta=0.02`."""
     conditions: dict[str, tuple[str, ...]]
     """By name, the overrides that make a condition. The others are compared with the first one,
     whose list may be empty. Another data set is an override too:

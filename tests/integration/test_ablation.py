@@ -8,12 +8,38 @@ import sys
 import pytest
 import yaml
 
-from tests.helpers.pipeline_runs import SMOKE, TINY
 from tests.helpers.places import REPO
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
 
 FIGURES = ["srcc_after", "sets.demo.after.valid_share"]
+BETA = "stages.grpo.trainer.beta"
+DEMO = {"config": str(REPO / "data_configs" / "demo.yaml")}
+RUN = {
+    "model": {"motion": {"width": 32, "vision_width": 32, "slow_width": 8}},
+    "data": {"eval": [DEMO], "num_workers": 0},
+    "rollout": {"backend": "hf"},
+    "stages": [
+        {
+            "name": "grpo",
+            "kind": "grpo",
+            "data": [DEMO],
+            "train": {"language_model": 1e-5},
+            "rewards": [{"name": "format"}],
+            "trainer": {
+                "max_steps": 1,
+                "per_device_train_batch_size": 4,
+                "num_generations": 2,
+                "max_completion_length": 4,
+                "beta": 0.0,
+                "bf16": False,
+                "gradient_checkpointing": False,
+                "save_strategy": "no",
+                "disable_tqdm": True,
+            },
+        }
+    ],
+}
 
 
 @pytest.fixture
@@ -28,9 +54,11 @@ def plan(tmp_path):
     """Writes a plan; keys given replace its own."""
 
     def write(**keys):
+        run = tmp_path / "run.yaml"
+        run.write_text(json.dumps(RUN), encoding="utf-8")
         values = {
-            "config": str(SMOKE),
-            "conditions": {"all": [], "no-ranking": ["grpo.beta=0.04"]},
+            "config": str(run),
+            "conditions": {"all": [], "no-ranking": [f"{BETA}=0.04"]},
             "seeds": [3, 5],
             "figures": FIGURES,
         }
@@ -80,14 +108,9 @@ def test_four_real_runs_are_compared_and_not_run_again(
         return subprocess.CompletedProcess(command, outcome.codes[0])
 
     monkeypatch.setattr(subprocess, "run", run)
-    overrides = [
-        f"data.variables.DEMO_ROOT='{demo}'", f"data.cache='{demo}/cache'", "data.num_workers=0",
-        f"data.config={REPO}/data_configs/demo.yaml", f"model.motion={TINY}",
-        "rollout.backend=hf", "rewards=[{name: format}]", "warm_start=null",
-        "grpo.max_steps=1", "grpo.per_device_train_batch_size=4", "grpo.num_generations=2",
-        "grpo.max_completion_length=4", "grpo.disable_tqdm=true",
-    ]  # fmt: skip
-    conditions = {"base": [], "doubled": ["rewards=[{name: format, weight: 2}]"]}
+    overrides = [f"data.variables.DEMO_ROOT='{demo}'", f"data.cache='{demo}/cache'"]
+    doubled = "stages.grpo.rewards=[{name: format, weight: 2}]"
+    conditions = {"base": [], "doubled": [doubled]}
     path = plan(overrides=overrides, conditions=conditions)
     arguments = [str(path), "--output-dir", str(tmp_path / "out")]
     assert ablation.main(arguments) == 0
@@ -97,20 +120,20 @@ def test_four_real_runs_are_compared_and_not_run_again(
             folder = tmp_path / "out" / "runs" / name / f"seed_{seed}"
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             assert summary["seed"] == seed
-            assert summary["config"]["rewards"][0]["weight"] == weight
+            assert summary["config"]["stages"][0]["rewards"][0]["weight"] == weight
     written = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
-    assert list(written["differences"]) == ["rewards"]
+    assert list(written["differences"]) == ["stages.grpo.rewards"]
     share = [line for line in written["lines"] if line["figure"] == FIGURES[1]]
     assert [line["values"] for line in share] == [{"3": 0.0, "5": 0.0}] * 2
     assert share[1]["verdict"] == "not shown" and "equal" in share[1]["interval"]
 
     assert ablation.main(arguments) == 0 and len(commands) == 4
     capsys.readouterr()
-    plan(overrides=[*overrides, "grpo.beta=0.5"], conditions=conditions)
+    plan(overrides=[*overrides, f"{BETA}=0.5"], conditions=conditions)
     with pytest.raises(SystemExit) as exit:
         ablation.main(arguments)
     assert exit.value.code == 2 and len(commands) == 4
-    assert "config.grpo.beta was 0.0, is 0.5" in capsys.readouterr().err
+    assert "config.stages.grpo.trainer.beta was 0.0, is 0.5" in capsys.readouterr().err
 
 
 def test_differences_are_paired_by_seed(ablation, plan, tmp_path, no_command, capsys):
@@ -122,7 +145,7 @@ def test_differences_are_paired_by_seed(ablation, plan, tmp_path, no_command, ca
     values |= {("up", seed): srcc + seed / 10 for seed, srcc in first.items()}
     values |= {("down", seed): srcc - 0.09 - seed / 100 for seed, srcc in first.items()}
     prepare(tmp_path / "out", values)
-    conditions = {"a": [], "up": ["grpo.beta=0.1"], "down": ["grpo.beta=0.2"]}
+    conditions = {"a": [], "up": [f"{BETA}=0.1"], "down": [f"{BETA}=0.2"]}
     path = plan(conditions=conditions, seeds=[1, 2, 3])
     assert ablation.main([str(path), "--output-dir", str(tmp_path / "out")]) == 0
     assert not no_command
@@ -135,7 +158,7 @@ def test_differences_are_paired_by_seed(ablation, plan, tmp_path, no_command, ca
     assert down["interval"] == pytest.approx([-0.1348, -0.0852], abs=1e-4)
     assert down["verdict"] == "lower"
     assert "+0.200 [-0.048, +0.448]" in capsys.readouterr().out
-    assert written["differences"] == {"grpo.beta": {"a": 0.0, "up": 0.1, "down": 0.2}}
+    assert written["differences"] == {BETA: {"a": 0.0, "up": 0.1, "down": 0.2}}
 
 
 def test_a_failed_run_is_shown_and_leaves_its_pair(ablation, plan, tmp_path, no_command, capsys):
@@ -159,7 +182,7 @@ def test_a_failed_run_is_shown_and_leaves_its_pair(ablation, plan, tmp_path, no_
 def test_a_plan_that_cannot_run_says_why(ablation, plan, tmp_path, no_command, capsys):
     for keys, words in (
         ({"conditions": {"one": []}}, "expected at least 2"),
-        ({"conditions": {"a": [], "b": ["logprobs=fast"]}}, "condition b: "),
+        ({"conditions": {"a": [], "b": ["stages.grpo.logprobs=fast"]}}, "condition b: "),
         ({"conditions": {"a": [], "b/c": []}}, "'b/c' names a folder"),
         ({"overrides": ["seed=4"]}, "'seed=4'"),
         ({"seeds": [1, 1]}, "each once"),

@@ -68,8 +68,8 @@ def test_a_data_set(follow):
 
 def test_a_reward(follow):
     folder, _ = follow("A reward")
-    names = {r["name"] for r in summary(folder, "brief")["config"]["rewards"]}
-    assert names == {"format", "mine.brevity.Brevity"}
+    (stage,) = summary(folder, "brief")["config"]["stages"]
+    assert [reward["name"] for reward in stage["rewards"]] == ["format", "mine.brevity.Brevity"]
     assert "rewards/brevity/non_finite" in metrics(folder, "brief")
 
 
