@@ -3,7 +3,7 @@
 #   bash run_scripts/run_grpo_lsvq.sh                      the demo: generated videos, a tiny policy, two CPU cores
 #   SMOKE=1 bash run_scripts/run_grpo_lsvq.sh              the same in miniature, to see that everything runs
 #   MODEL=… TRAIN_JSONL=… VIDEO_ROOT=… bash run_scripts/run_grpo_lsvq.sh        LSVQ, or your own data in its form
-# OUTPUT_DIR says where results go. Arguments are overrides of the run configuration: seed=1 grpo.beta=0.02
+# OUTPUT_DIR says where results go. Arguments are overrides of the run configuration: seed=1 stages.grpo.trainer.beta=0.02
 # More than one GPU: NUM_PROCESSES=8 ACCELERATE_CONFIG=run_scripts/configs/zero2.yaml
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -19,7 +19,7 @@ if ((given == 3)); then
     output=${OUTPUT_DIR:-runs/lsvq}
     arguments=(
         --config run_scripts/configs/grpo_lsvq.yaml "model.path=$MODEL"
-        "data.overrides={train.0.jsonl: '$TRAIN_JSONL', train.0.video_root: '$VIDEO_ROOT'}"
+        "stages.grpo.data.0.overrides={train.0.jsonl: '$TRAIN_JSONL', train.0.video_root: '$VIDEO_ROOT'}"
         "data.cache=$output/cache"
     )
 elif ((given == 0)); then

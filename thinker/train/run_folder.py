@@ -93,6 +93,7 @@ def json_once(path: Path, compute: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     value = compute()
     if state.is_main_process:
+        path.parent.mkdir(exist_ok=True)
         write_atomic(path, json.dumps(value, indent=1) + "\n")
     state.wait_for_everyone()
     return value
