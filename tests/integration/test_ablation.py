@@ -4,13 +4,22 @@ import importlib
 import json
 import subprocess
 import sys
+import threading
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.helpers.places import REPO
+from thinker.data.datasets import EvalSet
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
+from thinker.data.examples import Example
+from thinker.data.scale import MosScale
+from thinker.eval.sets import LoadedSet
+from thinker.eval.summary import write_results
+from thinker.score.prediction import Prediction
+from thinker.video.medium import medium
 
 FIGURES = ["srcc_after", "sets.demo.after.valid_share"]
 BETA = "stages.grpo.trainer.beta"
@@ -192,3 +201,66 @@ def test_a_plan_that_cannot_run_says_why(ablation, plan, tmp_path, no_command, c
             ablation.main([str(plan(**keys)), "--output-dir", str(tmp_path / "out")])
         assert exit.value.code == 2 and words in capsys.readouterr().err
     assert not no_command and not (tmp_path / "out").exists()
+
+
+def test_jobs_run_at_a_time(ablation, plan, tmp_path, monkeypatch):
+    """Each of the four commands waits for another one to run beside it."""
+    both = threading.Barrier(2, timeout=20)
+
+    def run(command, *, stdout, stderr):
+        both.wait()
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    arguments = [str(plan()), "--output-dir", str(tmp_path / "out"), "--jobs", "2"]
+    assert ablation.main(arguments) == 1 and not both.broken
+
+
+def test_an_evaluation_follows_each_training(ablation, plan, tmp_path, monkeypatch):
+    """Its figures are called `eval.…`, and the page holds its differences over contents."""
+    commands = []
+
+    def run(command, *, stdout, stderr):
+        commands.append(command[3:])
+        assert command[3] == "eval" and command[-2:] == ["--config", "sets.yaml"]
+        folder = Path(command[command.index("--output-dir") + 1])
+        write_evaluation(folder, offset=0.1 * len(commands))
+        return subprocess.CompletedProcess(command, 0)
+
+    prepare(tmp_path / "out", {(c, s): 0.5 for c in ("all", "no-ranking") for s in (3, 5)})
+    monkeypatch.setattr(subprocess, "run", run)
+    path = plan(evaluate=["--config", "sets.yaml"], figures=["eval.sets.own.report.n_scored"])
+    assert ablation.main([str(path), "--output-dir", str(tmp_path / "out")]) == 0
+    assert len(commands) == 4 and commands[0][2].endswith("runs/all/seed_3/final")
+    written = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
+    assert written["lines"][0]["values"] == {"3": 12.0, "5": 12.0}
+    assert written["contents"].count("A: no-ranking, B: all, seed") == 2
+
+
+def write_evaluation(folder, offset):
+    """What `thinker eval` leaves, of twelve made-up predictions."""
+    scale = MosScale(min=1, max=5, mapping="identity")
+    own = EvalSet(name="own", key="own", meta=folder / "m", video_root=folder, mos_scale=scale)
+    examples = [
+        Example(
+            id=f"own/{i}.mp4", dataset="own", media=(medium(folder / f"{i}.mp4"),),
+            mos=1 + i / 4, target=1 + i / 4, content=str(i // 2),
+        )
+        for i in range(12)
+    ]  # fmt: skip
+    rows = [
+        {"id": e.id}
+        | Prediction(path=e.media[0].path, score=1 + (i + offset * i * i) % 4, status="ok").to_row()
+        for i, e in enumerate(examples)
+    ]
+    folder.mkdir(parents=True)
+    loaded = LoadedSet(
+        key="own", name="own", task="score", source=own, examples=examples, bad_lines=[]
+    )
+    write_results(folder, [(loaded, rows)], {})
+
+
+def test_committed_plans_are_valid(ablation, monkeypatch):
+    monkeypatch.chdir(REPO)
+    plans = sorted((REPO / "benchmarks").glob("ablation_*.yaml"))
+    assert plans and all(ablation.load_plan(path) for path in plans)
