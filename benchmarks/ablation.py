@@ -8,6 +8,7 @@ run again what is finished. Exit status 1: a run failed; the page says which.
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from paired.page import write_page
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         plan = load_plan(args.plan)
         with folder_lock(args.output_dir):
             claim_folder(args.output_dir, plan.identity())
-            results = finish_all(plan, args.output_dir, args.jobs, print)
+            results = finish_all(plan, args.output_dir, args.jobs, partial(print, flush=True))
             print(write_page(plan, results, args.output_dir))
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

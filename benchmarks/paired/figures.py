@@ -1,7 +1,7 @@
 """Means of conditions, and their differences to the first one, paired by seed.
 
 Of the differences d_s = figure(condition, seed s) - figure(first condition, seed s), over n seeds,
-the 95 % interval is mean(d) ± t(.975, n - 1) · sd(d) / √n (Student).
+the 95 % interval is mean(d) ± t(.975, n - 1) · sd(d) / √n (Student); of a mean likewise.
 """
 
 import math
@@ -30,12 +30,14 @@ class Line:
     """The figure by seed; None where the run failed or the figure is undefined."""
     mean: float | None
     """Mean of the values that are there."""
+    mean_interval: tuple[float, float] | str
+    """Its 95 % interval over seeds, or why there is none."""
     num_pairs: int
     """Seeds in which this condition and the first one have the figure."""
     difference: float | None
     """Mean difference of the pairs; None where there is none, and for the first condition."""
     interval: tuple[float, float] | str
-    """Its 95 % interval over seeds, or why there is none."""
+    """Its 95 % interval over seeds, or why there is none; empty for the first condition."""
     verdict: str
     """ "higher" or "lower" where the interval excludes 0, else "not shown"."""
 
@@ -52,13 +54,14 @@ def compare(plan: Plan, results: Results) -> list[Line]:
             there = [value for value in of_seed.values() if value is not None]
             both = [(of_seed[seed], first[seed]) for seed in plan.seeds if of_seed is not first]
             paired = [a - b for a, b in both if a is not None and b is not None]
-            interval = t_interval(paired) if both else "the others are compared with it"
+            interval = t_interval(paired) if both else ""
             lines.append(
                 Line(
                     figure=figure,
                     condition=name,
                     values=of_seed,
                     mean=fmean(there) if there else None,
+                    mean_interval=t_interval(there),
                     num_pairs=len(paired),
                     difference=fmean(paired) if paired else None,
                     interval=interval,
@@ -68,22 +71,27 @@ def compare(plan: Plan, results: Results) -> list[Line]:
     return lines
 
 
-def figure_of(result: dict[str, Any] | str, path: str) -> float | None:
-    """The number at a dotted path; None where there is none."""
-    value: Any = result
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) else None
+def figure_of(result: dict[str, Any] | str, figure: str) -> float | None:
+    """The number at a dotted path, or of `PATH - PATH`; None where there is none."""
+    numbers = []
+    for path in figure.split(" - "):
+        value: Any = result
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        numbers.append(value)
+    difference = float(numbers[0] - sum(numbers[1:]))
+    return difference if math.isfinite(difference) else None
 
 
-def t_interval(paired: Sequence[float]) -> tuple[float, float] | str:
+def t_interval(values: Sequence[float]) -> tuple[float, float] | str:
     """Of .1, .2 and .3: .2 ± 4.3027 · .1 / √3, that is (-.048, .448)."""
-    if len(paired) < 2:
+    if len(values) < 2:
         return "an interval needs two seeds"
-    if max(paired) == min(paired):
+    if max(values) == min(values):
         return "equal in all seeds: no spread to judge by"
-    low, high = stats.ttest_1samp(paired, 0.0).confidence_interval(0.95)
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
     return float(low), float(high)
 
 

@@ -14,7 +14,7 @@ from .figures import Line, compare, over_contents
 from .plan import Plan
 from .runs import Results
 
-HEADER = ("figure", "condition", "mean", "seeds", "difference [95 % over seeds]", "pairs", "")
+HEADER = ("figure", "condition", "mean [95 %]", "seeds", "difference [95 %]", "pairs", "")
 
 
 def write_page(plan: Plan, results: Results, folder: Path) -> str:
@@ -53,15 +53,23 @@ def write_page(plan: Plan, results: Results, folder: Path) -> str:
 
 def cells(line: Line) -> tuple[str, ...]:
     """The columns of `HEADER`."""
-    num = sum(value is not None for value in line.values.values())
-    difference = "" if line.difference is None else f"{line.difference:+.3f} "
-    if isinstance(line.interval, str):
-        difference += f"({line.interval})"
-    else:
-        difference += "[{:+.3f}, {:+.3f}]".format(*line.interval)
-    mean = "undefined" if line.mean is None else f"{line.mean:.3f}"
-    seeds = f"{num}/{len(line.values)}"
-    return (line.figure, line.condition, mean, seeds, difference, f"{line.num_pairs}", line.verdict)
+    there = [value for value in line.values.values() if value is not None]
+    return (
+        line.figure,
+        line.condition,
+        "undefined" if line.mean is None else f"{line.mean:.3f} {shown(line.mean_interval)}",
+        f"{len(there)}/{len(line.values)}",
+        ("" if line.difference is None else f"{line.difference:+.3f} ") + shown(line.interval),
+        f"{line.num_pairs}",
+        line.verdict,
+    )
+
+
+def shown(interval: tuple[float, float] | str) -> str:
+    """Both ends, or why there are none."""
+    if isinstance(interval, str):
+        return f"({interval})" if interval else ""
+    return "[{:+.3f}, {:+.3f}]".format(*interval)
 
 
 def picture(lines: list[Line]) -> Picture:

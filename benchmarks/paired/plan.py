@@ -27,21 +27,21 @@ class Plan:
     overrides: tuple[str, ...] = ()
     """Overrides of every run, as `thinker train` takes them: `stages.grpo.trainer.beta=0.02`."""
     conditions: dict[str, tuple[str, ...]]
-    """By name, the overrides that make a condition. The others are compared with the first one,
-    whose list may be empty. Another data set is an override too:
+    """By name, the overrides that make a condition. The others, if any, are compared with the
+    first one, whose list may be empty. Another data set is an override too:
     `data.variables.DEMO_ROOT=/data/other`."""
     seeds: tuple[int, ...]
     """Seeds of the runs. Runs of one seed are a pair."""
     figures: tuple[str, ...]
     """What is compared: dotted paths into a run's summary.json, such as `srcc_after`, or, after
-    `eval.`, into the summary.json of its evaluation."""
+    `eval.`, into that of its evaluation; `srcc_after - srcc_before` is a figure, too."""
     evaluate: tuple[str, ...] = ()
     """Arguments of the `thinker eval` that follows each training; `--model` and `--output-dir` are
     added to them. None: nothing follows."""
 
     def __post_init__(self):
-        if len(self.conditions) < 2:
-            raise ValueError(f"{len(self.conditions)} conditions, expected at least 2 to compare")
+        if not self.conditions:
+            raise ValueError("there is no condition, expected one or more")
         for name in self.conditions:
             if not re.fullmatch(r"\w[\w.+-]*", name):
                 raise ValueError(

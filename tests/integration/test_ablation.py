@@ -155,17 +155,22 @@ def test_differences_are_paired_by_seed(ablation, plan, tmp_path, no_command, ca
     values |= {("down", seed): srcc - 0.09 - seed / 100 for seed, srcc in first.items()}
     prepare(tmp_path / "out", values)
     conditions = {"a": [], "up": [f"{BETA}=0.1"], "down": [f"{BETA}=0.2"]}
-    path = plan(conditions=conditions, seeds=[1, 2, 3])
+    share = "sets.demo.after.valid_share"
+    path = plan(
+        conditions=conditions, seeds=[1, 2, 3], figures=["srcc_after", f"srcc_after - {share}"]
+    )
     assert ablation.main([str(path), "--output-dir", str(tmp_path / "out")]) == 0
     assert not no_command
     written = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
     a, up, down = written["lines"][:3]
     assert (a["mean"], a["num_pairs"], a["verdict"]) == (pytest.approx(0.6), 0, "")
+    assert a["mean_interval"] == pytest.approx([0.3516, 0.8484], abs=1e-4)  # deviation .1 again
     assert up["difference"] == pytest.approx(0.2) and up["num_pairs"] == 3
     assert up["interval"] == pytest.approx([-0.0484, 0.4484], abs=1e-4)
     assert up["verdict"] == "not shown"
     assert down["interval"] == pytest.approx([-0.1348, -0.0852], abs=1e-4)
     assert down["verdict"] == "lower"
+    assert written["lines"][3]["values"] == pytest.approx({"1": 0.0, "2": 0.1, "3": 0.2})  # - .5
     assert "+0.200 [-0.048, +0.448]" in capsys.readouterr().out
     assert written["differences"] == {BETA: {"a": 0.0, "up": 0.1, "down": 0.2}}
 
@@ -190,7 +195,7 @@ def test_a_failed_run_is_shown_and_leaves_its_pair(ablation, plan, tmp_path, no_
 
 def test_a_plan_that_cannot_run_says_why(ablation, plan, tmp_path, no_command, capsys):
     for keys, words in (
-        ({"conditions": {"one": []}}, "expected at least 2"),
+        ({"conditions": {}}, "no condition"),
         ({"conditions": {"a": [], "b": ["stages.grpo.logprobs=fast"]}}, "condition b: "),
         ({"conditions": {"a": [], "b/c": []}}, "'b/c' names a folder"),
         ({"overrides": ["seed=4"]}, "'seed=4'"),
