@@ -89,7 +89,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | str:
     """Of .1, .2 and .3: .2 ± 4.3027 · .1 / √3, that is (-.048, .448)."""
     if len(values) < 2:
         return "an interval needs two seeds"
-    if max(values) == min(values):
+    if math.isclose(max(values), min(values), abs_tol=1e-12):
         return "equal in all seeds: no spread to judge by"
     low, high = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
     return float(low), float(high)
