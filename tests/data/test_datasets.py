@@ -15,6 +15,8 @@ from thinker.data.bad_lines import BadLinesError
 from thinker.data.datasets import (
     DatasetConfig,
     EvalSet,
+    RecordSet,
+    RecordSource,
     TrainSource,
     eval_set_from_files,
     load_dataset_config,
@@ -409,6 +411,98 @@ def test_another_number_of_videos_is_a_warning(
         assert ("holds 12 usable videos, expected 585" in caplog.text) == warned
 
 
+# --- records
+
+QUESTION = {"video": "a.mp4", "question": "Which?", "options": ["blur", "noise"], "answer": "B"}
+
+
+def records_yaml(folder: Path, questions: list[dict], **changes: object) -> Path:
+    """A YAML of a record source and a record set over one file and the media a.mp4 and b.mp4."""
+    (folder / "media").mkdir(exist_ok=True)
+    for name in ("a.mp4", "b.mp4"):
+        (folder / "media" / name).touch()
+    lines = [json.dumps(question) for question in questions]
+    (folder / "own.jsonl").write_text("\n".join(lines) + "\n")
+    entry = {"records": ["own.jsonl"], "media_root": "media", **changes}
+    config = {"name": "own", "train": [entry], "eval": [{"name": "Own", "key": "own_q", **entry}]}
+    path = folder / "own.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return path
+
+
+def test_sources_and_sets_of_records(tmp_path: Path) -> None:
+    records = [QUESTION, {"video": "b.mp4", "question": "Rate it.", "answer": 50}]
+    scale = {"min": 0, "max": 100, "mapping": "linear"}
+    config = load_dataset_config(records_yaml(tmp_path, records, mos_scale=scale))
+    (source,), (held_out,) = config.train, config.eval
+    assert isinstance(source, RecordSource) and isinstance(held_out, RecordSet)
+    assert source.records == (tmp_path / "own.jsonl",)
+    choice, score = load_train_examples(config).examples
+    assert (choice.task, choice.id, score.task) == ("choice", "own/own.jsonl:1", "score")
+    assert score.target == 3.0  # 1 + 4 · 50 / 100
+    assert [e.dataset for e in load_eval_examples(held_out).examples] == ["own_q", "own_q"]
+
+
+def test_records_beside_mos_in_one_data_set(tmp_path: Path, root: Path) -> None:
+    """Bad lines of both forms are told together; ids must differ across sources."""
+    path = records_yaml(tmp_path, [{**QUESTION, "answer": "C"}, {**QUESTION, "video": "no.mp4"}])
+    config = load_dataset_config(path)
+    mos = tmp_path / "mos.jsonl"
+    mos.write_text("{}\n")
+    mixed = dataclasses.replace(
+        config,
+        train=(
+            TrainSource(jsonl=mos, video_root=root, mos_scale=HUNDRED),
+            *config.train,
+            *config.train,
+        ),
+    )
+    with pytest.raises(BadLinesError) as caught:
+        load_train_examples(mixed)
+    reasons = [bad.reason for bad in caught.value.bad_lines]
+    assert len(reasons) == 5 and "missing field" in reasons[0] and "beyond" in reasons[1]
+    assert "does not exist" in reasons[2] and "duplicate id" in reasons[3]
+
+
+def test_training_needs_answers_and_an_evaluation_no_files(tmp_path: Path) -> None:
+    asked = {name: value for name, value in QUESTION.items() if name != "answer"}
+    config = load_dataset_config(records_yaml(tmp_path, [{**asked, "video": "no.mp4"}, asked]))
+    with pytest.raises(BadLinesError, match=r"does not exist(.|\n)*has no answer"):
+        load_train_examples(config)
+    (held_out,) = config.eval
+    assert len(load_eval_examples(held_out).examples) == 2
+    with pytest.raises(BadLinesError, match="does not exist"):
+        load_eval_examples(held_out, require_files=True)
+
+
+def test_a_yaml_of_one_record_set(tmp_path: Path) -> None:
+    records_yaml(tmp_path, [QUESTION])
+    path = tmp_path / "set.yaml"
+    path.write_text("{name: Own, key: own, records: [own.jsonl], media_root: media, task: choice}")
+    (held_out,) = load_dataset_config(path, overrides={"media_root": str(tmp_path)}).eval
+    assert isinstance(held_out, RecordSet)
+    assert (held_out.task, held_out.media_root) == ("choice", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"records": []}, r"train\.0: records is empty, expected at least one file"),
+        ({"records": "own.jsonl"}, r"train\.0\.records is 'own\.jsonl', expected a list"),
+        ({"task": "rank"}, r"train\.0: task 'rank': expected one of score, level, choice, open"),
+        ({"media_rot": "x"}, r"unknown key 'train\.0\.media_rot'; did you mean 'media_root'\?"),
+        ({"media_root": 3}, r"train\.0\.media_root is 3, expected"),
+        ({"content_pattern": "("}, r"content_pattern '\(' is not a regular expression"),
+        ({"mos_scale": {"min": 0}}, r"train\.0\.mos_scale\.max is missing"),
+        ({"mos_scale": {"low": 0}}, r"unknown key 'train\.0\.mos_scale\.low'; the keys are min"),
+        ({"key": "x"}, r"unknown key 'train\.0\.key'; the keys are records, media_root, task"),
+    ],
+)
+def test_bad_entries_of_records(tmp_path: Path, changes: dict, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        load_dataset_config(records_yaml(tmp_path, [QUESTION], **changes))
+
+
 # --- without YAML
 
 
@@ -439,7 +533,7 @@ def test_scale_on_a_command_line() -> None:
 
 def test_the_readme_shows_every_key() -> None:
     text = (REPO / "data_configs" / "README.md").read_text()
-    for cls in (DatasetConfig, TrainSource, EvalSet, MosScale):
+    for cls in (DatasetConfig, TrainSource, RecordSource, EvalSet, RecordSet, MosScale):
         for field in dataclasses.fields(cls):
             assert field.name in text
     assert data.EVAL_CONFIGS == REPO / "data_configs" / "eval"

@@ -109,7 +109,7 @@ def rewards(*names):
 
 def make_trainer(
     tmp_path, backbone="internvl3", *, reward_list=None, rollout=None, lora=False, freeze=(),
-    seed=0, save_start=True, logprobs="shared", **grpo,
+    seed=0, save_start=True, logprobs="shared", examples=None, **grpo,
 ):  # fmt: skip
     if save_start:
         small_policy(backbone, amplify=1.0).save(tmp_path / "start")
@@ -141,7 +141,7 @@ def make_trainer(
         policy=policy,
         args=args,
         rewards=reward_list or rewards("regression", "ranking", "format", "temporal"),
-        samples=samples(),
+        samples=examples or samples(),
         read_clip=ClipsByNumber(policy),
         rollout=make_rollout if callable(make_rollout) else (lambda model: make_rollout),
         perturbations=("reverse", "drop"),

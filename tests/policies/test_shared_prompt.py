@@ -1,6 +1,7 @@
 """Shared-prompt logps equal those of the plain form, one row a completion, and so does every
 gradient."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,11 +10,14 @@ import torch
 from tests.helpers.exact_precision import use_exact_precision
 from tests.helpers.policy_factory import (
     BACKBONES,
+    SIZE,
     conversations,
     one_clip,
     random_clip,
+    random_still,
     small_policy,
 )
+from thinker.policies import Prompt
 from thinker.policies.inputs import distinct_clips
 from thinker.policies.shared_prompt import (
     SharedPromptMask,
@@ -21,6 +25,7 @@ from thinker.policies.shared_prompt import (
     pack_groups,
     shared_prompt_attention,
 )
+from thinker.prompts import ask
 from thinker.utils.tensors import left_pad
 
 GROUP, LENGTH = 3, 5
@@ -81,12 +86,9 @@ def shared_logps(policy, prompts, prompt_ids, prompt_mask, completions, mask, **
         "attention_mask": {"full_attention": packed.mask},
         "position_ids": packed.position_ids,
     }
+    arguments |= {"media_inputs": media, "media_rows": rows}
     output = policy.model(
-        input_ids=packed.input_ids,
-        media_inputs=media,
-        media_rows=rows,
-        hidden_from=packed.num_prompt,
-        **arguments | instead,
+        input_ids=packed.input_ids, hidden_from=packed.num_prompt, **arguments | instead
     )
     assert output.logits.shape[1] == GROUP * LENGTH  # the head never sees the prompt
     logps = output.logits.log_softmax(-1)
@@ -136,6 +138,33 @@ def test_logps_and_gradients_equal_the_plain_form(backbone, dtype, tolerance, se
     for name, gradient in plain_gradients.items():
         difference = (gradient - shared_gradients[name]).abs().max()
         assert difference <= tolerance * gradient.abs().max().clamp(min=1.0), name
+
+
+@pytest.mark.usefixtures("exact_norms")
+@pytest.mark.parametrize("mode", ["interleaved", "pooled"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_clip_that_no_row_shows_gives_every_part_a_gradient_of_zero(backbone, mode):
+    """As distributed training needs it of prompts with a still, or without media: logps are the
+    same, and the weights that have a gradient are those of prompts with videos."""
+    size = replace(SIZE, motion_mode=mode, num_keyframes=6, num_motion_frames=24)
+    policy = small_policy(backbone, size=size if mode == "pooled" else SIZE)
+    policy.model.double().eval()
+    enable_shared_prompt(policy.model)
+    inputs = batch(policy)
+    video_gradients = gradients(policy, shared_logps(policy, *inputs), inputs[-1])
+    still = Prompt(clips=(random_still(policy, 0),), turns=ask("Why?"))
+    for prompts, num_clips in (([still], 1), ([Prompt(turns=ask("Why?"))], 0)):
+        inputs = batch(policy, prompts)
+        clips = policy.inputs.for_every_part(distinct_clips(prompts)[0])
+        assert len(clips) == num_clips + 1 and policy.inputs.for_every_part(clips) == clips
+        alone = shared_logps(policy, *inputs)
+        logps = shared_logps(policy, *inputs, media_inputs=policy.inputs.media_inputs(clips))
+        torch.testing.assert_close(logps, alone)
+        given, own = gradients(policy, logps, inputs[-1]), gradients(policy, alone, inputs[-1])
+        assert given.keys() == video_gradients.keys()
+        for name, gradient in given.items():
+            expected = own.get(name, torch.zeros_like(gradient))
+            torch.testing.assert_close(gradient, expected, atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -304,9 +304,16 @@ class MotionBackbone(nn.Module):
         media_embeds: Sequence[torch.Tensor],
         media_rows: MediaRows | None = None,
     ) -> torch.Tensor:
-        """Token embeddings (R, L, D), placeholders of a row replaced by its clips'."""
+        """Token embeddings (R, L, D), placeholders of a row replaced by its clips'.
+
+        A clip that no row shows changes nothing, but the gradient of all that encoded it is 0
+        instead of None (`PolicyInputs.for_every_part`).
+        """
         inputs_embeds = self.get_input_embeddings()(input_ids)
-        shown = [[media_embeds[i] for i in row] for row in _rows(media_rows, len(input_ids))]
+        rows = _rows(media_rows, len(input_ids))
+        shown = [[media_embeds[i] for i in row] for row in rows]
+        for i in set(range(len(media_embeds))) - {i for row in rows for i in row}:
+            inputs_embeds = inputs_embeds + 0 * media_embeds[i].sum().to(inputs_embeds)
         mask = input_ids == self.config.image_token_id
         counts = mask.sum(1).tolist()
         wanted = [sum(map(len, row)) for row in shown]

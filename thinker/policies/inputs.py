@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -268,6 +269,34 @@ class PolicyInputs:
             "moving": [i for i, clip in enumerate(clips) if moves(clip)],
             **self.grids(clips),
         }
+
+    def for_every_part(self, clips: Sequence[Clip]) -> list[Clip]:
+        """The clips and, where none of them moves, a small grey video: all of them together pass
+        every part of the policy. A process of a distributed run whose rows show no video would
+        otherwise leave the others waiting for its part of a gradient or of sharded weights."""
+        if any(moves(clip) for clip in clips):
+            return list(clips)
+        spec = self.clip_spec
+        count = spec.num_keyframes if self.motion_config.mode == "pooled" else self.pair
+        side = spec.keyframe_px if self.resize == "square" else self.size_factor
+        dense = spec.num_motion_frames // spec.num_keyframes * count
+        grey = Clip(
+            path=Path("grey"),
+            keyframes_KCHW=torch.full((count, 3, side, side), 128, dtype=torch.uint8),
+            motion_MCHW=torch.full(
+                (dense, 3, spec.motion_px, spec.motion_px), 128, dtype=torch.uint8
+            ),
+            keyframe_seconds=torch.zeros(count, dtype=torch.float64),
+            motion_seconds=torch.zeros(dense, dtype=torch.float64),
+            keyframe_indices=(0,) * count,
+            motion_indices=(0,) * dense,
+            num_frames=1,
+            fps=0.0,
+            height=side,
+            width=side,
+            variant="grey",
+        )
+        return [*clips, grey]
 
     def motion_frames(self, clips: Sequence[Clip]) -> list[torch.Tensor]:
         """What the motion branch sees of the clips that move, uint8: dense frames (V, M, 3, px,

@@ -120,6 +120,8 @@ class Logprobs:
         num_prompt = input_ids.shape[1] - num_completion
         prompt_ids, prompt_mask = (x[::group, :num_prompt] for x in (input_ids, attention_mask))
         clips, media_rows = distinct_clips(prompts)
+        if self.accelerator.num_processes > 1:
+            clips = self.inputs.for_every_part(clips)
         layout = self.features.layout(clips)
         positions = self.core.model.prompt_positions(prompt_ids, prompt_mask, layout, media_rows)
         packed = pack_groups(
@@ -149,7 +151,14 @@ class Logprobs:
     ) -> LogprobsAndEntropies:
         """TRL's own forward `by_trl`, one row a completion, every row with its own media."""
         stage = self.pass_of(model)
-        rows = VideoRows(model, self.core, self.inputs, prompts, num_completion)
+        rows = VideoRows(
+            model,
+            self.core,
+            self.inputs,
+            prompts,
+            num_completion,
+            every_part=self.accelerator.num_processes > 1,
+        )
         with self.counters.stage(stage):
             tokens = LogprobTokens.plain(attention_mask, num_completion)
             self.counters.count_logprobs(self.core, stage, tokens)

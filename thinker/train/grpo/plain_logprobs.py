@@ -19,14 +19,22 @@ class VideoRows:
     """The model as TRL's own forward calls it, chunk by chunk, in the order of the rows.
 
     prompts: one a row, of all rows that will be asked for. num_completion: C, the padded length of
-    the completions at the end of every row.
+    the completions at the end of every row. every_part: whether each call has to pass all parts of
+    the policy, whatever its rows show (`PolicyInputs.for_every_part`).
     """
 
     def __init__(
-        self, model, core, inputs: PolicyInputs, prompts: list[Prompt], num_completion: int
+        self,
+        model,
+        core,
+        inputs: PolicyInputs,
+        prompts: list[Prompt],
+        num_completion: int,
+        *,
+        every_part: bool = False,
     ):
         self.model, self.core, self.inputs, self.prompts = model, core, inputs, prompts
-        self.num_completion = num_completion
+        self.num_completion, self.every_part = num_completion, every_part
         self._next = 0
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any):
@@ -37,6 +45,8 @@ class VideoRows:
             media_rows.append(tuple(range(len(clips), len(clips) + len(prompt.clips))))
             clips += prompt.clips
         self._next += len(input_ids)
+        if self.every_part:
+            clips = self.inputs.for_every_part(clips)
         media = to_device(self.inputs.media_inputs(clips), input_ids.device)
         num_prompt = input_ids.shape[1] - self.num_completion
         prompt = self.core.model.prompt_positions(

@@ -5,7 +5,7 @@ In: the rows of a batch. Out: token ids, and the log-probabilities they were dra
 back end reports them. The prompts' embeddings stay in the feature cache for the log-probabilities.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,8 +25,8 @@ class RolloutCollector:
 
     features: makes the perturbed copies. keep_features: whether it also keeps the embeddings of the
     prompts for the log-probabilities; `logprobs: plain` encodes them anew. perturbations: kinds of
-    which one is drawn for each perturbed copy; empty where no reward asks for copies.
-    run_seed: of the run, from which the copies follow.
+    which one is drawn for each perturbed copy. copied_tasks: tasks whose rows get a copy; empty
+    where no reward asks for copies. run_seed: of the run, from which the copies follow.
     """
 
     def __init__(
@@ -38,11 +38,13 @@ class RolloutCollector:
         keep_features: bool,
         counters: Counters,
         perturbations: Sequence[str],
+        copied_tasks: Collection[str],
         run_seed: int,
     ):
         self.policy, self.backend, self.counters = policy, backend, counters
         self.features, self.keep_features = features, keep_features
         self.perturbations, self.run_seed = perturbations, run_seed
+        self.copied_tasks = frozenset(copied_tasks)
 
     def prompt_ids(self, context: BatchContext) -> list[list[int]]:
         """Token ids of each row's prompt."""
@@ -83,8 +85,9 @@ class RolloutCollector:
         return [completion for group in own for completion in group]
 
     def needs_copy(self, row: dict[str, Any]) -> bool:
-        """Whether a row gets rollouts of a perturbed copy; a still has no order of frames."""
-        return bool(self.perturbations) and any(moves(clip) for clip in row["clips"])
+        """Whether a row gets rollouts of a perturbed copy: where a reward judges its task by them,
+        and there is a video. A still has no order of frames."""
+        return row["task"] in self.copied_tasks and any(moves(clip) for clip in row["clips"])
 
     def _perturbed(self, row: dict[str, Any], prompt: Prompt, step: int) -> Prompt:
         """The prompt with a perturbed copy of each video, all of one kind; it follows from (seed,

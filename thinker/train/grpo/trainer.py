@@ -114,9 +114,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         self.policy = replace(policy, model=self.core)
         self._evaluate_policy = evaluate_policy
         self._context = BatchContext(rows=[])
-        self._build_parts(
-            rewards, rollout, perturbations if needs_copies else (), max_skipped_steps
-        )
+        self._build_parts(rewards, rollout, perturbations, max_skipped_steps)
         # From here on TRL reads it as "completions come with the logprobs they were drawn with", as
         # its importance-sampling correction needs; set earlier, it would start its own engine.
         self.use_vllm = self.rollouts.backend.reports_logprobs
@@ -143,6 +141,9 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             keep_features=self.is_shared,
             counters=self.counters,
             perturbations=perturbations,
+            copied_tasks=[
+                task for one in rewards if one.reward.needs_perturbed for task in one.reward.tasks
+            ],
             run_seed=args.seed,
         )
         self.reward_table = RewardTable(
