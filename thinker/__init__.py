@@ -1,19 +1,21 @@
 """Video quality assessment that explains itself: motion-aware policies trained by GRPO.
 
-What users import: `from thinker import QualityScorer, Prediction, load_policy`.
+What users import: `from thinker import Example, Prediction, QualityScorer, load_policy`.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from thinker.data.examples import Example
     from thinker.policies import load_policy
     from thinker.score.prediction import Prediction
     from thinker.score.scorer import QualityScorer
 
-__all__ = ["Prediction", "QualityScorer", "load_policy"]
+__all__ = ["Example", "Prediction", "QualityScorer", "load_policy"]
 
 _HOMES = {
+    "Example": "thinker.data.examples",
     "Prediction": "thinker.score.prediction",
     "QualityScorer": "thinker.score.scorer",
     "load_policy": "thinker.policies",

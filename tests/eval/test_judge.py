@@ -41,9 +41,11 @@ def test_brief_figures_by_task():
     predictions[-1] = prediction("choice", None, status="missing")
     figures = brief_figures(examples, predictions)
     assert list(figures) == ["score", "choice"]
-    assert figures["score"]["srcc"] == srcc(scores[:4], targets[:4]).value
-    assert figures["score"]["plcc"] == plcc(scores[:4], targets[:4]).value
-    assert figures["score"]["valid_share"] == 0.8
+    assert figures["score"] == {
+        "srcc": srcc(scores[:4], targets[:4]).value,
+        "plcc": plcc(scores[:4], targets[:4]).value,
+        "valid_share": 0.8,
+    }
     # A wrong, B right, one invalid and thus wrong, one missing and thus left out
     assert figures["choice"] == {"accuracy": pytest.approx(1 / 3), "valid_share": 0.5}
 
@@ -59,7 +61,7 @@ def test_levels_are_compared_as_words_and_as_scores():
     figures = brief_figures(examples, predictions)["level"]
     # levels are .8 wide from 1: 4.0 is good, 1.2 bad
     assert figures["accuracy"] == pytest.approx(2 / 3)
-    assert figures["plcc"] == plcc([4.0, 1.0, 3.0], [4.0, 1.2, 4.0]).value
+    assert figures["srcc"] == srcc([4.0, 1.0, 3.0], [4.0, 1.2, 4.0]).value
 
 
 def test_the_right_answer_is_what_the_task_reads():

@@ -20,10 +20,10 @@ from tests.helpers.policy_factory import small_policy
 from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
-from thinker.data.datasets import EvalSet
+from thinker.data.datasets import EvalSet, load_dataset_config
 from thinker.data.scale import MosScale
 from thinker.eval.fingerprint import subset_fingerprint
-from thinker.eval.metrics.agreement import evaluate_scores
+from thinker.eval.metrics.agreement import evaluate_scores, srcc
 from thinker.eval.rows import load_rows, safe_cell
 from thinker.eval.run import Shard, evaluate_sets, parse_shard
 from thinker.eval.sets import Subset, load_sets, record_set
@@ -483,6 +483,37 @@ def test_a_file_of_several_tasks_is_one_set_a_task(policy, data, tmp_path):
     assert [row["id"] for row in table(tmp_path / "out", "mixed_choice")] == ["q0", "q3"]
     assert [row["answer"] for row in table(tmp_path / "out", "mixed_open")] == ["2"]
     assert "mixed open: not measured" in shown and "mixed choice" in shown
+
+
+def test_levels_by_their_logits_have_figures_of_words_and_of_means(policy, data, tmp_path):
+    words = ("bad", "good", "fair", "excellent")
+    records = [
+        {"id": i, "task": "level", "video": f"v{i}.mp4", "question": "How good is it?", "answer": w}
+        for i, w in enumerate(words)
+    ]
+    path = tmp_path / "levels.json"
+    path.write_text(json.dumps(records))
+    config = tmp_path / "levels.yaml"
+    config.write_text(f"name: Levels\nkey: levels\nrecords: [{path}]\nmedia_root: {data}\n")
+    sources = load_dataset_config(config).eval
+    evaluate_sets(
+        QualityScorer(policy, mode="level"), sources, tmp_path / "out", Reading(num_workers=0)
+    )
+    rows = table(tmp_path / "out", "levels")
+    scores = [float(row["answer_score"]) for row in rows]
+    figures = load_summary(tmp_path / "out")["sets"]["levels"]["report"]["figures"]
+    assert figures["srcc"]["value"] == pytest.approx(srcc(scores, [1.0, 4.0, 3.0, 5.0]).value)
+    right = sum(row["answer"] == word for row, word in zip(rows, words, strict=True))
+    assert figures["accuracy"]["value"] == right / 4
+    assert rows[0]["distribution"].count(",") == 4 and rows[0]["completion"] == ""
+
+
+def test_ids_of_other_data_sets_keep_their_key(data, tmp_path):
+    path = tmp_path / "two.jsonl"
+    records = [choice_record(0, ["v0.mp4"]), choice_record(0, ["v1.mp4"], dataset_name="Other")]
+    path.write_text("".join(f"{json.dumps(one)}\n" for one in records))
+    (one,) = load_sets([record_set(path, data)])
+    assert [one.id_of(example) for example in one.examples] == ["q0", "other/q0"]
 
 
 def test_a_key_that_two_files_share_is_refused(data, tmp_path):

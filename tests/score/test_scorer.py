@@ -69,7 +69,7 @@ def scorer(policy, *texts, **settings):
 def test_what_users_import_is_imported_when_it_is_used():
     assert thinker.QualityScorer is QualityScorer
     assert thinker.Prediction is Prediction and thinker.load_policy is load_policy
-    assert set(thinker.__all__) == {"Prediction", "QualityScorer", "load_policy"}
+    assert set(thinker.__all__) == {"Example", "Prediction", "QualityScorer", "load_policy"}
     with pytest.raises(AttributeError, match="Qualiti"):
         _ = thinker.QualitiScorer
 

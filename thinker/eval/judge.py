@@ -23,6 +23,9 @@ from thinker.tasks import TASKS
 Row = Mapping[str, Any]
 """A prediction as plain values (`Prediction.to_row`)."""
 
+NUM_BRIEF = 2
+"""Figures of a task in a log: tasks name the most telling ones first."""
+
 Report = ScoreReport | AnswerReport
 
 
@@ -48,8 +51,8 @@ def set_report(
 def brief_figures(
     examples: Sequence[Example], predictions: Sequence[Prediction]
 ) -> dict[str, dict[str, float | None]]:
-    """By task, in the order in which tasks occur: the value of each of its figures, without
-    intervals, and `valid_share`, the share of all examples with a valid answer.
+    """By task, in the order in which tasks occur: the values of its first `NUM_BRIEF` figures,
+    without intervals, and `valid_share`, the share of all examples with a valid answer.
 
     None where a figure is undefined. Scores are compared with targets, on the answer scale.
     """
@@ -58,7 +61,7 @@ def brief_figures(
     for task in dict.fromkeys(example.task for example in examples):
         own = [(example, made.to_row()) for example, made in pairs if example.task == task]
         judged = judged_rows([example for example, _ in own], [row for _, row in own])
-        names, without = TASKS[task].figures, Resampling(num_resamples=0)
+        names, without = TASKS[task].figures[:NUM_BRIEF], Resampling(num_resamples=0)
         report = evaluate_answers(names, judged, len(own), without)
         values = {name: result.value for name, result in report.figures.items()}
         brief[task] = values | {"valid_share": report.n_valid / len(own)}

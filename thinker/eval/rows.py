@@ -57,7 +57,7 @@ def _score_row(one: LoadedSet, example: Example, row: Row) -> dict[str, object]:
     """The columns of one score; numbers plain, text cells safe to open in a spreadsheet."""
     score, interval = row["score"], row["interval"] or (None, None)
     return {
-        "filename": safe_cell(example.id.partition("/")[2]),
+        "filename": safe_cell(one.id_of(example)),
         "pred_score": _plain(None if score is None else one.mos_scale.from_answer(score)),
         "gt_score": "" if example.mos is None else repr(example.mos),
         "spread": _plain(row["spread"]),
@@ -74,7 +74,7 @@ def _answer_row(one: LoadedSet, example: Example, row: Row) -> dict[str, object]
     correct = is_correct(example, row["answer"]) if answered else None
     reference = example.reference if right is None else right
     return {
-        "id": safe_cell(example.id.partition("/")[2]),
+        "id": safe_cell(one.id_of(example)),
         "answer": safe_cell("" if row["answer"] is None else str(row["answer"])),
         "reference": safe_cell("" if reference is None else str(reference)),
         "correct": "" if correct is None else int(correct),

@@ -59,6 +59,10 @@ class LoadedSet:
         source = self.source
         return source.video_root if isinstance(source, EvalSet) else source.media_root
 
+    def id_of(self, example: Example) -> str:
+        """An example's id as the file gives it, behind the data set's key where that is another."""
+        return example.id.removeprefix(f"{self.source.key}/")
+
     @property
     def domain(self) -> str:
         """Whether it lies "in" the domain of LSVQ or "out" of it, where that is known."""
@@ -139,7 +143,7 @@ def _chosen(loaded: Sequence[LoadedSet], subset: Subset) -> list[LoadedSet]:
     found: set[str] = set()
     kept = []
     for one in loaded:
-        names = [_names(example, one.media_root) & subset.names for example in one.examples]
+        names = [_names(one, example) & subset.names for example in one.examples]
         found.update(*names)
         examples = [e for e, named in zip(one.examples, names, strict=True) if named]
         if examples:
@@ -156,9 +160,9 @@ def _chosen(loaded: Sequence[LoadedSet], subset: Subset) -> list[LoadedSet]:
     return kept
 
 
-def _names(example: Example, media_root: Path) -> set[str]:
+def _names(one: LoadedSet, example: Example) -> set[str]:
     """What an example can be called: its id with and without the set's key, its media's paths."""
-    root = media_root.resolve()
+    root = one.media_root.resolve()
     paths = [medium.path for medium in example.media]
     relative = [str(p.relative_to(root)) for p in paths if p.is_relative_to(root)]
-    return {example.id, example.id.partition("/")[2], *map(str, paths), *relative}
+    return {example.id, one.id_of(example), *map(str, paths), *relative}

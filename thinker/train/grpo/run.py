@@ -26,6 +26,8 @@ def train_grpo(
 ) -> tuple[Policy, int]:
     """Train by GRPO, from the newest valid checkpoint where there is one; returns the policy in
     memory, LoRA merged, and the number of steps."""
+    trained = [e for source in data.stages[stage.name] for e in source.examples]
+    held_out = [e for _, examples in data.eval_sets for e in examples]
     trainer = ThinkerTrainer(
         policy=policy,
         args=args,
@@ -41,7 +43,7 @@ def train_grpo(
             max_new_tokens=args.max_completion_length,
             max_prompt_tokens=policy.inputs.max_tokens_of(
                 (tuple(medium.kind for medium in example.media), example.turns)
-                for example in [*data.train, *(e for _, held in data.eval_sets for e in held)]
+                for example in [*trained, *held_out]
             ),
         ),
         perturbations=stage.perturbations,
