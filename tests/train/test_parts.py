@@ -68,9 +68,7 @@ def test_a_part_without_a_rate_stays(left_out, tmp_path):
 def test_weight_decay_follows_the_rule_of_transformers(tmp_path):
     policy = small_policy("internvl3")
     freeze_others(policy, RATES)
-    optimizer = optimizer_of(
-        policy.model, policy.model, RATES, tmp_path, weight_decay=0.1
-    )
+    optimizer = optimizer_of(policy.model, policy.model, RATES, tmp_path, weight_decay=0.1)
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     names = dict(policy.model.named_parameters())
     assert len(decay) == len(names)
