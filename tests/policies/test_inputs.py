@@ -250,7 +250,7 @@ def test_the_longest_of_several_prompts_is_found():
     asked = [(("image", "video"), short), (("video",), long), (("video",), short), ((), long)]
     bounds = [policy.inputs.max_prompt_tokens(kinds, turns) for kinds, turns in asked]
     assert max(bounds) <= policy.inputs.max_tokens_of(asked) <= max(bounds) + 16
-    own = policy_of("internvl3").inputs
+    own = policy_of("internvl3", stills="video").inputs
     assert own.max_prompt_tokens(("image",)) == own.max_prompt_tokens(("video",))
 
 

@@ -28,6 +28,7 @@ from thinker.policies.backbone import (
 from thinker.policies.inputs import ClipConfig, PolicyInputs
 from thinker.policies.tiny import (
     CHAT_TEMPLATE,
+    IMAGE_FRAMES,
     INITIALIZER_RANGE,
     TinySize,
     motion_config,
@@ -178,7 +179,12 @@ def tiny(size: TinySize, texts: tuple[str, ...]) -> tuple[ThinkerInternVLConfig,
     special = tuple(IMAGE_TOKENS.values())
     tokenizer = train_tokenizer(texts, special_tokens=special, named_tokens=IMAGE_TOKENS)
     tokens = (size.frame_px // size.patch_px // size.patches_merged) ** 2
-    clip = ClipConfig(num_keyframes=size.num_keyframes, keyframe_px=size.frame_px)
+    clip = ClipConfig(
+        num_keyframes=size.num_keyframes,
+        keyframe_px=size.frame_px,
+        stills="image",
+        max_patches=IMAGE_FRAMES,
+    )
     config = ThinkerInternVLConfig(
         vision_config={
             "hidden_size": size.vision_width,
@@ -215,6 +221,9 @@ BACKBONE = Backbone(
     model=ThinkerInternVLForConditionalGeneration,
     processor=InternVLProcessor,
     inputs=InternVLInputs,
-    default_clip=ClipConfig(num_keyframes=6, keyframe_px=448),
+    # Tiles as transformers' processor of the checkpoint makes them.
+    default_clip=ClipConfig(
+        num_keyframes=6, keyframe_px=448, stills="image", min_patches=1, max_patches=12
+    ),
     tiny=tiny,
 )

@@ -36,6 +36,7 @@ from thinker.policies.backbone import (
 from thinker.policies.inputs import ClipConfig, PolicyInputs
 from thinker.policies.tiny import (
     CHAT_TEMPLATE,
+    IMAGE_FRAMES,
     INITIALIZER_RANGE,
     TinySize,
     motion_config,
@@ -264,6 +265,9 @@ def tiny(
         keyframe_px=0,
         min_pixels=min_pixels,
         max_pixels=max_pixels,
+        stills="image",
+        image_min_pixels=min_pixels,
+        image_max_pixels=IMAGE_FRAMES * max_pixels,
     )
     config = ThinkerQwen2_5_VLConfig(
         vision_config={
@@ -302,9 +306,16 @@ BACKBONE = Backbone(
     model=ThinkerQwen2_5_VLForConditionalGeneration,
     processor=Qwen2_5_VLProcessor,
     inputs=Qwen2_5_VLInputs,
-    # Qwen2.5-VL's own video setting: at most 360·420 pixels a frame (VQA²'s scorer).
+    # Qwen2.5-VL's own video setting: at most 360·420 pixels a frame (VQA²'s scorer). A still has 4
+    # to 1280 tokens: transformers' default, of which a checkpoint's own processor asks for more.
     default_clip=ClipConfig(
-        num_keyframes=8, keyframe_px=0, min_pixels=128 * 28 * 28, max_pixels=360 * 420
+        num_keyframes=8,
+        keyframe_px=0,
+        min_pixels=128 * 28 * 28,
+        max_pixels=360 * 420,
+        stills="image",
+        image_min_pixels=4 * 28 * 28,
+        image_max_pixels=1280 * 28 * 28,
     ),
     tiny=tiny,
 )

@@ -27,6 +27,9 @@ ANSWER_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 VOCAB_SIZE = 640
 """256 bytes, the special tokens, and merges for every word of the texts below."""
 
+IMAGE_FRAMES = 4
+"""A still may be as large as so many keyframes."""
+
 INITIALIZER_RANGE = 0.08
 """About 1/sqrt(width): the 0.02 of wide models makes layers this narrow nearly blind."""
 
