@@ -101,6 +101,7 @@ def prepare(folder, values):
         (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_four_real_runs_are_compared_and_not_run_again(
     ablation, plan, zygote, tmp_path, monkeypatch, capsys
 ):
