@@ -80,6 +80,11 @@ def check_turns(turns: Sequence[Turn], *, last: str) -> None:
         )
 
 
+def words(turn: Turn) -> str:
+    """The text of a turn without the places that it marks for media."""
+    return _PLACEHOLDER.sub("", turn.text) if turn.role == "user" else turn.text
+
+
 def count_placeholders(turns: Sequence[Turn]) -> int:
     """How many media the turns mark a place for."""
     return sum(len(_PLACEHOLDER.findall(turn.text)) for turn in turns if turn.role == "user")

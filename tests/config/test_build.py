@@ -106,7 +106,7 @@ def test_every_kind_of_field() -> None:
         ({"many": [{}, {"nmaes": []}]}, "unknown key 'many.1.nmaes'; did you mean 'names'?"),
         ({"qqq": 1}, "'qqq'; the keys are name, inner, maybe, many, free, texts"),
         ({}, "name is missing"),
-        ({"old": {"a": 1}}, "old is called texts now; write texts: {'a': 1}"),
+        ({"old": {"a": 1}}, "old is no key any more; write texts: {…}"),
         ({"many": [{"count": -1}]}, "many.0: count is -1, expected at least 0"),
     ],
 )
@@ -114,7 +114,7 @@ def test_what_is_refused(values: Any, message: str) -> None:
     if isinstance(values, dict) and values:
         values = {"name": "a"} | values
     with pytest.raises(ValueError) as caught:
-        build(Outer, values, "a.yaml", renamed={"old": "texts"})
+        build(Outer, values, "a.yaml", replaced={"old": "write texts: {…}"})
     assert str(caught.value).startswith("a.yaml: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

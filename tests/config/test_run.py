@@ -1,6 +1,7 @@
 """Run configurations: keys are frozen, overrides work, and what is wrong is said."""
 
 import dataclasses
+import json
 import re
 import typing
 
@@ -9,11 +10,17 @@ import yaml
 
 from tests.helpers.places import REPO
 from thinker.config.build import foreign_values
-from thinker.config.run import RENAMED, RunConfig, load_run_config
-from thinker.train.grpo.run import grpo_args
+from thinker.config.run import RENAMED, GrpoStage, RunConfig, load_run_config
+from thinker.train.pipeline import stage_args
 
 CONFIGS = REPO / "run_scripts" / "configs"
 RUNS = sorted(CONFIGS.glob("grpo_*.yaml"))
+
+
+def dataclasses_in(hint):
+    if dataclasses.is_dataclass(hint):
+        return [hint]
+    return [found for part in typing.get_args(hint) for found in dataclasses_in(part)]
 
 
 def keys(cls, prefix=""):
@@ -21,7 +28,7 @@ def keys(cls, prefix=""):
     found = set()
     for name, hint in typing.get_type_hints(cls).items():
         found.add(prefix + name)
-        for section in filter(dataclasses.is_dataclass, (hint, *typing.get_args(hint))):
+        for section in dataclasses_in(hint):
             found |= keys(section, f"{prefix}{name}.")
     return found
 
@@ -29,14 +36,17 @@ def keys(cls, prefix=""):
 def test_the_set_of_keys_is_frozen():
     """A key that comes or goes is a change of the product: change this list with it."""
     assert keys(RunConfig) == {
-        "seed", "output_dir", "perturbations", "grpo", "logprobs", "max_skipped_steps",
-        "rewards", "rewards.name", "rewards.weight", "rewards.config",
-        "warm_start", "warm_start.level_share", "warm_start.trainer",
+        "seed", "output_dir",
+        "stages", "stages.name", "stages.kind", "stages.data", "stages.data.config",
+        "stages.data.weight", "stages.data.overrides", "stages.train", "stages.trainer",
+        "stages.lora", "stages.lora.r", "stages.lora.alpha", "stages.lora.dropout",
+        "stages.lora.target_modules",
+        "stages.rewards", "stages.rewards.name", "stages.rewards.weight", "stages.rewards.config",
+        "stages.perturbations", "stages.logprobs", "stages.max_skipped_steps",
         "model", "model.path", "model.backbone", "model.dtype", "model.motion", "model.clip",
-        "model.slowfast", "model.freeze",
-        "model.lora", "model.lora.r", "model.lora.alpha", "model.lora.dropout",
-        "model.lora.target_modules",
-        "data", "data.config", "data.variables", "data.overrides", "data.cache",
+        "model.slowfast", "model.texts",
+        "data", "data.eval", "data.eval.config", "data.eval.overrides", "data.variables",
+        "data.cache",
         "data.num_workers", "data.max_failed_share", "data.skip_bad_lines",
         "rollout", "rollout.backend", "rollout.mode", "rollout.memory_share", "rollout.sleep",
         "rollout.timeout_seconds", "rollout.max_restarts", "rollout.server_url", "rollout.push",
@@ -44,54 +54,88 @@ def test_the_set_of_keys_is_frozen():
     }  # fmt: skip
 
 
-def test_a_key_that_was_renamed_says_what_to_write(tmp_path):
-    message = "scoring is called logprobs now; write logprobs: plain"
+def stage(**values):
+    return {"stages": [{**STAGE, **values}]}
+
+
+STAGE = {
+    "name": "grpo", "kind": "grpo", "data": [{"config": "x.yaml"}],
+    "train": {"language_model": 1e-6}, "rewards": [{"name": "format"}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"grpo": {"beta": 0.1}}, "grpo is no key any more; write its keys under trainer of a st"),
+        ({"warm_start": None}, "warm_start is no key any more; write a stage before the grpo st"),
+        ({"scoring": "plain"}, "scoring is no key any more; write logprobs: … in a grpo stage"),
+        ({"model": {"freeze": []}}, "model.freeze is no key any more; name the parts that are tr"),
+        ({"data": {"config": "x"}}, "data.config is no key any more; name data sets under data o"),
+    ],
+)
+def test_a_key_of_an_earlier_version_says_what_to_write(tmp_path, values, message):
     with pytest.raises(ValueError, match=message):
-        load_run_config(write(tmp_path, {"scoring": "plain"}))
-    with pytest.raises(ValueError, match=message):
-        load_run_config(write(tmp_path, {}), ["scoring=plain"])
-    assert set(RENAMED.values()) <= keys(RunConfig)
+        load_run_config(write(tmp_path, {"stages": [STAGE], **values}))
     assert not set(RENAMED) & keys(RunConfig)
 
 
+def test_an_override_of_an_earlier_version_says_what_to_write(tmp_path):
+    with pytest.raises(ValueError, match="under trainer of a stage"):
+        load_run_config(write(tmp_path, {"stages": [STAGE]}), ["grpo.beta=0.1"])
+
+
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
-def test_shipped_configurations_load_and_trl_takes_them(path, tmp_path):
-    config = load_run_config(
-        path, [f"output_dir={tmp_path}", "grpo.bf16=false", "grpo.use_cpu=true"]
-    )
-    assert config.rewards
-    args = grpo_args(config)
-    assert args.per_device_train_batch_size % args.num_generations == 0
+def test_shipped_configurations_load_and_the_trainers_take_them(path, tmp_path):
+    on_cpu = ["stages.grpo.trainer.bf16=false", "stages.grpo.trainer.use_cpu=true"]
+    config = load_run_config(path, [f"output_dir={tmp_path}", *on_cpu])
+    for number, stage in enumerate(config.stages):
+        args = stage_args(config, number)
+        assert args.learning_rate == max(stage.train.values())
+        if isinstance(stage, GrpoStage):
+            assert stage.rewards and args.per_device_train_batch_size % args.num_generations == 0
+        for source in stage.data:
+            assert (REPO / source.config).is_file()
 
 
 def test_lsvq_has_the_defaults_of_the_reference_run():
     """VQAThinker: G 4, 8 x 8 x 2 / 4 = 32 videos a step, beta .04, lr 1e-6 linear, epsilon .2."""
-    grpo = load_run_config(CONFIGS / "grpo_lsvq.yaml").grpo
+    (stage,) = load_run_config(CONFIGS / "grpo_lsvq.yaml").stages
+    grpo = stage.trainer
     assert grpo["num_generations"] == 4
     rows = grpo["per_device_train_batch_size"] * 8 * grpo["gradient_accumulation_steps"]
     assert rows / grpo["num_generations"] == 32
-    assert (grpo["beta"], grpo["learning_rate"], grpo["epsilon"]) == (0.04, 1e-6, 0.2)
+    assert (grpo["beta"], grpo["epsilon"]) == (0.04, 0.2)
+    assert set(stage.train.values()) == {1e-6} and "slowfast" not in stage.train
     assert grpo["lr_scheduler_type"] == "linear"
     assert grpo["num_train_epochs"] == 3
 
 
 def write(tmp_path, values):
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(json.dumps(values))
     return path
 
 
-def test_overrides_set_nested_keys_and_numbers_in_scientific_form(tmp_path):
-    path = write(tmp_path, {"grpo": {"beta": 0.04}, "rewards": [{"name": "format"}]})
+def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_path):
+    path = write(tmp_path, {"stages": [{**STAGE, "trainer": {"epsilon": 0.2}}]})
     config = load_run_config(
-        path, ["grpo.learning_rate=1e-5", "seed=3", "model.lora={r: 8}", "data.num_workers=0"]
-    )
+        path,
+        [
+            "stages.grpo.train.language_model=1e-5", "stages.0.trainer.beta=0.04", "seed=3",
+            "stages.grpo.data.0.weight=2", "data.num_workers=0", "stages.grpo.trainer.use_cpu=true",
+            "stages.grpo.trainer.bf16=false", "stages.grpo.trainer.max_grad_norm=1e-1",
+            f"output_dir={tmp_path}",
+        ],
+    )  # fmt: skip
+    (stage,) = config.stages
     assert config.seed == 3
-    assert config.model.lora.r == 8
-    assert config.grpo == {"beta": 0.04, "learning_rate": "1e-5"}  # YAML 1.1 reads 1e-5 as text
-    grpo = {**config.grpo, "use_cpu": True, "bf16": False}
-    args = grpo_args(dataclasses.replace(config, output_dir=str(tmp_path), grpo=grpo))
-    assert args.learning_rate == 1e-5
+    assert stage.train == {"language_model": 1e-5}  # YAML 1.1 reads 1e-5 as text
+    assert stage.data[0].weight == 2.0
+    args = stage_args(config, 0)
+    assert (args.learning_rate, args.beta, args.max_grad_norm) == (1e-5, 0.04, 0.1)
+    with pytest.raises(ValueError, match=r"no entry 'sft' among 1; .* a name of grpo"):
+        load_run_config(path, ["stages.sft.trainer.beta=1"])
 
 
 @pytest.mark.parametrize(
@@ -99,22 +143,32 @@ def test_overrides_set_nested_keys_and_numbers_in_scientific_form(tmp_path):
     [
         ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
         ({"data": {"num_worker": 1}}, "unknown key 'data.num_worker'; did you mean 'num_workers'"),
-        ({"rewards": [{"name": "x", "wieght": 1}]}, "'rewards.0.wieght'; did you mean 'weight'"),
+        (stage(rewards=[{"name": "x", "wieght": 1}]), "'stages.0.rewards.0.wieght'; did you mean"),
+        (stage(kind="rl"), "stages.0.kind is 'rl', expected sft or grpo"),
+        (stage(name="final"), "name is 'final', expected lower-case letters"),
+        (stage(data=[]), "data is empty"),
+        (stage(train={}), "train names no part, expected some of vision_tower"),
+        (stage(train={"head": 1}), "train names head, expected some of vision_tower"),
+        (stage(train={"lora": 1, "vision_tower": 1}), "train names vision_tower beside lora"),
+        (stage(train={"slowfast": -1}), "expected rates of at least 0"),
+        (stage(lora={"r": 4}), "train gives it no rate"),
+        (stage(trainer={"learning_rate": 1}), "rates are given by part"),
+        (stage(logprobs="fast"), "logprobs is 'fast', expected shared or plain"),
+        ({"stages": [STAGE, STAGE]}, "each with a name of its own"),
+        ({"stages": []}, "the stages are called nothing"),
         ({"seed": "one"}, "seed is 'one', expected a valid integer"),
         ({"seed": True}, "seed is True, expected a valid integer"),
         ({"data": {"max_failed_share": "all"}}, "max_failed_share is 'all', expected a valid numb"),
         ({"data": {"variables": {"A": 3}}}, "data.variables.A is 3, expected a valid string"),
-        ({"model": {"freeze": "slowfast"}}, "model.freeze is 'slowfast', expected a list"),
         ({"model": {"dtype": "float16"}}, "model: dtype is 'float16', expected float32 or bfloat"),
         ({"model": 3}, "model is 3, expected a mapping"),
         ({"rollout": {"backend": "trt"}}, "rollout: backend is 'trt', expected auto, hf or vllm"),
         ({"rollout": {"mode": "server"}}, "rollout: .*server_url is not set"),
         ({"rollout": {"max_restarts": -1}}, "max_restarts is -1"),
-        ({"warm_start": {"level_share": 2.0}}, "level_share is 2.0, expected 0 to 1"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, values, message):
-    path = write(tmp_path, values)
+    path = write(tmp_path, {"stages": [STAGE], **values})
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: .*{message}"):
         load_run_config(path)
 
@@ -143,4 +197,4 @@ def test_a_file_that_is_no_mapping_or_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*absent\.yaml"):
         load_run_config(tmp_path / "absent.yaml")
     with pytest.raises(ValueError, match="has no '='"):
-        load_run_config(write(tmp_path, {}), ["seed"])
+        load_run_config(write(tmp_path, {"stages": [STAGE]}), ["seed"])

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import sys
@@ -11,19 +13,30 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from peft import get_peft_model
 from safetensors.torch import save_file
-from transformers import TrainerCallback, modeling_utils
+from transformers import TrainerCallback, TrainingArguments, modeling_utils
 
 from tests.helpers import trainer_runs
 from tests.helpers.policy_factory import small_policy
+from thinker.cli import main as command_line
+from thinker.config.run import LoraSettings
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
+from thinker.data.examples import Example
+from thinker.data.mixture import Source
+from thinker.policies import load_policy
+from thinker.prompts import ask
 from thinker.train import pipeline
 from thinker.train import state_file as train_state
 from thinker.train.checkpoint import newest_valid
 from thinker.train.grpo.rewards import WeightedReward
 from thinker.train.grpo.trainer import ThinkerTrainer
+from thinker.train.parts import freeze_others, lora_config
 from thinker.train.run_log import MetricsFile
+from thinker.train.sft.trainer import SupervisedTrainer
+from thinker.utils import worker_pool
+from thinker.video.medium import medium
 
 GROUP = 2
 
@@ -116,6 +129,55 @@ def train(folder: str, kill_at: int | None = None, rank: int = 0, **grpo) -> Non
         (Path(folder) / "moments").write_text(str(kill.seen))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+def train_supervised(folder: str, kill_at: int | None = None, lora: bool = False, **given) -> None:
+    """Supervised training of a mixture, resuming if there is a checkpoint."""
+    policy = load_policy(Path(folder) / "start")
+    rates = {"language_model": 3e-3, "vision_projector": 1e-3}
+    if lora:
+        rates = {"lora": 1e-2, "motion_projector": 1e-3}
+    freeze_others(policy, rates)
+    run = Path(folder) / "run"
+    run.mkdir(exist_ok=True)
+    args = TrainingArguments(
+        **{
+            "output_dir": str(run), "per_device_train_batch_size": 2, "max_steps": 5,
+            "gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 2,
+            "save_total_limit": 2, "logging_steps": 3, "report_to": [], "use_cpu": True,
+            "disable_tqdm": True, **given,
+        }
+    )  # fmt: skip
+    lora_settings = lora_config(LoraSettings(r=2, dropout=0.1), policy, rates)
+    trainer = SupervisedTrainer(
+        policy=policy,
+        model=policy.model
+        if lora_settings is None
+        else get_peft_model(policy.model, lora_settings),
+        args=args,
+        sources=[
+            Source(examples=lessons("blur", 3), weight=2),
+            Source(examples=lessons("noise", 3)),
+        ],
+        read_clip=trainer_runs.ClipsByNumber(policy),
+        rates=rates,
+        callbacks=[MetricsFile(run)],
+    )
+    kill = KillAt(kill_at)
+    kill.around(trainer, "training_step", "_get_grad_norm", "_save_checkpoint")
+    trainer.train(resume_from_checkpoint=True)
+    save_weights(trainer, Path(folder) / "weights.safetensors")
+    (Path(folder) / "moments").write_text(str(kill.seen))
+
+
+def lessons(name: str, count: int) -> tuple[Example, ...]:
+    return tuple(
+        Example(
+            id=f"{name}/{i}", dataset=name, task="open", turns=ask("<video>\nWhat is it?"),
+            media=(medium(f"/videos/{i}.mp4"),), reference=f"It is {name}.", content=str(i),
+        )
+        for i in range(count)
+    )  # fmt: skip
 
 
 class FileBoundaries:
@@ -287,7 +349,7 @@ def before_logprobs(trainer: ThinkerTrainer, call) -> None:
     trainer.core.model.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-STAGES = ("start_policy", "warm_start", "folder_once", "json_once", "train_grpo", "held_out")
+STAGES = ("start_policy", "train_sft", "folder_once", "json_once", "train_grpo", "held_out")
 
 
 def demo_set(folder: str) -> None:
@@ -316,8 +378,13 @@ def pipeline_run(demo: str, output: str, kill_at: int | None = None, overrides=(
     for name in STAGES:
         setattr(pipeline, name, partial(watched, name, getattr(pipeline, name)))
     values = (
-        "grpo.max_steps=3", "grpo.save_strategy=steps", "grpo.save_steps=1",
-        "grpo.entropy_coef=0.1", "grpo.report_to=[]", "warm_start.trainer.max_steps=2",
+        *(f"stages.grpo.trainer.{setting}" for setting in (
+            "max_steps=3", "save_strategy=steps", "save_steps=1", "entropy_coef=0.1",
+            "report_to=[]",
+        )),
+        *(f"stages.warm_start.trainer.{setting}" for setting in (
+            "max_steps=4", "save_strategy=steps", "save_steps=1", "logging_steps=1",
+        )),
     )  # fmt: skip
     try:
         pipeline.run_training(run_config(Path(demo), output, *values, *overrides))
@@ -325,3 +392,24 @@ def pipeline_run(demo: str, output: str, kill_at: int | None = None, overrides=(
     except ValueError as error:
         print("error:", error)
         return 2
+
+
+def shell(command: list[str], folder: str) -> int:
+    """A command line in a folder whose modules can be imported: `thinker`, `python FILE` or `python
+    -m MODULE`. Worker processes are forks, too, which have their imports."""
+    fork = multiprocessing.get_context("fork")
+    worker_pool.multiprocessing.get_context = lambda kind: fork
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    program, *sys.argv = command
+    try:
+        if program == "thinker":
+            return command_line.main(sys.argv)
+        if sys.argv[0] == "-m":
+            sys.argv.pop(0)
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as exit:
+        return exit.code
+    return 0

@@ -252,3 +252,10 @@ def test_the_longest_of_several_prompts_is_found():
     assert max(bounds) <= policy.inputs.max_tokens_of(asked) <= max(bounds) + 16
     own = policy_of("internvl3", stills="video").inputs
     assert own.max_prompt_tokens(("image",)) == own.max_prompt_tokens(("video",))
+
+
+def test_words_are_what_stands_beside_the_marks():
+    """A tokenizer may call its placeholder `<image>`, as LLaVA's does: only the marks of the user's
+    turns are no words."""
+    assert prompts.words(Turn(role="user", text="<image>\nWhat is <video>?")) == "What is ?"
+    assert prompts.words(Turn(role="assistant", text="An <image>.")) == "An <image>."

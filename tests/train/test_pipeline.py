@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.helpers.pipeline_runs import run_config
+from tests.helpers.pipeline_runs import run_config, without_warm_start
 from tests.helpers.places import REPO
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
@@ -43,11 +43,19 @@ def test_both_backbones_run_the_whole_path(demo, tmp_path, backbone):
     summary = run_training(run_config(demo, tmp_path, f"model.backbone={backbone}"))
     written = {path.name for path in tmp_path.iterdir()}
     assert {
-        "metrics.jsonl", "rollouts.jsonl", "summary.json", "curves.png", "final",
+        "metrics.jsonl", "rollouts.jsonl", "summary.json", "curves.png", "start",
+        "warm_start", "final",
     } <= written  # fmt: skip
     assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(json.dumps(summary))
     assert summary["num_train"] == 24 and summary["num_eval"] == 12
     assert summary["steps"] == 2
+    assert {name: stage["steps"] for name, stage in summary["stages"].items()} == {
+        "warm_start": 3, "grpo": 2,
+    }  # fmt: skip
+    assert summary["sets"]["demo"] == {
+        "before": summary["stages"]["warm_start"]["sets"]["demo"],
+        "after": summary["stages"]["grpo"]["sets"]["demo"],
+    }
     for key in ("srcc_before", "srcc_after", "plcc_before", "plcc_after", "seconds", "seed"):
         assert key in summary
     lines = (tmp_path / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
@@ -68,22 +76,30 @@ def test_a_video_that_cannot_be_read_is_left_out_and_said(demo, tmp_path, caplog
     bad = demo / "with_broken.jsonl"
     bad.write_text("\n".join([*lines, json.dumps(record)]) + "\n")
     overrides = (
-        f"data.overrides={{train.0.jsonl: '{bad}'}}",
-        "warm_start=null",
-        "grpo.max_steps=1",
+        f"stages.grpo.data.0.overrides={{train.0.jsonl: '{bad}'}}",
+        "stages.grpo.trainer.max_steps=1",
     )
+
+    def config(name, *more):
+        return without_warm_start(run_config(demo, tmp_path / name, *overrides, *more))
+
     with pytest.raises(ValueError, match=r"99\.mp4"):
-        run_training(run_config(demo, tmp_path / "strict", *overrides))
-    lenient = (*overrides, "data.max_failed_share=0.2")
-    summary = run_training(run_config(demo, tmp_path / "lenient", *lenient))
+        run_training(config("strict"))
+    summary = run_training(config("lenient", "data.max_failed_share=0.2"))
+    assert summary["stages"].keys() == {"start", "grpo"}  # measured, as nothing was before
     assert summary["num_train"] == 24
     assert any("99.mp4" in record.getMessage() for record in caplog.records)
 
 
 def test_lora_run_saves_a_merged_policy(demo, tmp_path):
     # a random policy earns no reward; the entropy bonus gives it a gradient
-    overrides = ("model.lora={r: 4}", "warm_start=null", "grpo.beta=0.1", "grpo.entropy_coef=0.1")
-    run_training(run_config(demo, tmp_path, *overrides))
+    overrides = (
+        "stages.grpo.train={lora: 3e-4, vision_projector: 3e-4, motion_projector: 3e-4}",
+        "stages.grpo.lora={r: 4}",
+        "stages.grpo.trainer.beta=0.1",
+        "stages.grpo.trainer.entropy_coef=0.1",
+    )
+    run_training(without_warm_start(run_config(demo, tmp_path, *overrides)))
     start, final = (load_policy(tmp_path / name).model.state_dict() for name in ("start", "final"))
     assert start.keys() == final.keys()
     changed = {name for name in start if not (start[name] == final[name]).all()}

@@ -99,6 +99,25 @@ def test_killed_runs_end_bit_identical(zygote, start, tmp_path, case):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("lora", [False, True])
+def test_supervised_training_ends_bit_identical(zygote, start, tmp_path, lora):
+    """Two sources of other weights, checkpoints after 2, 4 and 5 steps, a log after 3."""
+    for name, kills in (("whole", []), ("killed", [9, 19, 4, 14, 6])):
+        shutil.copytree(start, tmp_path / name)
+        for moment in kills:
+            outcome = zygote.run(
+                "train_supervised", folder=tmp_path / name, kill_at=moment, lora=lora
+            )
+            assert outcome.codes == [-9], outcome.log[-3000:]
+        outcome = zygote.run("train_supervised", folder=tmp_path / name, lora=lora)
+        assert outcome.codes == [0], outcome.log[-3000:]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert metrics(killed / "run") == metrics(whole / "run")
+    weights = [(folder / "weights.safetensors").read_bytes() for folder in (killed, whole)]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
 def test_every_stage_of_the_pipeline_restarts(zygote, tmp_path):
     """Killed before and after the work of each stage; the warm start is done once."""
     demo = tmp_path / "demo"
@@ -108,49 +127,58 @@ def test_every_stage_of_the_pipeline_restarts(zygote, tmp_path):
     whole, killed = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
     outcome = zygote.run("pipeline_run", demo=demo, output=whole)
     assert outcome.codes == [0], outcome.log[-3000:]
-    # after: warm start, `start/`, `before.json`, GRPO (resumed at its last step), `final/`
-    for moment in (4, 6, 4, 4, 6):
+    # after: `start/`, the warm start (resumed at its last step), `warm_start/`, its figures, GRPO
+    # (resumed at its last step), `final/`
+    for moment in (4, 2, 4, 4, 2, 4):
         outcome = zygote.run("pipeline_run", demo=demo, output=killed, kill_at=moment)
         assert outcome.codes == [-9], outcome.log[-3000:]
     outcome = zygote.run("pipeline_run", demo=demo, output=killed)
     assert outcome.codes == [0], outcome.log[-3000:]
     stages = (tmp_path / "killed" / "stages.txt").read_text().split()
-    assert [stages.count(name) for name in ("warm_start", "train_grpo")] == [2, 2]
+    assert [stages.count(name) for name in ("train_sft", "train_grpo")] == [2, 2]
     summaries = [json.loads((run / "summary.json").read_text()) for run in (whole, killed)]
     for summary in summaries:
         del summary["seconds"], summary["config"]["output_dir"]
     assert summaries[0] == summaries[1]
     assert metrics(whole) == metrics(killed)
-    for name in ("rollouts.jsonl", "final/model.safetensors", "start/model.safetensors"):
+    assert metrics(whole / "work" / "warm_start") == metrics(killed / "work" / "warm_start")
+    for name in (
+        "rollouts.jsonl", "final/model.safetensors", "warm_start/model.safetensors",
+        "start/model.safetensors",
+    ):  # fmt: skip
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
     # a complete run is not repeated, another configuration is refused
     again = zygote.run("pipeline_run", demo=demo, output=killed)
     assert again.codes == [0] and "is complete" in again.log
+    trainer = "stages.grpo.trainer"
     other = zygote.run(
-        "pipeline_run", demo=demo, output=killed, overrides=["seed=5", "grpo.max_steps=4"]
+        "pipeline_run",
+        demo=demo,
+        output=killed,
+        overrides=["seed=5", f"{trainer}.max_steps=4"],
     )
     assert other.codes == [2]
-    assert "grpo.max_steps was 3, is 4; seed was 0, is 5" in other.log
+    assert "seed was 0, is 5; stages.grpo.trainer.max_steps was 3, is 4" in other.log
 
 
 def test_another_configuration_is_refused_and_faster_reading_is_not(tmp_path):
-    config = load_run_config(SMOKE, ["rewards=[{name: format, weight: 0.5}]"])
+    half, more = (f"stages.grpo.rewards=[{{name: format, weight: {w}}}]" for w in (0.5, 0.7))
+    config = load_run_config(SMOKE, [half])
     open_run(tmp_path, config)
-    open_run(tmp_path, load_run_config(SMOKE, [
-        "rewards=[{name: format, weight: 0.5}]", "data.num_workers=7", "output_dir=elsewhere",
-    ]))  # fmt: skip
+    others = [half, "data.num_workers=7", "output_dir=elsewhere"]
+    open_run(tmp_path, load_run_config(SMOKE, others))
     with pytest.raises(
-        ValueError, match=r"another model or configuration: rewards was \[.*0\.5.*0\.7"
+        ValueError, match=r"another model or configuration: stages.grpo.rewards was \[.*\.5.*\.7"
     ):
-        open_run(tmp_path, load_run_config(SMOKE, ["rewards=[{name: format, weight: 0.7}]"]))
+        open_run(tmp_path, load_run_config(SMOKE, [more]))
 
 
 def test_a_run_of_an_older_version_is_told_what_its_keys_are_called_now(tmp_path):
     open_run(tmp_path, load_run_config(SMOKE))
     path = tmp_path / "run.json"
     values = json.loads(path.read_text())
-    path.write_text(json.dumps({**values, "scoring": values.pop("logprobs")}))
-    with pytest.raises(ValueError, match=r"older version.*scoring \(logprobs now\).*output_dir"):
+    path.write_text(json.dumps({**values, "grpo.beta": 0.1, "warm_start": None}))
+    with pytest.raises(ValueError, match=r"older version.*has grpo, warm_start; .*output_dir"):
         open_run(tmp_path, load_run_config(SMOKE))
 
 

@@ -231,7 +231,7 @@ class PolicyInputs:
             {"role": turn.role, "content": [{"type": "text", "text": turn.text}]}
             for turn in prompts.place_media(turns, texts, self.clip_config.layout)
         ]
-        if any(self.image_token in turn.text for turn in turns):
+        if any(self.image_token in prompts.words(turn) for turn in turns):
             raise ValueError(
                 f"a turn holds {self.image_token!r}, the token that visual embeddings take the "
                 "place of; write <image> or <video> where a medium stands"

@@ -96,7 +96,7 @@ def write_report(folder: Path) -> Path:
     pictures = Pictures(folder / "report")
     published = load_published()
     settings = {"configuration": summary["configuration"], "versions": summary["versions"]}
-    page = _template().render(
+    page = page_template("page.html.j2").render(
         configuration=summary["configuration"],
         num_examples=sum(len(lines) for lines in rows.values()),
         num_sets=len(sets),
@@ -119,17 +119,19 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def _template() -> jinja2.Template:
+def page_template(name: str, *folders: Path) -> jinja2.Template:
+    """A page's template, from this folder or from one of `folders`, where other pages may lie that
+    take their style from `parts.html.j2`."""
     # Names, file names and what a policy wrote may hold HTML: everything is escaped.
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([Path(__file__).parent, *folders]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 # --- results ---

@@ -32,7 +32,7 @@ def scatter(predicted: Sequence[float], mos: Sequence[float]) -> bytes:
         axis.plot(line, mapping(line), color=ORANGE, label="fitted logistic")
         axis.legend(loc="upper left", frameon=False)
     axis.set(title="Prediction and MOS", xlabel="predicted", ylabel="MOS")
-    return _png(figure)
+    return png(figure)
 
 
 def error_by_mos(predicted: Sequence[float], mos: Sequence[float]) -> bytes:
@@ -55,7 +55,7 @@ def error_by_mos(predicted: Sequence[float], mos: Sequence[float]) -> bytes:
         note = f"no bin holds {MIN_IN_BIN} videos"
         axis.text(0.5, 0.6, note, transform=axis.transAxes, ha="center", color=GREY)
     axis.set(title="Error by MOS", xlabel="MOS", ylabel="predicted - MOS")
-    return _png(figure)
+    return png(figure)
 
 
 def lengths(num_tokens: dict[str, Sequence[float]]) -> bytes:
@@ -66,7 +66,7 @@ def lengths(num_tokens: dict[str, Sequence[float]]) -> bytes:
         axis.hist(values, bins=40, range=(0, longest * 1.02), histtype="step", label=name)
     axis.legend(frameon=False, fontsize=8)
     axis.set(xlabel="tokens of an answer", ylabel="answers")
-    return _png(figure)
+    return png(figure)
 
 
 def shares(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> bytes:
@@ -81,7 +81,7 @@ def shares(bars: Sequence[tuple[str, Mapping[str, Any]]]) -> bytes:
         axis.text(1.02, place, f"n = {result['n']}", va="center", fontsize=8)
     axis.set(xlim=(0, 1), xlabel="accuracy, with its 95 % interval", ylim=(len(bars) - 0.5, -0.5))
     axis.set_yticks(range(len(bars)), [_short(label) for label, _ in bars], fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _short(label: str) -> str:
@@ -98,7 +98,25 @@ def strip(frames_KCHW: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def _png(figure: Figure) -> bytes:
+def by_condition(values: Mapping[str, Mapping[int, float]], name: str) -> bytes:
+    """A figure of repeated runs by condition and seed: one point a run, a line joining those of one
+    seed, and the mean of each condition."""
+    figure, axis = plt.subplots(figsize=(max(4.6, 1.5 * len(values)), 3.6))
+    places = {condition: place for place, condition in enumerate(values)}
+    for seed in sorted({seed for of_seed in values.values() for seed in of_seed}):
+        points = [(places[c], of_seed[seed]) for c, of_seed in values.items() if seed in of_seed]
+        axis.plot(*zip(*points, strict=True), "o-", color=BLUE, alpha=0.5, linewidth=0.8)
+    for condition, of_seed in values.items():
+        if of_seed:
+            mean = float(np.mean(list(of_seed.values())))
+            axis.plot(places[condition], mean, "_", color=ORANGE, markersize=26, markeredgewidth=3)
+    axis.set(title=f"{name}: one point a seed, mean", xlim=(-0.5, len(values) - 0.5))
+    axis.set_xticks(list(places.values()), list(places), rotation=20, ha="right")
+    return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure in the style of every picture here, as a file's bytes; it is closed."""
     for axis in figure.axes:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from thinker.policies import Policy, Prompt
-from thinker.prompts import Turn
+from thinker.prompts import Turn, ask
 from thinker.video import Clip
 
 
@@ -32,30 +32,31 @@ def tokenise(policy: Policy, clips: Sequence[Clip], turns: Sequence[Turn]) -> Le
     *asked, answer = turns
     tokenizer, end = policy.tokenizer, policy.tokenizer.eos_token_id
     prompt = policy.inputs.prompt_ids(Prompt(clips=tuple(clips), turns=tuple(asked)))
-    taught = _earlier_answers(prompt, [turn.role for turn in asked], end)
+    taught = [False] * len(prompt)
+    if any(turn.role == "assistant" for turn in asked):
+        # a chat template may add a system turn of its own
+        bare = policy.inputs.prompt_ids(Prompt(turns=ask("?"))).count(end)
+        num_added = 0 if asked[0].role == "system" else bare - 1
+        _teach_earlier(taught, prompt, [turn.role for turn in asked], end, num_added)
     said = [*tokenizer(answer.text)["input_ids"], end]
     return Lesson(ids=[*prompt, *said], taught=[*taught, *[True] * len(said)])
 
 
-def _earlier_answers(prompt: list[int], roles: list[str], end: int) -> list[bool]:
-    """Which tokens of a prompt are those of earlier assistant turns, found by the end tokens."""
-    taught = [False] * len(prompt)
-    if "assistant" not in roles:
-        return taught
+def _teach_earlier(
+    taught: list[bool], prompt: list[int], roles: list[str], end: int, num_added: int
+) -> None:
+    """Mark the assistant turns within a prompt, found by the end tokens of all turns."""
     stops = [place + 1 for place, token in enumerate(prompt) if token == end]
-    if len(stops) not in (len(roles), len(roles) + 1):  # some chat templates add a system turn
+    if len(stops) != len(roles) + num_added:
         raise ValueError(
-            f"a conversation of {len(roles)} turns has {len(stops)} tokens that end one: one of "
-            "its texts holds that token"
+            f"a conversation of {len(roles)} turns has {len(stops) - num_added} tokens that end "
+            "one: one of its texts holds that token"
         )
     header = prompt[stops[-1] :]  # what comes before an answer
-    starts = [0, *stops]
-    for role, start, stop in reversed(
-        list(zip(roles, starts[-len(roles) - 1 :], stops[-len(roles) :], strict=False))
-    ):
+    starts = [0, *stops][num_added:]
+    for role, start, stop in zip(roles, starts, stops[num_added:], strict=False):
         if role == "assistant":
             # Counted, as white space at the head of an answer may join the end of the header.
             both = zip(prompt[start:stop], header, strict=False)
             first = start + len(list(takewhile(lambda pair: pair[0] == pair[1], both)))
             taught[first:stop] = [True] * (stop - first)
-    return taught

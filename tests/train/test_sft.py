@@ -1,0 +1,166 @@
+"""Supervised training in packed rows: loss and gradients are those of one plain row an example."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.helpers.exact_precision import use_exact_precision
+from tests.helpers.policy_factory import BACKBONES, random_clip, random_still, small_policy
+from thinker.data.examples import Example
+from thinker.policies import Prompt
+from thinker.policies.shared_prompt import enable_shared_prompt
+from thinker.prompts import Turn, ask
+from thinker.train.sft.collator import PackedCollator
+from thinker.train.sft.tokens import tokenise
+from thinker.train.sft.trainer import packed_loss
+from thinker.video.medium import medium
+
+LONG = "It is blur, and then it is blur again, and so on to the end of the video."
+
+
+@dataclasses.dataclass(frozen=True)
+class Media:
+    """Stands for the reader: noise drawn from the number that is the name of the file."""
+
+    policy: object
+
+    def __call__(self, wanted):
+        make = random_still if wanted.kind == "image" else random_clip
+        return make(self.policy, int(wanted.path.stem))
+
+
+def example(number, media, turns, answer):
+    return Example(
+        id=str(number), dataset="t", task="open", turns=tuple(turns), reference=answer,
+        media=tuple(medium(f"/m/{name}") for name in media), content=str(number),
+    )  # fmt: skip
+
+
+def talk(*texts):
+    """User and assistant in turns, the user first."""
+    roles = ("user", "assistant") * len(texts)
+    return [Turn(role=role, text=text) for role, text in zip(roles, texts, strict=False)]
+
+
+EXAMPLES = [
+    example(0, ["1.mp4"], ask("<video>\nWhat is it?"), "It is blur."),
+    example(1, ["1.mp4"], ask("<video>\nWhat is it?"), LONG),
+    example(2, ["1.mp4"], talk("<video>\nIs it good?", "It is blur.", "Why?"), "It is."),
+    example(3, ["2.mp4"], ask("<video>\nWhat is it?"), "No."),
+    example(4, ["2.mp4"], (), "<think>It is blur.</think><answer>2.50</answer>"),
+    example(5, ["2.mp4"], ask("<video>\nWhy?"), "It is."),
+    example(6, ["3.png", "1.mp4"], ask("Is <image> of <video>?"), "No."),
+    example(7, ["1.mp4", "3.png"], talk("<video>\nGood?", "It is.", "<image>\nAnd?"), "No, it is."),
+    example(8, ["4.mp4"], ask("What is <video>?"), "It is blur."),
+    example(9, ["4.mp4"], ask("And what is <video>?"), "It is blur."),
+    example(10, [], ask("What is blur?"), "It is blur."),
+    example(0, ["1.mp4"], ask("<video>\nWhat is it?"), "It is blur."),
+]
+"""Three and three branches about two videos; two media, in a later turn, too; a question before its
+video, which shares no prefix; text only; and an example that comes twice."""
+
+
+def gradients(policy):
+    return {
+        name: parameter.grad.clone()
+        for name, parameter in policy.model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def plain(policy, examples):
+    """The oracle: a row and an encoding for each example, labels -100 but for answers, default
+    attention; the mean over all answer tokens."""
+    backbone = policy.model.model
+    losses, count = [], 0
+    for one in examples:
+        clips = [Media(policy)(m) for m in one.media]
+        turns = one.turns or ask(policy.inputs.question)
+        ids, labels = [], []
+        for place, turn in enumerate([*turns, Turn(role="assistant", text=one.reference)]):
+            if turn.role != "assistant":
+                continue
+            # By hand: all that the prompt holds so far, with the numbering of the whole prompt.
+            whole = policy.inputs.prompt_ids(Prompt(clips=tuple(clips), turns=tuple(turns)))
+            end = policy.tokenizer.eos_token_id
+            stops = [i + 1 for i, token in enumerate(whole) if token == end]
+            head = len(whole) - stops[-1]
+            until = len(whole) if place == len(turns) else stops[place - 1] + head
+            ids, labels = ids + whole[len(ids) : until], labels + [-100] * (until - len(labels))
+            said = [*policy.tokenizer(turn.text)["input_ids"], end]
+            ids, labels = ids + said, labels + said
+        row, mask = torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.long)
+        media = policy.inputs.media_inputs(clips)
+        shown = [tuple(range(len(clips)))]
+        positions = backbone.prompt_positions(row, mask, media, shown)
+        logits = policy.model(
+            input_ids=row, attention_mask=mask, position_ids=positions.ids, media_inputs=media,
+            media_rows=shown,
+        ).logits  # fmt: skip
+        targets = torch.tensor(labels[1:])
+        losses.append(torch.nn.functional.cross_entropy(logits[0, :-1], targets, reduction="sum"))
+        count += int((targets != -100).sum())
+    return torch.stack(losses).sum() / count, count
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_packed_rows_have_the_loss_and_gradients_of_plain_rows(backbone, monkeypatch):
+    use_exact_precision(monkeypatch.setattr)
+    policy = small_policy(backbone)
+    policy.model.double()
+    policy.model.freeze(["slowfast"])  # most of the time of this test, and fed as the projector is
+    expected, count = plain(policy, EXAMPLES)
+    expected.backward()
+    wanted = gradients(policy)
+    policy.model.zero_grad()
+    batch = PackedCollator(policy, Media(policy))(EXAMPLES)
+    # the two groups of three; two media, a later medium, the shared prefix that fails (twice),
+    # text only and the repeated example are rows of their own
+    sizes = [len(f["branch_ids"]) // len(f["prefix_ids"]) for f in batch["forwards"]]
+    assert dict(zip(sizes, (len(f["prefix_ids"]) for f in batch["forwards"]), strict=True)) == {
+        3: 2, 1: 6,
+    }  # fmt: skip
+    assert int((batch["shift_labels"] != -100).sum()) == count
+    enable_shared_prompt(policy.model)
+    loss = policy.model(
+        in_chunks=lambda forward: packed_loss(batch["forwards"], torch.tensor(count), forward)
+    )["loss"]
+    loss.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+    found = gradients(policy)
+    assert found.keys() == wanted.keys()
+    largest = max(float(x.abs().max()) for x in wanted.values())
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-8, atol=1e-10 * largest)
+
+
+def test_the_head_sees_branches_only(monkeypatch):
+    policy = small_policy("internvl3")
+    batch = PackedCollator(policy, Media(policy))(EXAMPLES[:3])
+    enable_shared_prompt(policy.model)
+    seen = []
+    policy.model.lm_head.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[1]))
+    packed_loss(batch["forwards"], torch.tensor(1), policy.model)
+    (forward,) = batch["forwards"]
+    assert seen == [3 * forward["branch_ids"].shape[1]]
+
+
+def test_taught_are_all_answers_with_their_end_tokens():
+    policy = small_policy("internvl3")
+    clip = random_clip(policy, 1)
+    turns = talk("<video>\nGood?", "It is.", "Why?", "It is blur.")
+    lesson = tokenise(policy, [clip], [Turn(role="system", text="Be short."), *turns])
+    taught = [i for i, t in zip(lesson.ids, lesson.taught, strict=True) if t]
+    end = policy.tokenizer.eos_token_id
+    tokens = policy.tokenizer
+    assert taught == [
+        *tokens("It is.")["input_ids"], end, *tokens("It is blur.")["input_ids"], end,
+    ]  # fmt: skip
+
+
+def test_a_text_that_ends_turns_is_refused():
+    policy = small_policy("internvl3")
+    turns = talk("Good?", "It is.<|im_end|>", "Why?", "It is blur.")
+    with pytest.raises(ValueError, match="holds that token"):
+        tokenise(policy, [], turns)
