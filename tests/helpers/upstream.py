@@ -129,6 +129,10 @@ METHODS = (
         why="a path resumes from that folder, None starts anew",
     ),
     Method(
+        owner=TRAINER, name="create_optimizer", parameters=("model",),
+        why="makes two groups by its rule of weight decay; DeepSpeed calls it, too",
+    ),
+    Method(
         owner=TRAINER, name="_get_output_dir", parameters=("trial",),
         why="the folder that checkpoint-N is created in",
     ),

@@ -206,13 +206,18 @@ def test_meta_json(tmp_path, rules):
 
 RUN = b"""seed: 3
 output_dir: runs/x
-model: {path: tiny, dtype: float32, freeze: [slowfast], lora: {r: 8, dropout: 0.5}}
+model: {path: tiny, dtype: float32}
 data: {cache: runs/cache, num_workers: 1, max_failed_share: 0.25, variables: {A: b}}
-rewards:
-  - name: regression
-  - {name: format, weight: 0.2, config: {a: 1}}
-warm_start: {level_share: 0.3}
-grpo: {learning_rate: 2.0e-4, num_generations: 8}
+stages:
+  - name: grpo
+    kind: grpo
+    data: [{config: x.yaml, weight: 2.0}]
+    train: {lora: 2.0e-4}
+    lora: {r: 8, dropout: 0.5}
+    rewards:
+      - name: regression
+      - {name: format, weight: 0.2, config: {a: 1}}
+    trainer: {num_generations: 8}
 """
 
 

@@ -22,7 +22,8 @@ from tests.helpers.trainer_runs import GROUP, NUM_VIDEOS, make_trainer, rewards,
 from tests.helpers.upstream import ATTRIBUTES, METHODS, NAMES
 from thinker.policies.registry import BACKBONES
 from thinker.train.grpo.trainer import ThinkerTrainer
-from thinker.train.resume import EpochOrder, Moments
+from thinker.train.resume import EpochOrder, Moments, Resumable
+from thinker.train.sft.trainer import SupervisedTrainer
 
 
 def found(owner: str):
@@ -47,14 +48,17 @@ def test_signature(method):
         assert parameters == list(method.parameters)
 
 
-OVERRIDDEN = [method for method in METHODS if method.name in vars(ThinkerTrainer)]
+OURS = {name: value for cls in (Resumable, ThinkerTrainer) for name, value in vars(cls).items()}
+"""What the trainer and the mixin before it define."""
+
+OVERRIDDEN = [method for method in METHODS if method.name in OURS]
 
 
 @pytest.mark.parametrize("method", OVERRIDDEN, ids=lambda m: m.name)
 def test_our_override_takes_the_same(method):
     """In the same order; where ours ends in a catch-all, it may name only the first ones, and
     others by keyword."""
-    parameters = inspect.signature(vars(ThinkerTrainer)[method.name]).parameters.values()
+    parameters = inspect.signature(OURS[method.name]).parameters.values()
     named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
     keywords = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -135,7 +139,7 @@ def touched_names() -> set[str]:
 def classes_on_foreign_ground() -> list[type]:
     """Our classes that extend one of another library's."""
     policies = [ours for b in BACKBONES.values() for ours in (b.model, b.model.backbone_class)]
-    return [ThinkerTrainer, Moments, EpochOrder, *policies]
+    return [ThinkerTrainer, SupervisedTrainer, Resumable, Moments, EpochOrder, *policies]
 
 
 def shared_names(cls: type) -> set[str]:
@@ -167,7 +171,7 @@ def test_private_names_that_a_class_of_ours_shares_with_its_host_are_listed(cls)
 
 
 def test_everything_that_the_trainer_overrides_is_listed():
-    overridden = {name for name in vars(ThinkerTrainer) if hasattr(GRPOTrainer, name)}
+    overridden = {name for name in OURS if hasattr(GRPOTrainer, name)}
     assert {name for name in overridden if not name.startswith("__")} <= LISTED
 
 

@@ -47,7 +47,7 @@ class GroupsAtOnce:
         if size == 1:
             raise TrainingFault(
                 f"out of memory with a single group at once: {message}; lower "
-                "grpo.num_generations, grpo.max_completion_length or the number of frames"
+                "num_generations, max_completion_length or the number of frames"
             )
         self.number = (size + 1) // 2
         logger.warning(
@@ -142,7 +142,7 @@ class BackwardRetry:
         if self._metrics_before is None:
             raise TrainingFault(
                 f"out of memory while generating at step {step_number}: {message}; "
-                "lower grpo.max_completion_length or the number of frames"
+                "lower max_completion_length or the number of frames"
             )
         self.limit.halve(self.limit.number or self.num_groups, message)
         if is_first and self.num_processes == 1:

@@ -56,6 +56,8 @@ class SupervisedTrainer(Resumable, Trainer):
             processing_class=policy.processor,
             callbacks=callbacks,
         )
+        # Ours does, also where the host's forward does not (Qwen2.5-VL).
+        self.model_accepts_loss_kwargs = True
         self.begin(rates)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
