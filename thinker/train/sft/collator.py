@@ -40,11 +40,18 @@ class Row:
 
 class PackedCollator:
     """Examples → {"labels": those of all branches, "forwards": arguments of `pack_branches`, and
-    media, of each forward}. All values are tensors or numbers, as a data loader moves them."""
+    media, of each forward}. All values are tensors or numbers, as a data loader moves them.
 
-    def __init__(self, policy: Policy, read_clip: Callable[[Medium], Clip]):
+    every_part: whether every forward passes every part of the policy, whatever media it has
+    (`PolicyInputs.for_every_part`).
+    """
+
+    def __init__(
+        self, policy: Policy, read_clip: Callable[[Medium], Clip], *, every_part: bool = False
+    ):
         self.policy = policy
         self.read_clip = read_clip
+        self.every_part = every_part
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         by_size: dict[int, list[Row]] = {}
@@ -87,7 +94,7 @@ class PackedCollator:
         clips = [clip for row in rows for clip in row.clips]
         numbers = iter(range(len(clips)))
         media_rows = [tuple(next(numbers) for _ in row.clips) for row in rows]
-        media = inputs.media_inputs(clips)
+        media = inputs.media_inputs(inputs.for_every_part(clips) if self.every_part else clips)
         ids_L = [torch.tensor(lesson.ids) for lesson in lessons]
         positions_L = self._positions(backbone, ids_L, media, rows, media_rows)
         shared = [row.num_shared for row in rows for _ in row.lessons]

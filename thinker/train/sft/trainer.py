@@ -52,7 +52,7 @@ class SupervisedTrainer(Resumable, Trainer):
             model=model,
             args=args,
             train_dataset=ordered_examples(sources, args),
-            data_collator=PackedCollator(policy, read_clip),
+            data_collator=PackedCollator(policy, read_clip, every_part=args.world_size > 1),
             processing_class=policy.processor,
             callbacks=callbacks,
         )
