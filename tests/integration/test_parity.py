@@ -120,6 +120,7 @@ def scored(policy, monkeypatch, run) -> dict[str, Seen]:
         run()
     seen: dict[str, Seen] = {}
     ((tokens, logps),) = generations
+    prompts_seen = prompts_seen[-len(tokens) :]  # a scorer asks once more, to sort by length
     for prompt, ids, row_logps in zip(prompts_seen, tokens, logps, strict=True):
         completion = completion_of(ids, policy.tokenizer.eos_token_id)
         new = Seen(

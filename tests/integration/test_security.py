@@ -209,7 +209,10 @@ def test_yaml_that_would_unfold_and_keys_given_twice(tmp_path):
     path.write_text("seed: 1\nseed: 2\n")
     with pytest.raises(ValueError, match="a key twice"):
         load_run_config(path)
-    path.write_text("rewards: [{name: format, weight: .nan}]\n")
+    reward = "{name: format, weight: .nan}"
+    data, train = "[{config: d.yaml}]", "{lora: 1e-4}"
+    stage = f"name: g, kind: grpo, data: {data}, train: {train}, rewards: [{reward}]"
+    path.write_text(f"stages: [{{{stage}}}]\n")
     with pytest.raises(ValueError, match=r"weight is nan, expected a finite number"):
         load_run_config(path)
 

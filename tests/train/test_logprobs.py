@@ -13,7 +13,6 @@ from tests.helpers.logprobs_runs import LOSS_TYPES, Case, compare, save_start, w
 from tests.helpers.places import REPO
 from tests.helpers.policy_factory import BACKBONES
 from tests.helpers.trainer_runs import make_trainer
-from thinker.config.run import RunConfig
 from thinker.train.grpo.plain_logprobs import VideoRows
 
 HELPERS = REPO / "tests" / "helpers"
@@ -78,11 +77,6 @@ def test_two_processes_equal_the_plain_path(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
     done = [(tmp_path / f"done{rank}").read_text(encoding="utf-8") for rank in range(2)]
     assert done == [str(len(BACKBONES) * len(LOSS_TYPES) * 2)] * 2
-
-
-def test_an_unknown_way_to_logprobs_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="logprobs is 'fast', expected shared or plain"):
-        RunConfig(logprobs="fast")
 
 
 def test_plain_is_trls_forward_with_one_row_a_completion(tmp_path, monkeypatch):

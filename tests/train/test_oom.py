@@ -87,7 +87,7 @@ def fail_once(trainer, number):
 
 
 def test_a_group_that_does_not_fit_alone_ends_the_run(tmp_path):
-    with pytest.raises(TrainingFault, match=r"with a single group at once: INJECTED.*lower grpo"):
+    with pytest.raises(TrainingFault, match=r"single group at once: INJECTED.*lower num_gen"):
         trained(tmp_path / "run", capacity=0)
 
 

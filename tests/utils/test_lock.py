@@ -92,7 +92,9 @@ def test_only_the_first_process_of_a_run_locks(tmp_path, monkeypatch):
 def test_a_second_training_run_exits_with_a_message(tmp_path):
     config = tmp_path / "run.yaml"
     output = tmp_path / "out"
-    config.write_text(json.dumps({"output_dir": str(output)}))  # JSON is YAML
+    stage = {"name": "sft", "kind": "sft", "data": [{"config": "d.yaml"}], "train": {"lora": 1e-4}}
+    # JSON is YAML
+    config.write_text(json.dumps({"output_dir": str(output), "stages": [stage]}))
     holder = start_holder(output)
     try:
         ended = subprocess.run(
