@@ -206,6 +206,7 @@ BAD = [
     # parts of media
     (flat(start=2, end=1), "the end must lie after the start"),
     (flat(start="1"), "start is '1', expected a number of seconds"),
+    (flat(end=10**400), "expected a number of seconds"),
     (flat(video="pictures/p.png", end=1), "a range of time is for videos"),
     (flat(video=["clips/a.mp4"] * 2, start=1), "start of a record with 2 media"),
     (flat(crop=[0, 0, 8]), r"crop is \[0, 0, 8\], expected \[left, top, right, bottom\]"),
@@ -243,6 +244,7 @@ BAD = [
     # options, tasks, tags, ids
     (flat(options=[], answer="A"), r"options is \[\], expected a list of texts"),
     (flat(options="a"), "options is 'a', expected a list of texts"),
+    (flat(options=["<image>", "b"], answer="A"), r"options\[0\] '<image>' marks a place for a"),
     (flat(options=["a", ""], answer="A"), r"options\[1\] is empty"),
     (flat(options=["a", "A."], answer="A"), "options 'a' and 'A.' are the same"),
     (flat(options=["a"], answer="A"), "1 options, expected 2 to 26"),

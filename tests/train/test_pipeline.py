@@ -91,6 +91,23 @@ def test_a_video_that_cannot_be_read_is_left_out_and_said(demo, tmp_path, caplog
     assert any("99.mp4" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("stages.grpo.rewards=[{name: regresion}]", "did you mean 'regression'"),
+        ("stages.grpo.rewards=[{name: choice}]", "examples of task 'score', which none"),
+        ("stages.grpo.rewards=[]", "examples of task 'score', which none"),
+        ("stages.grpo.perturbations=[blur]", "unknown perturbation 'blur'"),
+    ],
+)
+def test_a_faulty_grpo_stage_is_refused_before_the_stages_ahead_of_it(
+    demo, tmp_path, override, reason
+):
+    with pytest.raises(ValueError, match=reason):
+        run_training(run_config(demo, tmp_path, override))
+    assert not (tmp_path / "start").exists()
+
+
 def test_lora_run_saves_a_merged_policy(demo, tmp_path):
     # a random policy earns no reward; the entropy bonus gives it a gradient
     overrides = (

@@ -202,7 +202,14 @@ def _options(fields: dict[str, Any]) -> tuple[str, ...]:
     options = fields[given[0]]
     if not isinstance(options, list) or not options:
         raise BadValueError(f"{given[0]} is {show(options)}, expected a list of texts")
-    return tuple(text(o, f"{given[0]}[{number}]") for number, o in enumerate(options))
+    texts = tuple(text(o, f"{given[0]}[{number}]") for number, o in enumerate(options))
+    for number, option in enumerate(texts):
+        if _PLACEHOLDER.search(option):
+            raise BadValueError(
+                f"{given[0]}[{number}] {show(option)} marks a place for a medium; write such "
+                "options into the question, as lines 'A. <image>'"
+            )
+    return texts
 
 
 def _tags(fields: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -274,7 +281,10 @@ def _part(fields: dict[str, Any]) -> dict[str, Any]:
             continue
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise BadValueError(f"{key} is {show(value)}, expected a number of seconds")
-        part[key] = float(value)
+        try:
+            part[key] = float(value)
+        except OverflowError:
+            raise BadValueError(f"{key} is {show(value)}, expected a number of seconds") from None
     crop = fields.get("crop")
     if crop is not None:
         if not isinstance(crop, list) or len(crop) != 4:

@@ -21,7 +21,7 @@ from transformers import TrainingArguments, set_seed
 from thinker.config.run import GrpoStage, RunConfig, SftStage
 from thinker.policies import Policy
 from thinker.rollout.hf import hf_rollout
-from thinker.train.grpo.run import grpo_args, train_grpo
+from thinker.train.grpo.run import check_grpo, grpo_args, train_grpo
 from thinker.train.held_out import HeldOutFigures, held_out
 from thinker.train.plots import plot_curves, read_metrics
 from thinker.train.run_data import RunData, check_media, read_labels
@@ -92,6 +92,9 @@ def stage_args(config: RunConfig, number: int) -> TrainingArguments:
 def begin_run(config: RunConfig) -> RunData:
     """All data of the run; the policy that it starts from is saved in `start/`."""
     labels = read_labels(config)
+    for stage in config.stages:
+        if isinstance(stage, GrpoStage):
+            check_grpo(stage, (e.task for s in labels.stages[stage.name] for e in s.examples))
     start = Path(config.output_dir) / START
     if is_complete(start):
         policy = load_start(start, config, {})

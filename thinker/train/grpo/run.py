@@ -1,6 +1,7 @@
 """A GRPO stage of a run: configuration → trainer → trained policy."""
 
 import dataclasses
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from thinker.data.mixture import union
 from thinker.policies import Policy
 from thinker.rollout.base import RolloutError
 from thinker.rollout.build import build_rollout
-from thinker.train.grpo.rewards import WeightedReward
+from thinker.train.grpo.rewards import WeightedReward, check_tasks
 from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.train.held_out import logged_figures
 from thinker.train.parts import lora_config
 from thinker.train.run_data import RunData
 from thinker.train.run_log import MetricsFile
+from thinker.video.perturb import PERTURBATIONS
 
 
 def train_grpo(
@@ -31,10 +33,7 @@ def train_grpo(
     trainer = ThinkerTrainer(
         policy=policy,
         args=args,
-        rewards=[
-            WeightedReward(reward=build_reward(r.name, r.config), weight=r.weight)
-            for r in stage.rewards
-        ],
+        rewards=stage_rewards(stage),
         samples=union(data.stages[stage.name], config.seed),
         read_clip=data.reader,
         rollout=lambda model: build_rollout(
@@ -61,6 +60,27 @@ def train_grpo(
     finally:
         trainer.rollouts.backend.close()
     return trainer.trained_policy(policy), trainer.state.global_step
+
+
+def stage_rewards(stage: GrpoStage) -> list[WeightedReward]:
+    """The rewards of a stage. Raises ValueError for one that cannot be built."""
+    return [
+        WeightedReward(reward=build_reward(r.name, r.config), weight=r.weight)
+        for r in stage.rewards
+    ]
+
+
+def check_grpo(stage: GrpoStage, tasks: Iterable[str]) -> None:
+    """Raises ValueError for what would end the stage when it begins: a reward that cannot be built,
+    a task of its data that no reward judges, an unknown perturbation. Stages before it may take
+    hours."""
+    check_tasks([weighted.reward for weighted in stage_rewards(stage)], tasks)
+    unknown = [kind for kind in stage.perturbations if kind not in PERTURBATIONS]
+    if unknown:
+        raise ValueError(
+            f"stage {stage.name}: unknown perturbation {unknown[0]!r}, expected some of "
+            f"{', '.join(PERTURBATIONS)}"
+        )
 
 
 def grpo_args(config: RunConfig, stage: GrpoStage, folder: Path) -> GRPOConfig:
