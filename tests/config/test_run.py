@@ -153,6 +153,8 @@ def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_pa
         (stage(train={"slowfast": -1}), "expected rates of at least 0"),
         (stage(lora={"r": 4}), "train gives it no rate"),
         (stage(trainer={"learning_rate": 1}), "rates are given by part"),
+        (stage(trainer={"output_dir": "x"}), "trainer has output_dir, which is a key of the run"),
+        (stage(trainer={"seed": 1}), "trainer has seed, which is a key of the run"),
         (stage(logprobs="fast"), "logprobs is 'fast', expected shared or plain"),
         ({"stages": [STAGE, STAGE]}, "each with a name of its own"),
         ({"stages": []}, "the stages are called nothing"),
@@ -178,6 +180,9 @@ def test_unknown_grpo_key_names_the_nearest():
 
     with pytest.raises(ValueError, match=r"unknown key 'grpo.bta'; did you mean 'beta'"):
         foreign_values(GRPOConfig, {"bta": 0.1}, "grpo")
+    for key, expected in (("num_generations", "a number"), ("beta", "a number"), ("bf16", "true")):
+        with pytest.raises(ValueError, match=rf"grpo\.{key} is 'five', expected {expected}"):
+            foreign_values(GRPOConfig, {key: "five"}, "grpo")
 
 
 def test_foreign_values_are_what_their_author_meant():

@@ -129,6 +129,9 @@ def test_scores(root: Path) -> None:
     [
         ({}, "open"),
         ({"options": ["a", "b"], "answer": "b"}, "choice"),
+        ({"question": "Which?\nA. blur\nB. noise", "answer": "B"}, "choice"),
+        ({"question": "Which?\nA. blur\nB. noise", "answer": "Neither."}, "open"),
+        ({"task": None, "tags": None, "dataset_name": None}, "open"),  # null is not given
         ({"question": "Rate it.", "answer": "7"}, "score"),
         ({"question": "What is its score?", "answer": "<answer>7</answer>"}, "score"),
         ({"question": "<video>", "answer": 7}, "score"),

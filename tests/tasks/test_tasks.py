@@ -54,6 +54,8 @@ def test_what_is_no_level_has_a_reason() -> None:
     ("question", "given", "options"),
     [
         ("Which?", ("blur", "noise"), ("blur", "noise")),
+        ("Which?", ("A. blur", "(B) noise"), ("blur", "noise")),  # letters are added when asked
+        ("Which?", ("A. blur", "noise"), ("A. blur", "noise")),
         (LISTED, (), ("blur", "noise", "low contrast: grey")),
         ("Is it sharp?", (), ()),
         ("A. is the only one\nWhich?", (), ()),
@@ -74,6 +76,10 @@ def test_options_that_make_no_choice() -> None:
     ):
         with pytest.raises(ValueError, match=reason):
             CHOICE.options("Which?", given)
+    with pytest.raises(ValueError, match="carry the letters B, A; expected A, B"):
+        CHOICE.options("Which?", ("B. noise", "A. blur"))
+    with pytest.raises(ValueError, match="in the question and in a list; give them once"):
+        CHOICE.options(LISTED, ("blur", "noise"))
     for task in (SCORE, LEVEL, OPEN):
         assert task.options(LISTED, ()) == ()
         with pytest.raises(ValueError, match="no options; name the task choice"):

@@ -106,6 +106,7 @@ def test_a_faulty_grpo_stage_is_refused_before_the_stages_ahead_of_it(
     with pytest.raises(ValueError, match=reason):
         run_training(run_config(demo, tmp_path, override))
     assert not (tmp_path / "start").exists()
+    assert not (tmp_path / "run.json").exists()  # mended, it can be started in the same folder
 
 
 def test_lora_run_saves_a_merged_policy(demo, tmp_path):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 NAME = "train"
-HELP = "train a policy by GRPO"
+HELP = "train a policy: supervised stages, GRPO"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

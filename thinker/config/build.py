@@ -9,8 +9,9 @@ configuration classes of TRL and transformers, whose annotations are too loose t
 import dataclasses
 import difflib
 import json
+import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import Tag, TypeAdapter, ValidationError
@@ -63,11 +64,23 @@ def foreign_values(cls: type, values: Mapping[str, Any], section: str) -> dict[s
     def meant(key: str, value: Any) -> Any:
         if key not in declared:
             raise ValueError(_unknown_key(f"{section}.{key}", declared))
-        if isinstance(value, str) and "float" in declared[key]:
-            return float(value)
+        words = set(re.findall(r"[A-Za-z]+", declared[key]))
+        if isinstance(value, str) and words & {"int", "float", "bool"} and "str" not in words:
+            return _number(value, words, f"{section}.{key}")
         return "no" if value is False and "Strategy" in declared[key] else value
 
     return {key: meant(key, value) for key, value in values.items()}
+
+
+def _number(text: str, declared: Collection[str], place: str) -> float:
+    """The number that a text stands for where a float is declared."""
+    try:
+        if "float" in declared:
+            return float(text)
+    except ValueError:
+        pass
+    what = "true or false" if "bool" in declared else "a number"
+    raise ValueError(f"{place} is {text!r}, expected {what}")
 
 
 def _complaint(cls: type, found: ErrorDetails, replaced: Mapping[str, str]) -> str:

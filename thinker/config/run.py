@@ -250,6 +250,9 @@ class StageSettings:
         if not self.data:
             raise ValueError("data is empty, expected at least one data set")
         self._check_train()
+        for key in ("output_dir", "seed"):
+            if key in self.trainer:
+                raise ValueError(f"trainer has {key}, which is a key of the run; write it there")
         if "learning_rate" in self.trainer:
             raise ValueError(
                 "trainer has a learning_rate; rates are given by part, write "

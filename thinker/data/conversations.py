@@ -29,6 +29,7 @@ from thinker.data.records import (
     text,
 )
 from thinker.prompts import Turn, check_turns, count_placeholders
+from thinker.tasks import TASKS
 from thinker.video.medium import Crop
 
 MEDIA_KEYS = {"image": "image", "images": "image", "video": "video", "videos": "video"}
@@ -91,7 +92,7 @@ class Question:
     @property
     def form(self) -> str:
         """The task that its form speaks of, where neither it nor its file names one."""
-        if self.options:
+        if self.options or self._names_a_listed_option():
             return "choice"
         is_score = not self.text or _ASKS_FOR_A_SCORE.search(self.text)
         try:
@@ -99,6 +100,17 @@ class Question:
         except BadValueError:
             return "open"
         return "score" if is_score else "open"
+
+    def _names_a_listed_option(self) -> bool:
+        """Whether the question lists options itself, and the answer is one of them."""
+        choice = TASKS["choice"]
+        try:
+            listed = choice.options(self.text, ())
+            return bool(
+                listed and self.answer and choice.read_reference(self.answer, listed).answer
+            )
+        except ValueError:
+            return False
 
 
 def question_of(value: object) -> Question:
@@ -108,7 +120,7 @@ def question_of(value: object) -> Question:
     return Question(
         id=_id(fields),
         dataset=_dataset(fields),
-        task=text(fields["task"], "task") if "task" in fields else None,
+        task=None if fields.get("task") is None else text(fields["task"], "task"),
         media=_media(fields, turns),
         turns=turns,
         answer=_answer(fields, answer),
@@ -127,7 +139,7 @@ def _id(fields: dict[str, Any]) -> str | None:
 
 
 def _dataset(fields: dict[str, Any]) -> str | None:
-    if "dataset_name" not in fields:
+    if fields.get("dataset_name") is None:
         return None
     name = text(fields["dataset_name"], "dataset_name")
     if not dataset_key(name):
@@ -214,7 +226,7 @@ def _options(fields: dict[str, Any]) -> tuple[str, ...]:
 
 def _tags(fields: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """Those of `tags`, then the well-known fields; a name that is given twice is an error."""
-    pairs = list(mapping(fields["tags"], "tags").items()) if "tags" in fields else []
+    pairs = list(mapping(fields.get("tags") or {}, "tags").items())
     pairs += [(name, fields[key]) for key, name in TAG_KEYS.items() if fields.get(key) is not None]
     tags = [
         (name, text(str(value) if isinstance(value, int | float) else value, f"tag {show(name)}"))

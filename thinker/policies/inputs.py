@@ -11,7 +11,7 @@ of visual tokens, without motion, however many slots (tiles) the vision tower se
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,9 @@ class PolicyInputs:
         self.clip_config = ClipConfig.from_dict(config.clip_config)
         self.motion_config = MotionConfig.from_dict(config.motion_config)
         self.question = config.scoring_question or prompts.SCORING
+        self._placeholder_ids = [
+            i for i in (config.image_token_id, getattr(config, "video_token_id", None)) if i
+        ]
         self.image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)
         self._prompt_ids = lru_cache(maxsize=256)(self._build_prompt_ids)
 
@@ -221,21 +224,40 @@ class PolicyInputs:
         shapes = tuple(_Shape(clip.kind, self.slot_tokens(clip)) for clip in prompt.clips)
         return list(self._prompt_ids(shapes, prompt.turns))
 
+    def check_turns(self, turns: Sequence[Turn]) -> None:
+        """Raises ValueError for what cannot be asked: roles out of order, and a text that holds a
+        token by which this policy marks turns or media, which it would take for one."""
+        prompts.check_turns(turns, last="user")
+        for turn in turns:
+            held = [token for token in self._reserved_tokens if token in prompts.words(turn)]
+            if held:
+                raise ValueError(
+                    f"a turn holds {held[0]!r}, a token by which this policy marks turns or media; "
+                    "write <image> or <video> where a medium stands, and other words elsewhere"
+                )
+
+    @cached_property
+    def _reserved_tokens(self) -> tuple[str, ...]:
+        """The special tokens of a slot and of the chat template, and those for other media."""
+        message = {"role": "user", "content": [{"type": "text", "text": ""}]}
+        chat = self.processor.apply_chat_template([message], add_generation_prompt=True)
+        tokenizer = self.tokenizer
+        ids = tokenizer(chat + self.slot_text(1, 0), add_special_tokens=False)["input_ids"]
+        ids += [tokenizer.pad_token_id, *self._placeholder_ids]
+        known = tokenizer.added_tokens_decoder
+        found = [known[i].content for i in dict.fromkeys(ids) if i in known and known[i].special]
+        return (self.image_token, *found)
+
     def _build_prompt_ids(
         self, shapes: tuple[_Shape, ...], turns: tuple[Turn, ...]
     ) -> tuple[int, ...]:
         turns = turns or prompts.ask(self.question)
-        prompts.check_turns(turns, last="user")
+        self.check_turns(turns)
         texts = [self._media_text(shape) for shape in shapes]
         messages = [
             {"role": turn.role, "content": [{"type": "text", "text": turn.text}]}
             for turn in prompts.place_media(turns, texts, self.clip_config.layout)
         ]
-        if any(self.image_token in prompts.words(turn) for turn in turns):
-            raise ValueError(
-                f"a turn holds {self.image_token!r}, the token that visual embeddings take the "
-                "place of; write <image> or <video> where a medium stands"
-            )
         chat = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         return tuple(self.tokenizer(chat, add_special_tokens=False)["input_ids"])
 

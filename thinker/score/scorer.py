@@ -135,14 +135,21 @@ class QualityScorer:
         )
 
     def prepare(self, examples: Sequence[Example]) -> None:
-        """Make sure that the engine takes the longest prompt of these examples.
+        """Make sure that these examples can be asked, and that the engine takes the longest prompt
+        of them. Raises ValueError that names the example whose turns cannot be.
 
         An engine is sized when it starts, for a question about one video if nothing else is known;
         one that has started with less room is started anew. Back end "hf" needs none of this.
         """
+        inputs = self.policy.inputs
+        for example in examples:
+            if example.turns:
+                try:
+                    inputs.check_turns(example.turns)
+                except ValueError as error:
+                    raise ValueError(f"example {example.id}: {error}") from None
         if self.backend == "hf" or self._given_rollout is not None:
             return
-        inputs = self.policy.inputs
         asked = {(tuple(m.kind for m in e.media), e.turns) for e in examples}
         asked.discard((("video",), ()))  # what every engine takes
         longest = inputs.max_tokens_of(asked) if asked else 0

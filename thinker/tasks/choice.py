@@ -27,8 +27,11 @@ class ChoiceTask:
     rewards: tuple[str, ...] = ("choice",)
 
     def options(self, question: str, given: tuple[str, ...]) -> tuple[str, ...]:
-        """Empty for a bare yes-or-no question."""
-        found = given or _listed(question)
+        """Without their letters; empty for a bare yes-or-no question."""
+        listed = _listed(question)
+        if given and listed:
+            raise ValueError("the options stand in the question and in a list; give them once")
+        found = _without_letters(given) or listed
         if found:
             ChoiceReference(options=found, answer=None)  # raises with the reason
         return found
@@ -76,6 +79,20 @@ class ChoiceTask:
     def parse(self, completion: str, reference: ChoiceReference) -> Answer[str] | InvalidAnswer:
         """See `rewards.choice.parse_choice`."""
         return parse_choice(completion, reference)
+
+
+def _without_letters(options: tuple[str, ...]) -> tuple[str, ...]:
+    """A record's own list, the letters "A. …", "B. …" taken off where all of it carries them."""
+    lines = [match for option in options if (match := _LINE.fullmatch(option))]
+    letters = "".join(match[1] for match in lines)
+    if len(lines) < len(options) or not options:
+        return options
+    if letters != LETTERS[: len(lines)]:
+        raise ValueError(
+            f"the options carry the letters {', '.join(letters)}; expected A, B, … in this order, "
+            "or none, as they are added"
+        )
+    return tuple(match[2].strip() for match in lines)
 
 
 def _listed(question: str) -> tuple[str, ...]:

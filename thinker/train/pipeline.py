@@ -24,7 +24,7 @@ from thinker.rollout.hf import hf_rollout
 from thinker.train.grpo.run import check_grpo, grpo_args, train_grpo
 from thinker.train.held_out import HeldOutFigures, held_out
 from thinker.train.plots import plot_curves, read_metrics
-from thinker.train.run_data import RunData, check_media, read_labels
+from thinker.train.run_data import Labels, RunData, check_media, read_labels
 from thinker.train.run_folder import folder_once, is_complete, json_once, open_run
 from thinker.train.run_log import METRICS
 from thinker.train.sft.run import sft_args, train_sft
@@ -49,13 +49,18 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
     for number in range(len(config.stages)):  # first: they are checked, torch.distributed starts
         stage_args(config, number)
     output = Path(config.output_dir)
+    # Before the folder is claimed: what cannot begin is mended and started again in it.
+    labels = read_labels(config)
+    for stage in config.stages:
+        if isinstance(stage, GrpoStage):
+            check_grpo(stage, (e.task for s in labels.stages[stage.name] for e in s.examples))
     open_run(output, config)
     if is_complete(output / "summary.json"):
         summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
         print(f"{summary_table(summary)}\n{output} is complete; delete it to run again")
         return summary
     set_seed(config.seed)
-    data = begin_run(config)
+    data = begin_run(config, labels)
     figures: dict[str, HeldOutFigures] = {}
     steps: dict[str, int] = {}
     for number, stage in enumerate(config.stages):
@@ -89,12 +94,8 @@ def stage_args(config: RunConfig, number: int) -> TrainingArguments:
     return grpo_args(config, stage, folder)
 
 
-def begin_run(config: RunConfig) -> RunData:
+def begin_run(config: RunConfig, labels: Labels) -> RunData:
     """All data of the run; the policy that it starts from is saved in `start/`."""
-    labels = read_labels(config)
-    for stage in config.stages:
-        if isinstance(stage, GrpoStage):
-            check_grpo(stage, (e.task for s in labels.stages[stage.name] for e in s.examples))
     start = Path(config.output_dir) / START
     if is_complete(start):
         policy = load_start(start, config, {})

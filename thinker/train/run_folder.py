@@ -17,7 +17,7 @@ from thinker.config.run import RENAMED, RunConfig
 from thinker.train.checkpoint import checkpoints
 from thinker.train.run_log import ROLLOUTS
 from thinker.utils.atomic import atomic_folder, write_atomic
-from thinker.utils.journal import require_same
+from thinker.utils.journal import flat, require_same
 
 IDENTITY = "run.json"
 IGNORED = ("output_dir", "data.cache", "data.num_workers")
@@ -56,18 +56,7 @@ def flat_config(config: RunConfig) -> dict[str, Any]:
     """Every setting by its dotted place, as an override names it."""
     values = dataclasses.asdict(config)
     stages = {stage["name"]: stage for stage in values["stages"]}
-    return _flat(values | {"stages": stages, "order": list(stages)})
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; an empty mapping stays a value."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    return flat(values | {"stages": stages, "order": list(stages)})
 
 
 def is_complete(path: Path) -> bool:

@@ -94,6 +94,17 @@ def claim_folder(folder: Path, fingerprint: Row) -> None:
         aside.unlink()
 
 
+def flat(values: Row, prefix: str = "") -> Row:
+    """Nested mappings as dotted keys; an empty mapping stays a value."""
+    found: Row = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
 def _shown(settings: Row, key: str) -> str:
     return repr(settings[key]) if key in settings else "not set"
 
@@ -101,6 +112,7 @@ def _shown(settings: Row, key: str) -> str:
 def require_same(folder: Path, there: Row, now: Row) -> None:
     """ValueError that names what differs between the run a folder belongs to and this one."""
     now = json.loads(json.dumps(now))  # tuples as JSON holds them
+    there, now = flat(there), flat(now)
     differing = [
         f"{key} was {_shown(there, key)}, is {_shown(now, key)}"
         for key in sorted({*there, *now})
