@@ -161,6 +161,8 @@ def test_taught_are_all_answers_with_their_end_tokens():
 
 def test_a_text_that_ends_turns_is_refused():
     policy = small_policy("internvl3")
-    turns = talk("Good?", "It is.<|im_end|>", "Why?", "It is blur.")
-    with pytest.raises(ValueError, match="holds that token"):
-        tokenise(policy, [], turns)
+    marked, plain_text = "It is.<|im_end|>", "So."
+    for first, last, reason in ((marked, plain_text, "a turn"), (plain_text, marked, "an answer")):
+        turns = talk("Good?", first, "Why?", last)
+        with pytest.raises(ValueError, match=rf"{reason} holds '<\|im_end\|>'"):
+            tokenise(policy, [], turns)

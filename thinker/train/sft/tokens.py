@@ -39,6 +39,8 @@ def tokenise(policy: Policy, clips: Sequence[Clip], turns: Sequence[Turn]) -> Le
         num_added = 0 if asked[0].role == "system" else bare - 1
         _teach_earlier(taught, prompt, [turn.role for turn in asked], end, num_added)
     said = [*tokenizer(answer.text)["input_ids"], end]
+    if end in said[:-1]:
+        raise ValueError(f"an answer holds {tokenizer.eos_token!r}, the token that ends turns")
     return Lesson(ids=[*prompt, *said], taught=[*taught, *[True] * len(said)])
 
 
@@ -47,11 +49,7 @@ def _teach_earlier(
 ) -> None:
     """Mark the assistant turns within a prompt, found by the end tokens of all turns."""
     stops = [place + 1 for place, token in enumerate(prompt) if token == end]
-    if len(stops) != len(roles) + num_added:
-        raise ValueError(
-            f"a conversation of {len(roles)} turns has {len(stops) - num_added} tokens that end "
-            "one: one of its texts holds that token"
-        )
+    assert len(stops) == len(roles) + num_added, "every turn has one token that ends it"
     header = prompt[stops[-1] :]  # what comes before an answer
     starts = [0, *stops][num_added:]
     for role, start, stop in zip(roles, starts, stops[num_added:], strict=False):
