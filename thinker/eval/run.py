@@ -145,9 +145,9 @@ def _answer_shard(
         for number, window in enumerate(_windows(len(examples)))
         if number % shard.count == shard.index and any(i not in journal.rows for i in window)
     ]
-    total, unit = sum(map(len, todo)), "video"
+    total = sum(map(len, todo))
     # disable=None shows no bar where standard error is not a terminal.
-    with tqdm(total=total, desc=journal.path.stem, unit=unit, disable=None) as bar:
+    with tqdm(total=total, desc=journal.path.stem, unit="video", disable=None) as bar:
         for index, prediction in window_predictions(scorer, examples, todo, reading):
             row: Row = {"id": examples[index].id, **prediction.to_row()}
             journal.append([(index, row)])

@@ -28,7 +28,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from thinker.policies.inputs import ClipConfig, PolicyInputs
+from thinker.policies.inputs import ClipConfig, PolicyInputs, placeholder_ids
 from thinker.policies.motion import MotionConfig, MotionEncoder, init_motion_weights
 from thinker.policies.tiny import TinySize
 
@@ -452,8 +452,7 @@ class MotionPolicy(nn.Module):
 
     def placeholder_ids(self) -> list[int]:
         """Token ids that stand for visual or motion embeddings in a prompt."""
-        ids = [self.config.image_token_id, getattr(self.config, "video_token_id", None)]
-        return [i for i in ids if i is not None]
+        return placeholder_ids(self.config)
 
 
 def _rows(media_rows: MediaRows | None, num_rows: int) -> MediaRows:

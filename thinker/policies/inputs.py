@@ -121,6 +121,12 @@ class _Shape:
     """Visual tokens of each slot."""
 
 
+def placeholder_ids(config: Any) -> list[int]:
+    """Token ids that stand for visual or motion embeddings in a prompt."""
+    ids = [config.image_token_id, getattr(config, "video_token_id", None)]
+    return [i for i in ids if i is not None]
+
+
 class PolicyInputs:
     """Prompt and pixels of clips for one policy; the base of each backbone's own inputs class."""
 
@@ -139,9 +145,7 @@ class PolicyInputs:
         self.clip_config = ClipConfig.from_dict(config.clip_config)
         self.motion_config = MotionConfig.from_dict(config.motion_config)
         self.question = config.scoring_question or prompts.SCORING
-        self._placeholder_ids = [
-            i for i in (config.image_token_id, getattr(config, "video_token_id", None)) if i
-        ]
+        self._placeholder_ids = placeholder_ids(config)
         self.image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)
         self._prompt_ids = lru_cache(maxsize=256)(self._build_prompt_ids)
 

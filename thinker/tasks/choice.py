@@ -1,6 +1,7 @@
 """One of several options, shown with letters, or a bare yes-or-no question."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer
@@ -83,22 +84,24 @@ class ChoiceTask:
 
 def _without_letters(options: tuple[str, ...]) -> tuple[str, ...]:
     """A record's own list, the letters "A. …", "B. …" taken off where all of it carries them."""
-    lines = [match for option in options if (match := _LINE.fullmatch(option))]
-    letters = "".join(match[1] for match in lines)
-    if len(lines) < len(options) or not options:
+    letters, texts = _lettered(options)
+    if not options or len(texts) < len(options):
         return options
-    if letters != LETTERS[: len(lines)]:
+    if letters != LETTERS[: len(texts)]:
         raise ValueError(
             f"the options carry the letters {', '.join(letters)}; expected A, B, … in this order, "
             "or none, as they are added"
         )
-    return tuple(match[2].strip() for match in lines)
+    return texts
 
 
 def _listed(question: str) -> tuple[str, ...]:
     """The options that a question lists itself: lines "A. …", "B. …", in this order."""
-    lines = [match for line in question.splitlines() if (match := _LINE.fullmatch(line))]
-    letters = "".join(match[1] for match in lines)
-    if len(lines) < 2 or letters != LETTERS[: len(lines)]:
-        return ()
-    return tuple(match[2].strip() for match in lines)
+    letters, texts = _lettered(question.splitlines())
+    return texts if len(texts) >= 2 and letters == LETTERS[: len(texts)] else ()
+
+
+def _lettered(lines: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """The letters of those lines that have one, and their texts without it."""
+    found = [match for line in lines if (match := _LINE.fullmatch(line))]
+    return "".join(match[1] for match in found), tuple(match[2].strip() for match in found)
