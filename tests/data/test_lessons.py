@@ -5,13 +5,15 @@ import json
 from collections import Counter
 
 from thinker.data.demo.lessons import (
-    LOOKS,
+    MOTION_QUESTION,
+    choice_lessons,
     choice_records,
     distortion_records,
     lesson_texts,
     quality_records,
 )
 from thinker.data.demo.plan import DISTORTIONS, SyntheticConfig, plan_demo_set
+from thinker.tasks.level import LEVELS, level_word
 
 PLANS = {
     split: [plan for plan in plan_demo_set(SyntheticConfig()) if plan.split == split]
@@ -41,25 +43,35 @@ def test_lessons_are_those_that_the_first_warm_start_drew_with_seed_0():
     assert said <= set(lesson_texts())
 
 
-def test_a_choice_has_four_options_and_the_right_one_among_them():
+def test_every_clip_is_asked_for_its_distortion_its_motion_and_its_level():
     plans = {plan.path: plan for plan in PLANS["eval"]}
-    records = choice_records(PLANS["eval"], seed=0, reasoned=False)
-    letters, answers = Counter(), Counter()
+    names = [name for name in DISTORTIONS if name != "none"]
+    shown = {"what": [name.replace("_", " ") for name in names], "how": list(LEVELS)}
+    records, answers = choice_records(PLANS["eval"]), Counter()
     for record, (path, question, answer) in zip(records, rows(records), strict=True):
-        plan = plans[path]
-        if record["type"] == "what":
-            _, *options = question.split("\n")
-            assert [option[0] for option in options] == list("ABCD") and len(set(options)) == 4
-            (right,) = [option for option in options if option.startswith(answer)]
-            assert right[3:] == plan.distortion.replace("_", " ")
-            assert record["concern"] == DISTORTIONS[plan.distortion].kind
-            letters[answer] += 1
-        else:
-            (asked,) = [n for n, look in LOOKS.items() if question == f"Is this video {look}?"]
-            assert answer == ("Yes" if asked == plan.distortion else "No")
-            assert record["concern"] == DISTORTIONS[asked].kind
-            answers[answer] += 1
-    assert sum(letters.values()) == 285 and sum(answers.values()) == 300  # 15 are pristine
-    assert min(letters.values()) > 50 and min(answers.values()) > 110
-    reasoned = rows(choice_records(PLANS["eval"][:1], seed=0, reasoned=True))
-    assert all(answer.startswith("<think>") for _, _, answer in reasoned)
+        kind, distortion = record["type"], plans[path].distortion
+        answers[kind, answer] += 1
+        assert record["concern"] == DISTORTIONS[distortion].kind
+        if kind == "yes-or-no":
+            assert question == MOTION_QUESTION
+            assert answer == ("Yes" if DISTORTIONS[distortion].kind == "motion" else "No")
+            continue
+        _, *options = question.split("\n")
+        assert options == [f"{a}. {t}" for a, t in zip("ABCDEFGHIJ", shown[kind], strict=False)]
+        (right,) = [option[3:] for option in options if option.startswith(answer)]
+        level = level_word(min(max(plans[path].mos, 1.0), 5.0))
+        assert right == (level if kind == "how" else distortion.replace("_", " "))
+    asked = Counter(kind for kind, _ in answers.elements())
+    assert asked == {"yes-or-no": 300, "how": 300, "what": 285}  # 15 are pristine
+    assert len(answers) == 2 + 5 + 10
+
+
+def test_lessons_of_choices_answer_as_rewards_ask_for():
+    plans = {plan.path: plan for plan in PLANS["eval"]}
+    asked = rows(choice_records(PLANS["eval"]))
+    lessons = choice_lessons(PLANS["eval"])
+    for (path, question, right), record, lesson in zip(asked, lessons, rows(lessons), strict=True):
+        reason = plans[path].distortion.replace("_", " ")
+        if record["type"] == "how":
+            reason += f", {LEVELS['ABCDE'.index(right)]} quality"
+        assert lesson == (path, question, f"<think>{reason}</think><answer>{right}</answer>")

@@ -26,6 +26,7 @@ import numpy as np
 
 from thinker import prompts
 from thinker.data.demo.lessons import (
+    choice_lessons,
     choice_records,
     distortion_records,
     lesson_texts,
@@ -37,7 +38,7 @@ from thinker.data.demo.scenes import Scene
 from thinker.utils.atomic import write_atomic
 
 # Part of the manifest's hash: raise it with any change to labels or pixels, scenes included.
-GENERATOR_VERSION = 7
+GENERATOR_VERSION = 8
 
 DATASET = "demo"
 
@@ -59,8 +60,7 @@ class DemoSet:
     distortions_json: Path
     """The truth behind the labels, by path."""
     records: dict[str, Path]
-    """Files of records, by name: "distortion", "level", "score", "choice_lessons", "choice",
-    "choice_eval"."""
+    """Files of records, by the names in `RECORDS`."""
     texts: Path
     """A text a line."""
     num_train: int
@@ -184,14 +184,14 @@ def _label_files(demo: DemoSet, plans: list[ClipPlan], seed: int) -> dict[Path, 
         }
         for plan in plans
     }
-    levels, scores, taught = quality_records(train, seed)
+    levels, scores, drawn = quality_records(train, seed)
     records = {
         "distortion": distortion_records(train),
         "level": levels,
         "score": scores,
-        "choice_lessons": choice_records(taught, seed, reasoned=True),
-        "choice": choice_records(train, seed, reasoned=False),
-        "choice_eval": choice_records(held_out, seed, reasoned=False),
+        "choice_lessons": choice_lessons(drawn),
+        "choice": choice_records(train),
+        "choice_eval": choice_records(held_out),
     }
     return {
         demo.train_jsonl: _jsonl([_train_line(number, plan) for number, plan in enumerate(train)]),

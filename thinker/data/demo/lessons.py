@@ -10,6 +10,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from rewards.choice import LETTERS
 from thinker import prompts
 from thinker.data.demo.plan import DISTORTIONS, ClipPlan
 from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION, LEVELS, level_word
@@ -18,23 +19,11 @@ LESSON_SHARE = 0.05
 """Share of the training clips that are taught a level word and the answer form: 250 of 5,000. So
 few leave most of what severity means to reinforcement (docs/log.md)."""
 
-NUM_OPTIONS = 4
-
 CHOICE_QUESTION = "Which distortion is in this video?"
 
-LOOKS = {
-    "blur": "blurred",
-    "noise": "noisy",
-    "blocking": "blocky",
-    "overexposure": "overexposed",
-    "underexposure": "underexposed",
-    "low_contrast": "low in contrast",
-    "stutter": "stuttering",
-    "frame_drops": "dropping frames",
-    "flicker": "flickering",
-    "shake": "shaking",
-}
-"""How a yes-or-no question calls a video with each distortion."""
+GRADE_QUESTION = "How good is the quality of this video?"
+
+MOTION_QUESTION = "Is the motion of this video distorted?"
 
 Record = dict[str, Any]
 
@@ -83,7 +72,7 @@ def quality_records(
     drawn = draw.sample(list(plans), max(round(LESSON_SHARE * len(plans)), 1))
     levels, scores = [], []
     for number, plan in enumerate(drawn):
-        level = level_word(min(max(plan.mos, 1.0), 5.0))
+        level = _level(plan)
         score = f"{1.0 + 0.8 * LEVELS.index(level) + draw.randint(0, 7) / 10:.1f}0"
         answer = prompts.scoring_answer(reasoning_text(plan.distortion, level), score)
         levels.append(_record("level", number, plan, LEVEL_QUESTION, level_answer(level)))
@@ -91,49 +80,58 @@ def quality_records(
     return levels, scores, drawn
 
 
-def choice_records(plans: Sequence[ClipPlan], seed: int, *, reasoned: bool) -> list[Record]:
-    """Two questions about every clip: which of four distortions it shows, and whether it shows a
-    certain one. A pristine clip is asked the second only.
+def choice_records(plans: Sequence[ClipPlan]) -> list[Record]:
+    """Three questions about every clip, answered by a letter, yes or no: which distortion it shows
+    (not asked of a pristine one), whether its motion is distorted, and how good it is."""
+    asked = [(plan, *question) for plan in plans for question in _choices(plan)]
+    return [_choice(number, *question) for number, question in enumerate(asked)]
 
-    reasoned: whether answers have the form that rewards ask for, as a lesson needs it, or are the
-    letter, yes or no alone.
-    """
-    draw = random.Random(f"choices of {seed}")
+
+def choice_lessons(plans: Sequence[ClipPlan]) -> list[Record]:
+    """The same questions with the answers that rewards ask for: a reason, then the letter, yes or
+    no."""
     records: list[Record] = []
     for plan in plans:
-        for kind in ("what", "yes-or-no"):
-            asked = _which(plan, draw) if kind == "what" else _whether(plan, draw)
-            if asked is None:
-                continue
-            question, answer, distortion = asked
-            if reasoned:
-                answer = prompts.scoring_answer(_words(plan.distortion), answer)
-            record = _record("choice", len(records), plan, question, answer, task="choice")
-            tags = {"type": kind, "concern": DISTORTIONS[distortion].kind}
-            records.append(record | tags)
+        for kind, question, answer in _choices(plan):
+            reason = _words(plan.distortion)
+            if kind == "how":
+                reason = reasoning_text(plan.distortion, _level(plan))
+            lesson = prompts.scoring_answer(reason, answer)
+            records.append(_choice(len(records), plan, kind, question, lesson))
     return records
 
 
-def _which(plan: ClipPlan, draw: random.Random) -> tuple[str, str, str] | None:
-    """Question, letter of the right option, and the distortion that it is about."""
-    if plan.distortion == "none":
-        return None
-    options = [plan.distortion, *draw.sample(_others(plan), NUM_OPTIONS - 1)]
-    draw.shuffle(options)
-    lines = [f"{letter}. {_words(o)}" for letter, o in zip("ABCD", options, strict=True)]
-    question = "\n".join([CHOICE_QUESTION, *lines])
-    return question, "ABCD"[options.index(plan.distortion)], plan.distortion
+def _choices(plan: ClipPlan) -> list[tuple[str, str, str]]:
+    """Kind, question and answer of each question about a clip.
+
+    Options stand in one order, so that a small policy learns what a letter means; it does not learn
+    to look a letter up (docs/log.md).
+    """
+    is_motion = DISTORTIONS[plan.distortion].kind == "motion"
+    found = [
+        ("yes-or-no", MOTION_QUESTION, "Yes" if is_motion else "No"),
+        ("how", _listed(GRADE_QUESTION, LEVELS), LETTERS[LEVELS.index(_level(plan))]),
+    ]
+    if plan.distortion != "none":
+        names = [name for name in DISTORTIONS if name != "none"]
+        question = _listed(CHOICE_QUESTION, [_words(name) for name in names])
+        found.append(("what", question, LETTERS[names.index(plan.distortion)]))
+    return found
 
 
-def _whether(plan: ClipPlan, draw: random.Random) -> tuple[str, str, str]:
-    """As `_which`; half of the distorted clips are asked about their own distortion."""
-    is_own = draw.random() < 0.5 and plan.distortion != "none"
-    asked = plan.distortion if is_own else draw.choice(_others(plan))
-    return f"Is this video {LOOKS[asked]}?", "Yes" if is_own else "No", asked
+def _listed(question: str, options: Sequence[str]) -> str:
+    """The question and its options, one a line, with their letters."""
+    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
+    return "\n".join([question, *lines])
 
 
-def _others(plan: ClipPlan) -> list[str]:
-    return [name for name in DISTORTIONS if name not in ("none", plan.distortion)]
+def _choice(number: int, plan: ClipPlan, kind: str, question: str, answer: str) -> Record:
+    tags = {"type": kind, "concern": DISTORTIONS[plan.distortion].kind}
+    return _record("choice", number, plan, question, answer, task="choice") | tags
+
+
+def _level(plan: ClipPlan) -> str:
+    return level_word(min(max(plan.mos, 1.0), 5.0))
 
 
 def _words(distortion: str) -> str:
