@@ -44,12 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from thinker.eval.run import evaluate_loaded, parse_shard
     from thinker.eval.sets import load_sets, read_subset
+    from thinker.utils.journal import check_claimed
     from thinker.utils.lock import check_output_folder
 
     # What is wrong with the command or its files is said before the model is loaded.
     shard, sources, reading = parse_shard(args.shard), _sources(args), reading_settings(args)
     subset = None if args.subset is None else read_subset(args.subset)
     check_output_folder(args.output_dir)
+    check_claimed(args.output_dir, {"mode": args.mode, "num_shards": shard.count})
     loaded = load_sets(sources, skip_bad_lines=args.skip_bad_lines, subset=subset)
     check_model_options(args, [one.task for one in loaded])
     table = evaluate_loaded(
