@@ -44,7 +44,7 @@ LORA = "{lora: 1e-4}"
         ([f"{GRPO}.trainer.report_to=[comet_ml]"], "comet_ml, which is not installed"),
         ([f"{SFT}.trainer.load_best_model_at_end=true"], "load_best_model_at_end"),
         ([f"{GRPO}.trainer.save_strategy=best"], "stages.grpo.trainer: .*"),
-        ([f"{SFT}.trainer.eval_strategy=steps", f"{SFT}.trainer.eval_steps=1"], "expected no in an"),
+        ([f"{SFT}.trainer.eval_strategy=steps", f"{SFT}.trainer.eval_steps=1"], "expected no in"),
         ([f"{GRPO}.trainer.lr_scheduler_type=cosinus"], "stages.grpo.trainer: .*cosinus"),
         ([f"{GRPO}.perturbations=[]"], "reward temporal compares with perturbed copies"),
         (["model.slowfast=/nowhere.pyth"], "model.slowfast is '/nowhere.pyth', expected the file"),

@@ -69,7 +69,9 @@ def test_a_lock_that_outlives_its_holder_for_a_moment_is_waited_for(tmp_path, mo
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait(timeout=20)
         monkeypatch.setattr("thinker.utils.lock.ORPHAN_SECONDS", 0.2)
-        refused = pytest.raises(ValueError, match=rf"run \(pid {holder.pid}\).* process that it left")
+        refused = pytest.raises(
+            ValueError, match=rf"run \(pid {holder.pid}\).* process that it left"
+        )
         with refused, folder_lock(tmp_path):
             pass
         monkeypatch.setattr("thinker.utils.lock.ORPHAN_SECONDS", 30)

@@ -1,9 +1,7 @@
-"""How far a job is: a bar in a terminal, whole lines elsewhere, and nothing that cuts through it."""
+"""How far a job is: a bar in a terminal, whole lines elsewhere; nothing cuts through it."""
 
 import io
 import logging
-
-import pytest
 
 from thinker.utils import progress
 from thinker.utils.progress import LinesAboveBars, Progress
@@ -14,9 +12,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def streams(monkeypatch):
-    """Standard output and error that are both one terminal."""
+def one_terminal(monkeypatch) -> Terminal:
+    """Standard output and error that are both one terminal; pytest would take a fixture's away."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setattr("sys.stderr", terminal)
@@ -34,7 +31,8 @@ def screen(text: str) -> list[str]:
     return lines
 
 
-def test_results_and_log_lines_stand_above_the_bar(streams):
+def test_results_and_log_lines_stand_above_the_bar(monkeypatch):
+    streams = one_terminal(monkeypatch)
     logger = logging.getLogger("test_progress")
     logger.propagate = False
     handler = LinesAboveBars(streams)
@@ -67,7 +65,8 @@ def test_elsewhere_there_are_whole_lines_at_intervals(monkeypatch, capsys):
     assert lines[-1].startswith("set: 9 of 9 videos, ") and len(lines) == 4
 
 
-def test_nothing_is_told_of_what_is_not_shown(streams):
+def test_nothing_is_told_of_what_is_not_shown(monkeypatch):
+    streams = one_terminal(monkeypatch)
     with Progress(1, unit="video", shown=False) as bar:
         bar.write("result")
         bar.update()
