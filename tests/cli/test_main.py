@@ -108,11 +108,11 @@ def test_score_prints_one_json_line_a_video_and_a_bar_for_many(model, videos, ca
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["status"] for row in rows] == ["ok"] * 3 + ["missing"]
     assert rows[0]["mode"] == "level" and len(rows[0]["distribution"]) == 5
-    assert "4/4" in err
+    assert "4 of 4 videos" in err
     assert main([*arguments, "--video", str(videos / "a.mp4"), "--end", "0.5"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["frame_indices"] == [1, 3]  # N = 5: seg 2, int(1), int(1 + 2)
-    assert "1/1" not in err
+    assert not err
 
 
 @pytest.mark.parametrize(

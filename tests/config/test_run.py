@@ -143,14 +143,20 @@ def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_pa
     [
         ({"modle": {}}, "unknown key 'modle'; did you mean 'model'"),
         ({"data": {"num_worker": 1}}, "unknown key 'data.num_worker'; did you mean 'num_workers'"),
-        (stage(rewards=[{"name": "x", "wieght": 1}]), "'stages.0.rewards.0.wieght'; did you mean"),
-        (stage(kind="rl"), "stages.0.kind is 'rl', expected sft or grpo"),
+        (
+            stage(rewards=[{"name": "x", "wieght": 1}]),
+            "'stages.grpo.rewards.x.wieght'; did you mean",
+        ),
+        (stage(kind="rl"), "stages.grpo.kind is 'rl', expected sft or grpo"),
         (stage(name="final"), "name is 'final', expected lower-case letters"),
         (stage(data=[]), "data is empty"),
         (stage(train={}), "train names no part, expected some of vision_tower"),
         (stage(train={"head": 1}), "train names head, expected some of vision_tower"),
         (stage(train={"lora": 1, "vision_tower": 1}), "train names vision_tower beside lora"),
-        (stage(train={"slowfast": -1}), "expected rates of at least 0"),
+        (stage(train={"slowfast": -1}), "expected rates above 0"),
+        (stage(train={"slowfast": 0, "language_model": 1e-5}), "expected rates above 0"),
+        (stage(lora={"r": 0}, train={"lora": 1e-4}), "stages.grpo.lora: r is 0"),
+        ({"stages": [STAGE, {**STAGE, "name": 3}]}, "stages.1.name is 3, expected a valid string"),
         (stage(lora={"r": 4}), "train gives it no rate"),
         (stage(trainer={"learning_rate": 1}), "rates are given by part"),
         (stage(trainer={"output_dir": "x"}), "trainer has output_dir, which is a key of the run"),
@@ -162,7 +168,7 @@ def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_pa
         ({"seed": True}, "seed is True, expected a valid integer"),
         ({"data": {"max_failed_share": "all"}}, "max_failed_share is 'all', expected a valid numb"),
         ({"data": {"variables": {"A": 3}}}, "data.variables.A is 3, expected a valid string"),
-        ({"model": {"dtype": "float16"}}, "model: dtype is 'float16', expected float32 or bfloat"),
+        ({"model": {"dtype": "float16"}}, "model: dtype is 'float16', expected one of auto, fl"),
         ({"model": 3}, "model is 3, expected a mapping"),
         ({"rollout": {"backend": "trt"}}, "rollout: backend is 'trt', expected auto, hf or vllm"),
         ({"rollout": {"mode": "server"}}, "rollout: .*server_url is not set"),
@@ -180,9 +186,16 @@ def test_unknown_grpo_key_names_the_nearest():
 
     with pytest.raises(ValueError, match=r"unknown key 'grpo.bta'; did you mean 'beta'"):
         foreign_values(GRPOConfig, {"bta": 0.1}, "grpo")
-    for key, expected in (("num_generations", "a number"), ("beta", "a number"), ("bf16", "true")):
+    for key, expected in (
+        ("num_generations", "a whole number"),
+        ("beta", "a number"),
+        ("bf16", "true"),
+    ):
         with pytest.raises(ValueError, match=rf"grpo\.{key} is 'five', expected {expected}"):
             foreign_values(GRPOConfig, {key: "five"}, "grpo")
+    for value in (2.5, [2], {"a": 1}, True, float("inf")):
+        with pytest.raises(ValueError, match=r"grpo\.num_generations is .*, expected a whole numb"):
+            foreign_values(GRPOConfig, {"num_generations": value}, "grpo")
 
 
 def test_foreign_values_are_what_their_author_meant():

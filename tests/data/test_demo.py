@@ -29,7 +29,9 @@ from thinker.data.demo.scenes import Scene, scale_luminance
 from thinker.data.read import read_meta_json
 from thinker.data.scale import MosScale
 
-SMALL = SyntheticConfig(num_train_contents=4, num_eval_contents=2, clips_per_content=3)
+SMALL = SyntheticConfig(num_train_contents=4, num_eval_contents=3, clips_per_content=3)
+# 7 held-out clips are the fewest of which one has a motion distortion
+SMALLEST = SyntheticConfig(num_train_contents=1, num_eval_contents=1, clips_per_content=7)
 CONTENT_PATTERN = r"(?P<content>[^/]+)/\d+\.mp4"  # as in data_configs/demo.yaml
 SEVERITIES = (0.1, 0.4, 0.7, 1.0)
 
@@ -102,6 +104,14 @@ def test_config_rejects(values: dict[str, float]) -> None:
         SyntheticConfig(**values)  # type: ignore[arg-type]
 
 
+def test_a_set_without_held_out_motion_is_refused_before_it_is_rendered(tmp_path: Path) -> None:
+    """Its `eval_motion.json` would be empty, which data_configs/demo_motion.yaml refuses."""
+    demo = generate_demo_set(tmp_path, SMALLEST, num_workers=1)
+    assert len(json.loads(demo.eval_motion_json.read_text())["annotations"]) == 1
+    with pytest.raises(ValueError, match=r"6 held-out clips in all: .* expected at least 7 that"):
+        dataclasses.replace(SMALLEST, clips_per_content=6)
+
+
 def test_plan_is_balanced_and_split_by_content() -> None:
     plans = plan_demo_set(SyntheticConfig())
     train = [plan for plan in plans if plan.split == "train"]
@@ -160,8 +170,8 @@ def test_label_files(small_set: DemoSet) -> None:
     lines = [json.loads(line) for line in small_set.train_jsonl.read_text().splitlines()]
     annotations = json.loads(small_set.eval_json.read_text())["annotations"]
     truth = json.loads(small_set.distortions_json.read_text())
-    assert (len(lines), len(annotations), len(truth)) == (12, 6, 18)
-    assert (small_set.num_train, small_set.num_eval) == (12, 6)
+    assert (len(lines), len(annotations), len(truth)) == (12, 9, 21)
+    assert (small_set.num_train, small_set.num_eval) == (12, 9)
     first = lines[0]
     assert (first["id"], first["dataset_name"], first["image"]) == (0, "demo", ["train_0000/0.mp4"])
     assert first["conversations"][0] == {"from": "human", "value": prompts.QUESTION}
@@ -189,7 +199,7 @@ def test_readers_take_the_label_files(small_set: DemoSet) -> None:
         content_pattern=CONTENT_PATTERN,
         require_files=True,
     )
-    assert (len(train.examples), len(held_out.examples)) == (12, 6)
+    assert (len(train.examples), len(held_out.examples)) == (12, 9)
     assert len({s.content for s in train.examples}) == 4
     assert all(sample.mos == sample.target for sample in train.examples)
 
@@ -214,7 +224,7 @@ def test_same_config_same_set_whatever_the_workers(small_set: DemoSet, tmp_path:
 
 
 def test_reuse_and_repair(tmp_path: Path) -> None:
-    config = dataclasses.replace(SMALL, num_train_contents=1, num_eval_contents=1)
+    config = SMALLEST
     demo = generate_demo_set(tmp_path, config, num_workers=1)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     content = {path: path.read_bytes() for path in files}
@@ -234,7 +244,7 @@ def test_reuse_and_repair(tmp_path: Path) -> None:
 
 
 def test_resumes_a_set_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = dataclasses.replace(SMALL, num_train_contents=1, num_eval_contents=1)
+    config = SMALLEST
     calls: list[Path] = []
 
     def encode_three(frames: list[np.ndarray], path: Path, **settings: Any) -> None:
@@ -250,16 +260,16 @@ def test_resumes_a_set_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not (tmp_path / "train.jsonl").exists()  # labels never name a clip that is not there
     times = [path.stat().st_mtime_ns for path in calls]
     demo = generate_demo_set(tmp_path, config, num_workers=1)
-    assert len(list(demo.root.glob("*/*.mp4"))) == 6 and demo.train_jsonl.exists()
+    assert len(list(demo.root.glob("*/*.mp4"))) == 14 and demo.train_jsonl.exists()
     assert [path.stat().st_mtime_ns for path in calls] == times
 
 
 def test_replaces_its_own_set_only(tmp_path: Path) -> None:
-    config = dataclasses.replace(SMALL, num_train_contents=2, num_eval_contents=1)
+    config = dataclasses.replace(SMALLEST, num_train_contents=2)
     generate_demo_set(tmp_path / "set", config, num_workers=1)
     smaller = dataclasses.replace(config, num_train_contents=1)
     demo = generate_demo_set(tmp_path / "set", smaller, num_workers=1)
-    assert len(list(demo.root.glob("*/*.mp4"))) == 6
+    assert len(list(demo.root.glob("*/*.mp4"))) == 14
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="choose an empty folder"):

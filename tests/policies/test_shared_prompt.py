@@ -3,6 +3,7 @@ gradient."""
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from thinker.policies import Prompt
 from thinker.policies.inputs import distinct_clips
 from thinker.policies.shared_prompt import (
     SharedPromptMask,
+    check_shared_prompt,
     enable_shared_prompt,
     pack_groups,
     shared_prompt_attention,
@@ -331,3 +333,11 @@ def test_checkpointing_keeps_nothing_of_the_attention():
     output, kept = attend(16, 4, through)
     assert kept == output.nbytes
     assert attend(16, 4)[1] > 2 * kept
+
+
+def test_a_language_model_without_kinds_of_attention_is_refused():
+    """Llama takes no mask mapping: its forward would fail on a bare AttributeError."""
+    from transformers import LlamaConfig
+
+    with pytest.raises(ValueError, match=r"is a llama, .*; packed rows need .* logprobs: plain"):
+        check_shared_prompt(SimpleNamespace(config=LlamaConfig()))

@@ -55,6 +55,15 @@ def choice(folder, *names, **fields):
     return Example(**values | fields)
 
 
+def test_a_question_beyond_the_context_is_a_row_with_both_lengths(policy, folder):
+    """20,000 words of two tokens and more; the tiny model's context is 4096."""
+    long = choice(folder, "a.mp4", turns=ask("word " * 20_000 + QUESTION))
+    rows = scorer(policy, "B", "B").predict([long, choice(folder, "a.mp4")])
+    assert [row.status for row in rows] == ["prompt_too_long", "ok"]
+    assert rows[0].error.startswith("the prompt has ") and rows[0].error.endswith("context 4096")
+    assert int(rows[0].error.split()[3]) > 20_000 and rows[0].answer is None
+
+
 def test_a_choice_is_a_row_with_the_letter_that_its_task_reads(policy, folder):
     text = "<think>It is grainy.</think>The answer is **B**."
     (row,) = scorer(policy, text).predict([choice(folder, "a.mp4")])

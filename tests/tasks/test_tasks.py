@@ -155,3 +155,8 @@ def test_every_task_reads_answers_its_own_way() -> None:
         options = ("blur", "noise") if name == "choice" else ()
         answer = task.parse(said[name], task.read_reference(None, options))
         assert isinstance(answer, Answer) and answer.value == values[name]
+
+
+def test_a_number_as_the_answer_of_an_open_question_gets_a_hint():
+    with pytest.raises(ValueError, match=r'reference 3: .* write "3" in quotes .* the task score'):
+        TASKS["open"].read_reference(3, ())

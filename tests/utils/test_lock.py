@@ -11,17 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.places import REPO
-from thinker.utils.lock import folder_lock, run_lock
+from thinker.utils.lock import check_output_folder, folder_lock, run_lock
 
 HOLDER = """
 import os, signal, sys, time
 from pathlib import Path
+from thinker.utils import lock
 from thinker.utils.lock import folder_lock
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 with folder_lock(Path(sys.argv[1])):
-    if sys.argv[2] == "fork" and os.fork() == 0:
-        time.sleep(60)
+    if sys.argv[2] == "late":  # a fork that has not come to closing its copy of the lock yet
+        lock._held.clear()
+    if sys.argv[2] in ("fork", "late") and os.fork() == 0:
+        time.sleep(60 if sys.argv[2] == "fork" else 1)
         os._exit(0)
     print(os.getpid(), flush=True)
     time.sleep(600)  # ended by the tests, some of which first start a slow process
@@ -57,6 +60,53 @@ def test_the_lock_is_free_however_its_holder_ends(tmp_path, kind, number):
     finally:
         os.killpg(holder.pid, signal.SIGKILL) if kind == "fork" else holder.kill()
         holder.wait()
+
+
+def test_a_lock_that_outlives_its_holder_for_a_moment_is_waited_for(tmp_path, monkeypatch, caplog):
+    """A fork has a copy until it closes it, and its parent may be killed before."""
+    holder = start_holder(tmp_path, "late")
+    try:
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait(timeout=20)
+        monkeypatch.setattr("thinker.utils.lock.ORPHAN_SECONDS", 0.2)
+        refused = pytest.raises(
+            ValueError, match=rf"run \(pid {holder.pid}\).* process that it left"
+        )
+        with refused, folder_lock(tmp_path):
+            pass
+        monkeypatch.setattr("thinker.utils.lock.ORPHAN_SECONDS", 30)
+        with folder_lock(tmp_path):
+            assert (tmp_path / "run.lock").read_text() == f"{os.getpid()}\n"
+        assert "has ended; waiting for its processes" in caplog.text
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL) if is_alive(holder.pid) else None
+
+
+def is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_not_ours_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    for claim in (check_output_folder, lambda folder: folder_lock(folder).__enter__()):
+        with pytest.raises(ValueError, match="results cannot be written to"):
+            claim(tmp_path / "deep" / "er")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "deep"):
+        with pytest.raises(ValueError, match=f"cannot be written to {folder}"):
+            check_output_folder(folder)
+        with pytest.raises(ValueError, match=f"cannot be written to {folder}"), folder_lock(folder):
+            pass
+    check_output_folder(tmp_path / "new" / "deep")
+    assert not (tmp_path / "new").exists()
 
 
 def test_same_process_and_other_names(tmp_path):

@@ -4,7 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thinker.cli.model_options import add_model_arguments, load_scorer, reading_settings
+from thinker.cli.model_options import (
+    add_model_arguments,
+    check_model_options,
+    load_scorer,
+    reading_settings,
+)
 
 if TYPE_CHECKING:
     from thinker.eval.sets import Source
@@ -39,11 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from thinker.eval.run import evaluate_loaded, parse_shard
     from thinker.eval.sets import load_sets, read_subset
+    from thinker.utils.journal import check_claimed
+    from thinker.utils.lock import check_output_folder
 
     # What is wrong with the command or its files is said before the model is loaded.
     shard, sources, reading = parse_shard(args.shard), _sources(args), reading_settings(args)
     subset = None if args.subset is None else read_subset(args.subset)
+    check_output_folder(args.output_dir)
+    check_claimed(args.output_dir, {"mode": args.mode, "num_shards": shard.count})
     loaded = load_sets(sources, skip_bad_lines=args.skip_bad_lines, subset=subset)
+    check_model_options(args, [one.task for one in loaded])
     table = evaluate_loaded(
         load_scorer(args),
         loaded,
@@ -62,12 +72,21 @@ def _sources(args: argparse.Namespace) -> list["Source"]:
     from thinker.eval.sets import record_set
 
     given = [bool(args.records), args.config is not None, args.meta is not None]
-    complete = bool(args.records) == (args.media_root is not None)
-    if sum(given) != 1 or not complete or (args.meta and not args.video_root):
+    if sum(given) != 1:
         raise ValueError(
             "give sets in one way: as record files with --media-root, as --config YAMLs, or as "
             "--meta with --video-root"
         )
+    for name, root, of_what, needed in (
+        ("--media-root", args.media_root, "record files", bool(args.records)),
+        ("--video-root", args.video_root, "--meta", args.meta is not None),
+    ):
+        if (root is not None) != needed:
+            is_missing = "is missing, the folder that the media of" if needed else "is for"
+            raise ValueError(f"{name} {is_missing} {of_what}{' lie in' if needed else ''}")
+    for root in (*(args.video_root or ()), *([args.media_root] if args.media_root else ())):
+        if not root.is_dir():
+            raise ValueError(f"there is no folder {root}; expected the one that the media lie in")
     if args.config:
         return [one for path in args.config for one in load_dataset_config(path).eval]
     scale = parse_mos_scale(args.mos_scale) if args.mos_scale else None

@@ -3,7 +3,12 @@
 import argparse
 from pathlib import Path
 
-from thinker.cli.model_options import add_model_arguments, load_scorer, reading_settings
+from thinker.cli.model_options import (
+    add_model_arguments,
+    check_model_options,
+    load_scorer,
+    reading_settings,
+)
 
 NAME = "faithfulness"
 HELP = "are explanations true? (demo set)"
@@ -19,8 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from thinker.eval.faithfulness import faithfulness_cases, format_faithfulness, measure
     from thinker.score.stream import predictions
+    from thinker.utils.lock import check_output_folder
 
     reading = reading_settings(args)
+    check_model_options(args)
+    check_output_folder(args.output_dir)
     cases = faithfulness_cases(args.demo, args.output_dir, args.max_cases)
     scorer = load_scorer(args)
     report = measure(cases, lambda paths: list(predictions(scorer, paths, reading)))

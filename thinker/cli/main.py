@@ -2,8 +2,9 @@
 into the rest of the code."""
 
 import argparse
-import logging
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from thinker.cli import (
     score,
     train,
 )
+from thinker.cli.terminal import add_verbosity, set_up_terminal
 
 DESCRIPTION = "Video quality assessment that explains itself: train, score, evaluate."
 
@@ -73,15 +75,31 @@ def run_alone(command: Command, description: str | None) -> int:
 
 def _prepare(parser: argparse.ArgumentParser, command: Command) -> None:
     command.add_arguments(parser)
+    add_verbosity(parser)
     parser.set_defaults(run=command.run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Run the subcommand that was named. An error of the user's gives one message and status 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("thinker").setLevel(logging.INFO)
+    """Run the subcommand that was named. An error of the user's gives one message and status 2;
+    where it comes from is told with `-v`. Ctrl-C gives 130, a reader of the output that has gone
+    141, as shells have it."""
+    set_up_terminal(args)
+    fault: Exception
     try:
         return args.run(args)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        fault, message = error, str(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush
+        return 141
+    except OSError as error:
+        if error.filename is None:  # not of a file that was named
+            raise
+        fault, message = error, f"{error.filename}: {error.strerror}"
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    if args.verbose:
+        traceback.print_exception(fault)
+    print(f"error: {message}", file=sys.stderr)
+    return 2

@@ -2,8 +2,9 @@
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thinker.config.run import BACKENDS
 
@@ -26,11 +27,24 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, help="videos at once; halves when memory is out")
     parser.add_argument("--num-workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds to decode one video")
+    parser.set_defaults(libraries_speak=False)
 
 
-def scorer_settings(args: argparse.Namespace) -> dict[str, object]:
+def check_model_options(args: argparse.Namespace, tasks: Iterable[str] = ("score",)) -> None:
+    """Raises ValueError for options that make no sense for questions of these tasks, and for a
+    model that is not there, before its weights are loaded."""
+    from thinker.policies.policy import check_folder
+    from thinker.score.scorer import check_mode, check_settings
+
+    check_settings(**scorer_settings(args))
+    for task in tasks:
+        check_mode(args.mode, task)
+    check_folder(args.model)
+
+
+def scorer_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of `QualityScorer.from_pretrained`."""
-    settings: dict[str, object] = {
+    settings: dict[str, Any] = {
         "mode": args.mode,
         "num_samples": args.num_samples,
         "backend": args.backend,

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import shutil
 import textwrap
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from thinker.cli.model_options import (
     add_model_arguments,
+    check_model_options,
     load_scorer,
     reading_settings,
     scorer_settings,
@@ -22,7 +24,7 @@ NAME = "score"
 HELP = "score videos, with reasoning"
 
 PROGRESS_FROM = 4
-"""From so many videos on there is a progress bar."""
+"""From so many videos on it is told how far the work is."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,44 +40,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, help="folder of Parquet parts, with --engine ray")
     parser.add_argument("--num-actors", type=int, default=1, help="models at once, of engine ray")
     parser.add_argument("--gpus-per-actor", type=float, default=0.0, help="of engine ray")
+    parser.set_defaults(own_level=logging.WARNING)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 1: some videos have no score."""
     from thinker.video.find import find_videos
+    from thinker.video.medium import medium
 
     if (args.engine == "ray") != (args.output is not None):
         raise ValueError("--output is for --engine ray, which needs it; else rows are printed")
     paths = find_videos(args.video)
+    if not any(path.exists() for path in paths):  # some that are missing become rows
+        names = ", ".join(map(str, paths[:5]))
+        raise ValueError(f"none of the files exists: {names}{' …' if len(paths) > 5 else ''}")
+    for path in paths:
+        medium(path, start=args.start, end=args.end)  # raises where it has no such part
     return _score_by_ray(paths, args) if args.engine == "ray" else _score_here(paths, args)
 
 
 def _score_here(paths: list[Path], args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from thinker.score.prediction import OK
     from thinker.score.stream import predictions
+    from thinker.utils.progress import Progress
 
     reading = reading_settings(args)
+    check_model_options(args)
     if len(paths) == 1:  # nothing is to be read ahead, and a worker takes seconds to start
         reading = replace(reading, num_workers=0)
     scored = predictions(load_scorer(args), paths, reading, start=args.start, end=args.end)
     failures = 0
-    with tqdm(total=len(paths), unit="video", disable=len(paths) < PROGRESS_FROM) as bar:
+    with Progress(len(paths), unit="video", shown=len(paths) >= PROGRESS_FROM) as progress:
         for prediction in scored:
             failures += prediction.status != OK
             shown = json.dumps(prediction.to_row()) if args.json else describe(prediction)
-            tqdm.write(shown)  # above the bar, on standard output
-            bar.update()
+            progress.write(shown)
+            progress.update()
     return 1 if failures else 0
 
 
 def _score_by_ray(paths: list[Path], args: argparse.Namespace) -> int:
     from thinker.score.archive import RaySettings, format_counts, score_archive
     from thinker.score.prediction import OK
+    from thinker.utils.lock import check_output_folder
 
     if args.start is not None or args.end is not None:
         raise ValueError("--start and --end are not for --engine ray, which scores whole files")
+    if args.num_actors < 1 or not args.gpus_per_actor >= 0:
+        raise ValueError(
+            f"--num-actors is {args.num_actors} and --gpus-per-actor {args.gpus_per_actor}, "
+            "expected at least 1 and at least 0"
+        )
+    check_output_folder(args.output)
+    check_model_options(args)
     settings = RaySettings(
         num_actors=args.num_actors, num_gpus=args.gpus_per_actor, reading=reading_settings(args)
     )

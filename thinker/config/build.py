@@ -22,6 +22,10 @@ T = TypeVar("T")
 # Where pydantic's own words are those of JSON or of Python rather than of YAML.
 _EXPECTED = {"dataclass_type": "a mapping", "dict_type": "a mapping", "tuple_type": "a list"}
 
+# Words in the annotations of fields that hold one number, or true or false, and perhaps nothing.
+_SCALARS = {"int", "float", "bool"}
+_ABSENT = {"class", "None", "NoneType", "Optional", "Union", "typing"}
+
 
 def build(
     cls: type[T],
@@ -37,9 +41,10 @@ def build(
     of keys of earlier versions, by their dotted place. context: what validators in the annotations
     of `cls` find in `info.context`.
 
-    Raises ValueError with a line for each thing that is wrong: its dotted place, what was given and
-    what was expected. `build(LoraSettings, {"r": "8"}, "run.yaml")` says
-    "run.yaml: r is '8', expected a valid integer".
+    Raises ValueError with a line for each thing that is wrong: its dotted place, in which an entry
+    of a list goes by its `name` as in overrides, what was given and what was expected.
+    `build(LoraSettings, {"r": "8"}, "run.yaml")` says "run.yaml: r is '8', expected a valid
+    integer".
     """
     # By way of JSON, because pydantic's strict mode takes mappings for dataclasses, and lists for
     # tuples, from JSON only. Every float survives it: Python writes the digits that identify it.
@@ -48,7 +53,7 @@ def build(
             json.dumps(values), strict=True, extra="forbid", context=context
         )
     except ValidationError as error:
-        complaints = [_complaint(cls, found, replaced or {}) for found in error.errors()]
+        complaints = [_complaint(cls, found, values, replaced or {}) for found in error.errors()]
         raise ValueError("\n".join(f"{where}: {text}" for text in complaints)) from None
 
 
@@ -65,28 +70,34 @@ def foreign_values(cls: type, values: Mapping[str, Any], section: str) -> dict[s
         if key not in declared:
             raise ValueError(_unknown_key(f"{section}.{key}", declared))
         words = set(re.findall(r"[A-Za-z]+", declared[key]))
-        if isinstance(value, str) and words & {"int", "float", "bool"} and "str" not in words:
+        if value is not None and words & _SCALARS and words <= _SCALARS | _ABSENT:
             return _number(value, words, f"{section}.{key}")
         return "no" if value is False and "Strategy" in declared[key] else value
 
     return {key: meant(key, value) for key, value in values.items()}
 
 
-def _number(text: str, declared: Collection[str], place: str) -> float:
-    """The number that a text stands for where a float is declared."""
-    try:
-        if "float" in declared:
-            return float(text)
-    except ValueError:
-        pass
-    what = "true or false" if "bool" in declared else "a number"
-    raise ValueError(f"{place} is {text!r}, expected {what}")
+def _number(value: Any, declared: Collection[str], place: str) -> bool | int | float:
+    """The number, or true or false, that a value stands for where nothing else is declared."""
+    if isinstance(value, bool) and "bool" in declared:
+        return value
+    if not isinstance(value, bool):
+        try:
+            if "float" in declared and isinstance(value, str | int | float):
+                return value if isinstance(value, int) else float(value)
+            if "int" in declared and isinstance(value, int | float) and value == int(value):
+                return int(value)
+        except (ValueError, OverflowError):  # a text that is no number; infinity
+            pass
+    wanted = {"bool": "true or false", "float": "a number", "int": "a whole number"}
+    expected = next(text for name, text in wanted.items() if name in declared)
+    raise ValueError(f"{place} is {value!r:.80}, expected {expected}")
 
 
-def _complaint(cls: type, found: ErrorDetails, replaced: Mapping[str, str]) -> str:
+def _complaint(cls: type, found: ErrorDetails, values: Any, replaced: Mapping[str, str]) -> str:
     """One of pydantic's findings in our words."""
     holder, names = _walk(cls, found["loc"])
-    place, given, message = ".".join(map(str, names)), found["input"], found["msg"]
+    place, given, message = ".".join(_called(names, values)), found["input"], found["msg"]
     kind = found["type"]
     if kind == "unexpected_keyword_argument":
         if place in replaced:
@@ -121,6 +132,24 @@ def _walk(cls: Any, place: Iterable[int | str]) -> tuple[Any, list[int | str]]:
             hint = typing.get_type_hints(holder, include_extras=True).get(name)
             classes = dict(_classes(hint)) or {"": holder}
     return holder, names
+
+
+def _called(place: Iterable[int | str], values: Any) -> Iterable[str]:
+    """The names of a place, those of the entries of a list in place of their numbers, as overrides
+    take them; the number where an entry has no name, or shares it."""
+    inner = values
+    for name in place:
+        called = str(name)
+        if isinstance(name, int) and isinstance(inner, list):
+            names = [one.get("name") if isinstance(one, Mapping) else None for one in inner]
+            own = names[name] if name < len(names) else None
+            if isinstance(own, str) and names.count(own) == 1:
+                called = own
+        try:
+            inner = inner[name]
+        except (KeyError, IndexError, TypeError):  # what is missing has no entries
+            inner = None
+        yield called
 
 
 def _classes(hint: Any, tag: str = "") -> Iterable[tuple[str, type]]:

@@ -48,6 +48,8 @@ RESERVED = ("start", "final", "work", "held_out", "cache", "data", "runs")
 
 BACKENDS = ("auto", "hf", "vllm")
 
+DTYPES = ("auto", "float32", "bfloat16")
+
 
 def _number(value: object) -> object:
     """YAML 1.1 takes `1e-6` for a text."""
@@ -75,6 +77,14 @@ class LoraSettings:
     )  # fmt: skip
     """Names of the language model's linear layers that get an update."""
 
+    def __post_init__(self):
+        if self.r < 1 or self.alpha < 1 or not 0 <= self.dropout < 1 or not self.target_modules:
+            raise ValueError(
+                f"r is {self.r}, alpha {self.alpha}, dropout {self.dropout} and target_modules "
+                f"{list(self.target_modules)}, expected at least 1, at least 1, 0 to below 1, and "
+                "at least one name"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSettings:
@@ -85,8 +95,9 @@ class ModelSettings:
     demo's random policy."""
     backbone: str = "internvl3"
     """Backbone of the tiny policy, "internvl3" or "qwen2_5_vl". A checkpoint names its own."""
-    dtype: str = "float32"
-    """Type of the weights, "float32" or "bfloat16"."""
+    dtype: str = "auto"
+    """Type of the weights, "float32", "bfloat16", or "auto": bfloat16 on a GPU, float32 on a CPU.
+    `bf16` of a stage's trainer goes by it unless it is given."""
     motion: dict[str, Any] = field(default_factory=dict)
     """Fields of `MotionConfig` for a new motion branch. A saved policy has its own, so this is for
     a plain checkpoint or the tiny policy (there: fields of `TinySize`)."""
@@ -100,8 +111,8 @@ class ModelSettings:
     it is looked up as in data sets. None: the questions and answers of the run's sft stages."""
 
     def __post_init__(self):
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype is {self.dtype!r}, expected float32 or bfloat16")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,8 +277,10 @@ class StageSettings:
                 f"train names {', '.join(unknown) or 'no part'}, expected some of "
                 f"{', '.join(PARTS)}"
             )
-        if any(rate < 0 for rate in self.train.values()):
-            raise ValueError(f"train is {self.train}, expected rates of at least 0")
+        if any(rate <= 0 for rate in self.train.values()):
+            raise ValueError(
+                f"train is {self.train}, expected rates above 0; leave out what is to stay as it is"
+            )
         beside = set(self.train) - {"lora", "vision_projector", "motion_projector"}
         if "lora" in self.train and beside:
             raise ValueError(

@@ -15,6 +15,9 @@ from itertools import islice
 from thinker.data.examples import Example
 from thinker.video.medium import Medium
 
+MAX_ROWS = 10**7
+"""Most rows of an epoch of a mixture, in which a source of tiny weight repeats all others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -59,6 +62,13 @@ def union(sources: Sequence[Source], seed: int) -> list[Example]:
     # by fractions: weights of .1 and .3 are 1 to 3
     weights = [Fraction(str(source.weight)) for source in sources]
     longest = max(len(s.examples) / w for s, w in zip(sources, weights, strict=True))
+    num_rows = sum(round(longest * weight) for weight in weights)
+    if num_rows > MAX_ROWS:
+        raise ValueError(
+            f"weights {', '.join(str(source.weight) for source in sources)} of sources of "
+            f"{', '.join(str(len(source.examples)) for source in sources)} examples make an epoch "
+            f"of {num_rows:.3g} rows, at most {MAX_ROWS:.0e}; raise the smallest weight"
+        )
     rows: list[Example] = []
     for source, weight in zip(sources, weights, strict=True):
         whole, rest = divmod(round(longest * weight), len(source.examples))

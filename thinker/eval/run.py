@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from thinker.data.examples import Example
 from thinker.eval.fingerprint import (
     scorer_fingerprint,
@@ -29,6 +27,7 @@ from thinker.score.scorer import QualityScorer, check_mode
 from thinker.score.stream import window_predictions
 from thinker.utils.journal import Row, RowJournal, claim_folder, read_rows
 from thinker.utils.lock import folder_lock
+from thinker.utils.progress import Progress
 from thinker.video.read_ahead import Reading
 
 WINDOW = 64
@@ -146,12 +145,11 @@ def _answer_shard(
         if number % shard.count == shard.index and any(i not in journal.rows for i in window)
     ]
     total = sum(map(len, todo))
-    # disable=None shows no bar where standard error is not a terminal.
-    with tqdm(total=total, desc=journal.path.stem, unit="video", disable=None) as bar:
+    with Progress(total, unit="video", name=journal.path.stem) as progress:
         for index, prediction in window_predictions(scorer, examples, todo, reading):
             row: Row = {"id": examples[index].id, **prediction.to_row()}
             journal.append([(index, row)])
-            bar.update()
+            progress.update()
 
 
 def _windows(count: int) -> list[range]:

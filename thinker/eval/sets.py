@@ -117,9 +117,19 @@ def load_sets(
     if bad_lines:
         raise BadLinesError(bad_lines)
     keys = [one.key for one in loaded]
-    if len(set(keys)) < len(keys):
-        raise ValueError(f"sets {', '.join(keys)}: expected each of them once")
+    for one in loaded:
+        if keys.count(one.key) > 1:
+            files = [str(_file(other.source)) for other in loaded if other.key == one.key]
+            raise ValueError(
+                f"{len(files)} sets have the key {one.key!r}: {', '.join(files)}; their results "
+                "would be written to one file. Give each once, rename one of the files, or name "
+                "another key in a YAML"
+            )
     return loaded if subset is None else _chosen(loaded, subset)
+
+
+def _file(source: Source) -> Path:
+    return source.meta if isinstance(source, EvalSet) else source.records[0]
 
 
 def _by_task(source: Source, loaded: Loaded) -> list[LoadedSet]:

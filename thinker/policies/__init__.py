@@ -2,7 +2,7 @@
 
 Flow: clips → `PolicyInputs` (prompt ids, pixels) → `MotionBackbone` (embeddings, hidden states).
 
-- `policy.py`: `Policy`, `load_policy`, `tiny_policy`
+- `policy.py`: `Policy`, `load_policy`, `outline_policy`, `tiny_policy`
 - `registry.py`: `BACKBONES`, one line each; what transformers is told of them
 - `internvl3.py`, `qwen2_5_vl.py`: all of one backbone; `backbone.py`, `inputs.py`, `tiny.py`: what
   they share
@@ -16,7 +16,7 @@ Flow: clips → `PolicyInputs` (prompt ids, pixels) → `MotionBackbone` (embedd
 from thinker.policies.backbone import Backbone
 from thinker.policies.inputs import ClipConfig, PolicyInputs, Prompt
 from thinker.policies.motion import MotionConfig
-from thinker.policies.policy import Policy, load_policy, tiny_policy
+from thinker.policies.policy import Policy, load_policy, outline_policy, tiny_policy
 from thinker.policies.registry import BACKBONES, backbone_name, plain_config, register
 from thinker.policies.tiny import TinySize
 
@@ -31,6 +31,7 @@ __all__ = [
     "TinySize",
     "backbone_name",
     "load_policy",
+    "outline_policy",
     "plain_config",
     "register",
     "tiny_policy",

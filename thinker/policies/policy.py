@@ -1,9 +1,11 @@
 """A policy: a native vision-language model with a motion branch, its processor and its inputs.
 
 `load_policy(folder)` takes a saved policy or a plain `-hf` checkpoint of any backbone, whose motion
-part is then new; `tiny_policy(backbone)` draws a small random one.
+part is then new; `outline_policy(folder)` is the same without its weights; `tiny_policy(backbone)`
+draws a small random one.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,14 @@ class Policy:
     def tokenizer(self):
         return self.processor.tokenizer
 
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens prompt and completion may have together."""
+        text = self.model.config.get_text_config()
+        rope = getattr(text, "rope_parameters", None) or {}
+        stretched = rope.get("rope_type") in ("dynamic", "linear")
+        return int(text.max_position_embeddings * (rope.get("factor", 1) if stretched else 1))
+
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors), configuration, generation config, processor and a model
         card."""
@@ -75,14 +85,46 @@ def load_policy(
     )
 
 
+def outline_policy(
+    folder: str | Path, *, motion: MotionConfig | None = None, clip: ClipConfig | None = None
+) -> Any:
+    """The model that `load_policy` would load, on the meta device, without its weights. Raises
+    ValueError for what shows without them: the configuration, and damaged weight files."""
+    name, config = _policy_config(folder, motion, clip)
+    if Path(folder).is_dir():
+        read_headers(Path(folder))
+    with torch.device("meta"):
+        return BACKBONES[name].model(config)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raises ValueError for a path that is no folder, unless it can be a name on the hub."""
+    path = Path(folder)
+    if path.is_dir():
+        return
+    if path.exists():
+        raise ValueError(f"{folder} is a file, expected the folder of a saved policy")
+    if not _HUB_NAME.fullmatch(str(folder)):
+        raise ValueError(f"no configuration of a model in {folder}: there is no such folder")
+
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
+
+
 def _policy_config(
     folder: str | Path, motion: MotionConfig | None, clip: ClipConfig | None
 ) -> tuple[str, Any]:
     """Backbone name and configuration of what lies in `folder`."""
+    check_folder(folder)
     try:
         values, _ = PreTrainedConfig.get_config_dict(folder)
     except OSError as error:
-        raise ValueError(f"no configuration of a model in {folder}: {error}") from error
+        if Path(folder).is_dir():
+            raise ValueError(f"no configuration of a model in {folder}: {error}") from error
+        raise ValueError(
+            f"no configuration of a model in {folder}: there is no such folder, and none is to be "
+            f"had by this name: {str(error).splitlines()[0]}"
+        ) from error
     name = backbone_name(values.get("model_type"))
     backbone = BACKBONES[name]
     # Said explicitly: unset, transformers asks on a terminal whether to run a checkpoint's code.

@@ -55,12 +55,30 @@ class ThinkerQwen2_5_VLConfig(PolicyConfig, Qwen2_5_VLConfig):
     model_type = "thinker_qwen2_5_vl"
 
 
+def check_sections(text: Any) -> None:
+    """Raises ValueError where the sections of M-RoPE do not fill the heads, on which the first
+    forward would fail."""
+    sections = text.rope_parameters["mrope_section"]
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if 2 * sum(sections) != width or text.hidden_size % text.num_attention_heads:
+        raise ValueError(
+            f"mrope_section is {sections}, which fills heads of {2 * sum(sections)}, but those of "
+            f"a width of {text.hidden_size} and {text.num_attention_heads} heads have "
+            f"{text.hidden_size / text.num_attention_heads:g}; a tiny policy takes a width of the "
+            "heads that 16 divides"
+        )
+
+
 class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
     """Qwen2.5-VL's vision tower and language model with the motion branch."""
 
     config: ThinkerQwen2_5_VLConfig
     visual: Any
     get_rope_index: Callable[..., Any]
+
+    def __init__(self, config):
+        check_sections(config.text_config)
+        super().__init__(config)
 
     @property
     def tower(self) -> nn.Module:

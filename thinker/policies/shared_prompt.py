@@ -286,13 +286,27 @@ def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (a.data_ptr(), a.shape, a.stride()) == (b.data_ptr(), b.shape, b.stride())
 
 
+def check_shared_prompt(model) -> None:
+    """Raises ValueError for a policy whose language model takes no mask mapping, as those that know
+    one kind of attention only (Llama) do not, or that has layers of another kind of attention."""
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ("none named",))
+    if kinds != {"full_attention"}:
+        raise ValueError(
+            f"the language model is a {config.model_type}, whose kinds of layers are "
+            f"{', '.join(sorted(kinds))}; packed rows need one that names all of its layers "
+            "full_attention, such as Qwen2. Train it by a grpo stage with logprobs: plain"
+        )
+
+
 def enable_shared_prompt(model) -> None:
     """Switch the language model of a policy to the shared-prompt attention function, for good.
 
     It stays switched: going back between forward and backward would give reentrant checkpointing
     another function to recompute with. Rows without a `SharedPromptMask` get plain scaled
-    dot-product attention.
+    dot-product attention. Raises ValueError as `check_shared_prompt`.
     """
+    check_shared_prompt(model)
     model.model.language_model.set_attn_implementation(ATTENTION)
 
 

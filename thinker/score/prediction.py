@@ -20,6 +20,7 @@ from thinker.tasks.level import LEVEL_SCORES, LEVELS
 from thinker.video import VideoError
 
 OK, INVALID_ANSWER, OUT_OF_MEMORY = "ok", "invalid_answer", "out_of_memory"
+PROMPT_TOO_LONG = "prompt_too_long"
 
 Distribution = tuple[tuple[float, float], ...]
 """(score, probability) pairs on the 1..5 answer scale, scores ascending, probabilities sum to 1."""
@@ -42,7 +43,8 @@ class Prediction:
     "ok", and for tasks whose answers are no scores."""
     status: str
     """"ok"; "invalid_answer", where the task cannot read the text; "out_of_memory", where this
-    question alone does not fit; or the reason of a `VideoError` ("missing", "timeout", …)."""
+    question alone does not fit; "prompt_too_long", where it leaves no room in the model's context
+    for an answer; or the reason of a `VideoError` ("missing", "timeout", …)."""
     task: str = "score"
     """What was asked: a key of `thinker.tasks.TASKS`."""
     answer: float | str | None = None

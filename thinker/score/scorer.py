@@ -35,6 +35,7 @@ from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
     INVALID_ANSWER,
     OUT_OF_MEMORY,
+    PROMPT_TOO_LONG,
     Prediction,
     failed,
     judged,
@@ -90,16 +91,17 @@ class QualityScorer:
     ):
         if batch_size is None:
             batch_size = CPU_BATCH_SIZE if policy.model.device.type == "cpu" else BATCH_SIZE
-        if num_samples < 2 or batch_size < 1:
-            raise ValueError(
-                f"num_samples is {num_samples} and batch_size {batch_size}, "
-                "expected at least 2 and at least 1"
-            )
+        check_settings(
+            mode=mode,
+            backend=backend,
+            num_samples=num_samples,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+        )
         self.policy = policy
         self._given_rollout = rollout
         self._max_prompt_tokens: int | None = None
-        self.backend = _checked("backend", backend, BACKENDS)
-        self.mode = _checked("mode", mode, MODES)
+        self.backend, self.mode = backend, mode
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
         self.batch_size, self.seed = batch_size, seed
         self.model_name, self.version = model_name, version("vqa-thinker")
@@ -122,6 +124,7 @@ class QualityScorer:
         except (ValueError, OSError, KeyError, SafetensorError) as error:  # not all name the folder
             raise ValueError(f"no policy can be loaded from {folder}: {error}") from error
         policy.model.to(device).eval()
+        logger.info("%s on %s in %s", folder, device, str(dtype).removeprefix("torch."))
         return cls(policy, model_name=str(folder), **settings)
 
     @cached_property
@@ -153,6 +156,7 @@ class QualityScorer:
         asked = {(tuple(m.kind for m in e.media), e.turns) for e in examples}
         asked.discard((("video",), ()))  # what every engine takes
         longest = inputs.max_tokens_of(asked) if asked else 0
+        longest = min(longest, self.policy.context_tokens)  # longer ones become rows
         if longest <= (self._max_prompt_tokens or inputs.max_prompt_tokens()):
             return
         self._max_prompt_tokens = longest
@@ -270,6 +274,11 @@ class QualityScorer:
             else:
                 check_mode(mode, item.task)
         lengths = {place: self._prompt_length(item, mode) for place, item in asked.items()}
+        room = self.policy.context_tokens
+        for place in [place for place, length in lengths.items() if length >= room]:
+            error = f"the prompt has {lengths[place]} tokens, the model's context {room}"
+            row = replace(_blank(asked.pop(place)), status=PROMPT_TOO_LONG, error=error)
+            yield place, self._signed(replace(row, frame_indices=()), mode)
         waiting = sorted(asked, key=lambda place: lengths[place])
         while waiting:
             batch = waiting[: self.batch_size]
@@ -338,6 +347,19 @@ class QualityScorer:
         ids = [completion.token_ids for completion in group]
         texts = self.policy.processor.batch_decode(ids, skip_special_tokens=True)
         return [(text, len(row)) for text, row in zip(texts, ids, strict=True)]
+
+
+def check_settings(
+    *, mode: str, backend: str, num_samples: int, max_new_tokens: int, batch_size: int = 1
+) -> None:
+    """Raises ValueError for settings of a scorer that make no sense."""
+    _checked("mode", mode, MODES)
+    _checked("backend", backend, BACKENDS)
+    least = {"num_samples": 2, "max_new_tokens": 1, "batch_size": 1}
+    given = {"num_samples": num_samples, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+    for name, value in given.items():
+        if value < least[name]:
+            raise ValueError(f"{name} is {value}, expected at least {least[name]}")
 
 
 def check_mode(mode: str, task: str) -> None:

@@ -31,7 +31,13 @@ class OpenTask:
         """The reference text."""
         if raw is None or isinstance(raw, str):
             return raw
-        raise ValueError(f"reference {raw!r}: expected a text")
+        hint = ""
+        if isinstance(raw, int | float):
+            hint = (
+                f'; write "{raw}" in quotes if it is one, or name the task score and give the '
+                "number as mos if it rates the quality"
+            )
+        raise ValueError(f"reference {raw!r}: expected a text{hint}")
 
     def lesson(self, raw: str, options: tuple[str, ...]) -> str:
         """Word by word."""

@@ -11,16 +11,42 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from thinker.config.run import LoraSettings
+from thinker.config.run import GrpoStage, LoraSettings, StageSettings
 from thinker.policies import Policy
+from thinker.policies.shared_prompt import check_shared_prompt
 
 HEAD = "lm_head"
 
 
-def freeze_others(policy: Policy, rates: Mapping[str, float]) -> None:
-    """Stop the gradients of all parts that no rate is given for; of the language model, too, where
-    LoRA is trained in its place. Raises ValueError for a part that the policy does not have."""
-    model = policy.model
+def check_parts(stage: StageSettings, model: Any) -> None:
+    """Raises ValueError for a part that a policy's model does not have, for a target of LoRA that
+    is no linear layer of its language model, and for a language model that takes no packed rows.
+
+    model: the policy's, which may be without weights (on the meta device).
+    """
+    place = f"stages.{stage.name}"
+    try:
+        _check_names(stage.train, model)
+        if not (isinstance(stage, GrpoStage) and stage.logprobs == "plain"):
+            check_shared_prompt(model)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    if "lora" in stage.train:
+        linear = {
+            name.rpartition(".")[2]
+            for name, module in model.model.language_model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+        }
+        targets = (stage.lora or LoraSettings()).target_modules
+        unknown = [name for name in targets if name not in linear]
+        if unknown:
+            raise ValueError(
+                f"{place}.lora.target_modules names {', '.join(unknown)}, expected linear layers "
+                f"of the language model: {', '.join(sorted(linear))}"
+            )
+
+
+def _check_names(rates: Mapping[str, float], model: Any) -> None:
     known = {"lora", *model.parts()}
     unknown = sorted(set(rates) - known)
     if unknown:
@@ -28,6 +54,13 @@ def freeze_others(policy: Policy, rates: Mapping[str, float]) -> None:
             f"train names {', '.join(unknown)}, which this policy does not have; its parts are "
             f"{', '.join(sorted(known))}"
         )
+
+
+def freeze_others(policy: Policy, rates: Mapping[str, float]) -> None:
+    """Stop the gradients of all parts that no rate is given for; of the language model, too, where
+    LoRA is trained in its place. Raises ValueError for a part that the policy does not have."""
+    model = policy.model
+    _check_names(rates, model)
     model.requires_grad_(True)
     model.freeze([name for name in model.parts() if name not in rates])
     if "language_model" not in rates:

@@ -11,6 +11,7 @@ it is complete (run_folder.py), so the same command continues where a killed run
 """
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,34 @@ from transformers import TrainingArguments, set_seed
 from thinker.config.run import GrpoStage, RunConfig, SftStage
 from thinker.policies import Policy
 from thinker.rollout.hf import hf_rollout
-from thinker.train.grpo.run import check_grpo, grpo_args, train_grpo
+from thinker.train.grpo.rewards import WeightedReward
+from thinker.train.grpo.run import check_grpo, checked_rewards, grpo_args, train_grpo
 from thinker.train.held_out import HeldOutFigures, held_out
 from thinker.train.plots import plot_curves, read_metrics
 from thinker.train.run_data import Labels, RunData, check_media, read_labels
 from thinker.train.run_folder import folder_once, is_complete, json_once, open_run
 from thinker.train.run_log import METRICS
 from thinker.train.sft.run import sft_args, train_sft
-from thinker.train.start import calibrate_motion, load_start, start_policy
+from thinker.train.start import (
+    calibrate_motion,
+    check_lengths,
+    check_start,
+    load_start,
+    on_gpu,
+    settle_dtype,
+    start_policy,
+)
 from thinker.train.summary import summarise_run, summary_table
 from thinker.utils.atomic import write_atomic
 from thinker.utils.lock import run_lock
 
+logger = logging.getLogger(__name__)
+
 START, FINAL, WORK, HELD_OUT = "start", "final", "work", "held_out"
 STEPS = "training.json"  # in the folder of a stage: how many steps it took
+
+Rewards = dict[str, list[WeightedReward]]
+"""By stage, those of the stages that have some."""
 
 
 def run_training(config: RunConfig) -> dict[str, Any]:
@@ -46,14 +61,18 @@ def run_training(config: RunConfig) -> dict[str, Any]:
 
 def _run_training(config: RunConfig) -> dict[str, Any]:
     began = time.perf_counter()
+    config = settle_dtype(config)
     for number in range(len(config.stages)):  # first: they are checked, torch.distributed starts
         stage_args(config, number)
+    if PartialState().is_main_process:
+        device = "a GPU" if on_gpu(config) else "the CPU"
+        logger.info("training on %s, weights in %s", device, config.model.dtype)
     output = Path(config.output_dir)
     # Before the folder is claimed: what cannot begin is mended and started again in it.
     labels = read_labels(config)
-    for stage in config.stages:
-        if isinstance(stage, GrpoStage):
-            check_grpo(stage, (e.task for s in labels.stages[stage.name] for e in s.examples))
+    rewards = check_stages(config, labels)
+    if not is_complete(output / START):
+        check_start(config, labels)
     open_run(output, config)
     if is_complete(output / "summary.json"):
         summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
@@ -61,13 +80,14 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
         return summary
     set_seed(config.seed)
     data = begin_run(config, labels)
+    check_batches(config, data)  # of media that can be read there may be too few
     figures: dict[str, HeldOutFigures] = {}
     steps: dict[str, int] = {}
     for number, stage in enumerate(config.stages):
         if isinstance(stage, GrpoStage) and not figures:
             figures[START] = measure(config, output / START, START, data)
         folder = stage_folder(config, number)
-        steps[stage.name] = run_stage(config, number, folder, data)
+        steps[stage.name] = run_stage(config, number, folder, data, rewards)
         figures[stage.name] = measure(config, folder, stage.name, data)
     summary = summarise_run(config, data, figures, steps)
     summary["seconds"] = round(time.perf_counter() - began, 1)
@@ -76,6 +96,25 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
         write_atomic(output / "summary.json", json.dumps(summary, indent=1) + "\n")
         print(summary_table(summary))
     return summary
+
+
+def check_stages(config: RunConfig, labels: Labels) -> Rewards:
+    """Raises ValueError for what would end a stage when it begins; returns the rewards of those
+    that have some."""
+    check_batches(config, labels)
+    return {
+        stage.name: checked_rewards(stage, labels.stages[stage.name])
+        for stage in config.stages
+        if isinstance(stage, GrpoStage)
+    }
+
+
+def check_batches(config: RunConfig, labels: Labels) -> None:
+    """Raises ValueError where the data of a stage does not fill a batch."""
+    for number, stage in enumerate(config.stages):
+        if isinstance(stage, GrpoStage):
+            args = stage_args(config, number)
+            check_grpo(stage, args, labels.stages[stage.name], config.seed)
 
 
 def stage_folder(config: RunConfig, number: int) -> Path:
@@ -101,19 +140,20 @@ def begin_run(config: RunConfig, labels: Labels) -> RunData:
         policy = load_start(start, config, {})
         return check_media(labels, config, policy.inputs.clip_spec)
     policy = start_policy(config, labels)
+    check_lengths(policy, labels)
     data = check_media(labels, config, policy.inputs.clip_spec)
     calibrate_motion(config, policy, data)
     folder_once(start, policy.save)
     return data
 
 
-def run_stage(config: RunConfig, number: int, folder: Path, data: RunData) -> int:
+def run_stage(config: RunConfig, number: int, folder: Path, data: RunData, rewards: Rewards) -> int:
     """One stage, its result saved in `folder`; the number of its steps."""
     if not is_complete(folder):
         stage, args = config.stages[number], stage_args(config, number)
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
         policy = load_start(stage_folder(config, number - 1), config, stage.train)
-        trained, steps = train_stage(config, number, args, policy, data)
+        trained, steps = train_stage(config, number, args, policy, data, rewards)
 
         def save(aside: Path) -> None:
             trained.save(aside)
@@ -124,13 +164,13 @@ def run_stage(config: RunConfig, number: int, folder: Path, data: RunData) -> in
 
 
 def train_stage(
-    config: RunConfig, number: int, args: Any, policy: Policy, data: RunData
+    config: RunConfig, number: int, args: Any, policy: Policy, data: RunData, rewards: Rewards
 ) -> tuple[Policy, int]:
     """By the trainer of its kind: the trained policy and the number of steps."""
     stage = config.stages[number]
     if isinstance(stage, SftStage):
         return train_sft(config, stage, args, policy, data)
-    return train_grpo(config, stage, args, policy, data)
+    return train_grpo(config, stage, args, policy, data, rewards[stage.name])
 
 
 def measure(config: RunConfig, folder: Path, name: str, data: RunData) -> HeldOutFigures:

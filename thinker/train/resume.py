@@ -31,6 +31,8 @@ import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl.trainer.utils import RepeatSampler
 
@@ -54,12 +56,26 @@ _UNSUPPORTED = {
 
 
 def check_settings(args: TrainingArguments) -> None:
-    """Refuse settings under which a run could not resume exactly."""
+    """Refuse settings under which a run could not resume exactly, or would not begin."""
     for name, instead in _UNSUPPORTED.items():
         if getattr(args, name):
             raise ValueError(f"trainer.{name} is not supported: {instead}")
     if args.save_strategy == "best":
         raise ValueError("trainer.save_strategy is best, expected steps, epoch or no")
+    for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"trainer.{name} is {getattr(args, name)}, expected at least 1")
+    if args.max_steps <= 0 and args.num_train_epochs <= 0:
+        raise ValueError(
+            f"trainer.num_train_epochs is {args.num_train_epochs} and max_steps {args.max_steps}, "
+            "so no step would be made; give one of them above 0"
+        )
+    known, installed = INTEGRATION_TO_CALLBACK, get_available_reporting_integrations()
+    for name in args.report_to or ():
+        if name not in known:
+            raise ValueError(f"trainer.report_to is {name!r}, expected some of {', '.join(known)}")
+        if name not in installed and name != "flyte":  # which transformers does not look for
+            raise ValueError(f"trainer.report_to names {name}, which is not installed")
 
 
 class EpochOrder(RepeatSampler):

@@ -1,15 +1,23 @@
-"""The policy that a run starts from: loaded, or tiny and random; and those that stages left."""
+"""The policy that a run starts from: loaded, or tiny and random; and those that stages left.
+
+`settle_dtype` and `trainer_args` say on what and how a run computes; `outline` is the same policy
+without its weights, for what can be checked before anything slow begins.
+"""
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from string import Template
+from typing import Any, TypeVar
 
 import torch
+from transformers import TrainingArguments
 
-from thinker.config.build import build
-from thinker.config.run import RunConfig, SftStage
+from thinker.config.build import build, foreign_values
+from thinker.config.run import RunConfig, SftStage, StageSettings
 from thinker.data.examples import lesson_turns
 from thinker.policies import (
     ClipConfig,
@@ -17,9 +25,11 @@ from thinker.policies import (
     Policy,
     TinySize,
     load_policy,
+    outline_policy,
     tiny_policy,
 )
-from thinker.train.parts import freeze_others
+from thinker.train.parts import check_parts, freeze_others
+from thinker.train.resume import check_settings
 from thinker.train.run_data import Labels, RunData
 
 logger = logging.getLogger(__name__)
@@ -27,23 +37,100 @@ logger = logging.getLogger(__name__)
 
 CALIBRATION_VIDEOS = 128
 
+A = TypeVar("A", bound=TrainingArguments)
+
+
+def settle_dtype(config: RunConfig) -> RunConfig:
+    """The same run with `dtype: auto` settled, so that it is continued in the type it began with:
+    bfloat16 on a GPU, float32 on a CPU, as in scoring."""
+    if config.model.dtype != "auto":
+        return config
+    dtype = "bfloat16" if on_gpu(config) else "float32"
+    return replace(config, model=replace(config.model, dtype=dtype))
+
+
+def on_gpu(config: RunConfig) -> bool:
+    """Whether a run computes on a GPU: where there is one, unless a stage asks for the CPU."""
+    return torch.cuda.is_available() and not any(s.trainer.get("use_cpu") for s in config.stages)
+
+
+def device_args(config: RunConfig, stage: StageSettings) -> dict[str, Any]:
+    """What the device, and the terminal, decide of a trainer's configuration.
+
+    transformers wants to be told of a CPU. Where there are several processes it finds out itself,
+    and to be told would keep it from DeepSpeed and FSDP.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    return {
+        "bf16": settle_dtype(config).model.dtype == "bfloat16" and not stage.trainer.get("fp16"),
+        "use_cpu": alone and not on_gpu(config),
+        "disable_tqdm": not sys.stderr.isatty(),  # plain lines instead
+    }
+
+
+def trainer_args(cls: type[A], config: RunConfig, stage: StageSettings, given: dict[str, Any]) -> A:
+    """The configuration of a stage's trainer: what the device decides, what is given, and what the
+    stage says instead.
+
+    Raises ValueError, naming the stage, for what transformers, TRL or this package refuse, and for
+    a stage that would make no step.
+    """
+    place = f"stages.{stage.name}.trainer"
+    values = device_args(config, stage) | given | foreign_values(cls, stage.trainer, place)
+    try:
+        args = cls(**values)
+        check_settings(args)
+    except (ValueError, TypeError, ZeroDivisionError, ImportError, OSError) as error:
+        raise ValueError(f"{place}: {error}") from error
+    return args
+
+
+def check_start(config: RunConfig, labels: Labels) -> None:
+    """Raises ValueError for what would end the run when its policy is loaded, or at the start of a
+    later stage: files that are missing, parts that the policy does not have, LoRA of layers that
+    are none of its."""
+    slowfast = config.model.slowfast
+    if slowfast is not None and not Path(slowfast).is_file():
+        raise ValueError(f"model.slowfast is {slowfast!r}, expected the file of a checkpoint")
+    model = outline(config, labels)
+    if slowfast is not None and model.model.motion is None:
+        raise ValueError("model.slowfast is given, but this policy has no motion branch")
+    for stage in config.stages:
+        check_parts(stage, model)
+
+
+def outline(config: RunConfig, labels: Labels) -> Any:
+    """The model that a run starts from, on the meta device unless it is tiny."""
+    settings = config.model
+    if settings.path == "tiny":
+        return _tiny(config, labels).model
+    return outline_policy(settings.path, **_new_parts(config))
+
+
+def _tiny(config: RunConfig, labels: Labels) -> Policy:
+    settings = config.model
+    size = build(TinySize, settings.clip | settings.motion, "model.clip and model.motion")
+    # It stands for a pretrained model, whose weights no seed of a run changes.
+    texts = tuple(tokenizer_texts(config, labels))
+    return tiny_policy(settings.backbone, size=size, texts=texts)
+
+
+def _new_parts(config: RunConfig) -> dict[str, Any]:
+    motion, clip = config.model.motion, config.model.clip
+    return {
+        "motion": build(MotionConfig, motion, "model.motion") if motion else None,
+        "clip": build(ClipConfig, clip, "model.clip") if clip else None,
+    }
+
 
 def start_policy(config: RunConfig, labels: Labels) -> Policy:
     """The policy as the model settings say; a new motion branch is not yet calibrated."""
     settings = config.model
     if settings.path == "tiny":
-        size = build(TinySize, settings.clip | settings.motion, "model.clip and model.motion")
-        # It stands for a pretrained model, whose weights no seed of a run changes.
-        texts = tuple(tokenizer_texts(config, labels))
-        policy = tiny_policy(settings.backbone, size=size, texts=texts)
+        policy = _tiny(config, labels)
     else:
-        motion, clip = settings.motion, settings.clip
-        policy = load_policy(
-            settings.path,
-            dtype=getattr(torch, settings.dtype),
-            motion=build(MotionConfig, motion, "model.motion") if motion else None,
-            clip=build(ClipConfig, clip, "model.clip") if clip else None,
-        )
+        dtype = getattr(torch, settle_dtype(config).model.dtype)
+        policy = load_policy(settings.path, dtype=dtype, **_new_parts(config))
         if policy.new_parts:
             logger.info("new motion branch: %d tensors", len(policy.new_parts))
     if settings.slowfast is not None:
@@ -63,7 +150,10 @@ def tokenizer_texts(config: RunConfig, labels: Labels) -> list[str]:
                 f"model.texts is {config.model.texts!r}: {error} is no variable that is set; set "
                 "it, or give the path itself"
             ) from None
-        return Path(name).read_text(encoding="utf-8").splitlines()
+        try:
+            return Path(name).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"model.texts: cannot read {name}: {error}") from None
     supervised = [stage.name for stage in config.stages if isinstance(stage, SftStage)]
     turns = (
         turn
@@ -73,6 +163,26 @@ def tokenizer_texts(config: RunConfig, labels: Labels) -> list[str]:
         for turn in lesson_turns(example)
     )
     return list(dict.fromkeys(turn.text for turn in turns))
+
+
+def check_lengths(policy: Policy, labels: Labels) -> None:
+    """Raises ValueError for an example whose prompt does not fit into the model's context."""
+    inputs, room = policy.inputs, policy.context_tokens
+    asked = {
+        (tuple(m.kind for m in example.media), example.turns): example.id
+        for sources in labels.stages.values()
+        for source in sources
+        for example in source.examples
+    }
+    if asked and inputs.max_tokens_of(asked) < room:
+        return
+    for (kinds, turns), name in asked.items():
+        length = inputs.max_prompt_tokens(kinds, turns)
+        if length >= room:
+            raise ValueError(
+                f"example {name}: its prompt may have {length} tokens, the model's context has "
+                f"{room}; shorten it, or take it out of the data"
+            )
 
 
 def calibrate_motion(config: RunConfig, policy: Policy, data: RunData) -> None:

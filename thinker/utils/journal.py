@@ -94,6 +94,17 @@ def claim_folder(folder: Path, fingerprint: Row) -> None:
         aside.unlink()
 
 
+def check_claimed(folder: Path, known: Row) -> None:
+    """As `claim_folder` of a part of the fingerprint, as far as a folder that exists has these
+    keys: for what is known before a model is loaded. Writes nothing."""
+    try:
+        there = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    keys = known.keys() & there.keys()
+    require_same(folder, {key: there[key] for key in keys}, {key: known[key] for key in keys})
+
+
 def flat(values: Row, prefix: str = "") -> Row:
     """Nested mappings as dotted keys; an empty mapping stays a value."""
     found: Row = {}

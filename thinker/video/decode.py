@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinker.video.file import VideoError
+from thinker.video.file import VideoError, picture_format
 from thinker.video.mp4 import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS, MAX_FRAMES, MAX_STREAMS
 
 if TYPE_CHECKING:
@@ -98,6 +98,10 @@ def _open(path: Path, **probing: str) -> Opened:
         # "file:" so that a name with a colon is no protocol.
         container = av.open(f"file:{path}", options=options, metadata_errors="ignore")
     except (av.error.FFmpegError, UnicodeError) as error:
+        picture = picture_format(path)
+        if picture is not None:
+            detail = f"it is a {picture} picture; rename it to .{picture.lower()}"
+            raise VideoError(path, "not_a_video", detail) from None
         raise _failed(path, "not_a_video", error) from None
     seconds = (container.duration or 0) / av.time_base
     if seconds > MAX_DURATION_SECONDS:

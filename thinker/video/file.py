@@ -174,6 +174,15 @@ def load_image(path: Path) -> np.ndarray:
         raise VideoError(path, reason, str(error)) from None
 
 
+def picture_format(path: Path) -> str | None:
+    """The format of a file that is a picture, whatever its name says; None of any other."""
+    try:
+        with Image.open(path, formats=_IMAGE_FORMATS) as image:
+            return image.format
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+
+
 def _check_size(path: Path, image: Image.Image) -> None:
     """Refuses, before anything is decoded, a picture that takes more memory than we allow."""
     assert image.format is not None

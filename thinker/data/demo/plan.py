@@ -123,6 +123,19 @@ class SyntheticConfig:
             raise ValueError(f"none_share is {self.none_share}, expected at least 0 and below 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}, expected 0 or more")
+        self._check_held_out()
+
+    def _check_held_out(self) -> None:
+        """Types are dealt out in turn; the set of motion distortions must not be empty."""
+        num_clips = self.num_eval_contents * self.clips_per_content
+        names = [name for name in DISTORTIONS if name != "none"]
+        first = next(i for i, name in enumerate(names) if DISTORTIONS[name].kind == "motion")
+        if num_clips - round(self.none_share * num_clips) <= first:
+            raise ValueError(
+                f"num_eval_contents is {self.num_eval_contents} and clips_per_content "
+                f"{self.clips_per_content}, {num_clips} held-out clips in all: none of them would "
+                f"have a motion distortion; expected at least {first + 1} that are not pristine"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,7 +90,7 @@ class VllmRollout:
         check_installed()
         if max_prompt_tokens is None:
             max_prompt_tokens = policy.inputs.max_prompt_tokens() + PROMPT_MARGIN
-        max_model_len = max_prompt_tokens + max_new_tokens
+        max_model_len = min(max_prompt_tokens + max_new_tokens, policy.context_tokens)
         if settings.mode == "server":
             from thinker.rollout.vllm.server import ServerEngine
 

@@ -1,39 +1,44 @@
 """A GRPO stage of a run: configuration → trainer → trained policy."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from trl import GRPOConfig
 
 from rewards import build_reward
-from thinker.config.build import foreign_values
 from thinker.config.run import GrpoStage, RunConfig
-from thinker.data.mixture import union
+from thinker.data.mixture import Source, union
 from thinker.policies import Policy
 from thinker.rollout.base import RolloutError
 from thinker.rollout.build import build_rollout
 from thinker.train.grpo.rewards import WeightedReward, check_tasks
-from thinker.train.grpo.trainer import ThinkerTrainer
+from thinker.train.grpo.trainer import ThinkerTrainer, check_groups
 from thinker.train.held_out import logged_figures
 from thinker.train.parts import lora_config
 from thinker.train.run_data import RunData
 from thinker.train.run_log import MetricsFile
+from thinker.train.start import settle_dtype, trainer_args
 from thinker.video.perturb import PERTURBATIONS
 
 
 def train_grpo(
-    config: RunConfig, stage: GrpoStage, args: GRPOConfig, policy: Policy, data: RunData
+    config: RunConfig,
+    stage: GrpoStage,
+    args: GRPOConfig,
+    policy: Policy,
+    data: RunData,
+    rewards: Sequence[WeightedReward],
 ) -> tuple[Policy, int]:
     """Train by GRPO, from the newest valid checkpoint where there is one; returns the policy in
-    memory, LoRA merged, and the number of steps."""
+    memory, LoRA merged, and the number of steps. rewards: as `checked_rewards` gives them."""
     trained = [e for source in data.stages[stage.name] for e in source.examples]
     held_out = [e for _, examples in data.eval_sets for e in examples]
     trainer = ThinkerTrainer(
         policy=policy,
         args=args,
-        rewards=stage_rewards(stage),
+        rewards=rewards,
         samples=union(data.stages[stage.name], config.seed),
         read_clip=data.reader,
         rollout=lambda model: build_rollout(
@@ -70,11 +75,19 @@ def stage_rewards(stage: GrpoStage) -> list[WeightedReward]:
     ]
 
 
-def check_grpo(stage: GrpoStage, tasks: Iterable[str]) -> None:
-    """Raises ValueError for what would end the stage when it begins: a reward that cannot be built,
-    a task of its data that no reward judges, an unknown perturbation. Stages before it may take
-    hours."""
-    check_tasks([weighted.reward for weighted in stage_rewards(stage)], tasks)
+def check_grpo(stage: GrpoStage, args: GRPOConfig, sources: Sequence[Source], seed: int) -> None:
+    """Raises ValueError for what would end the stage when it begins, or let it end without a step:
+    too few videos for a batch, an unknown perturbation. Stages before it may take hours."""
+    check_groups(args)
+    num_rows = len(union(sources, seed))
+    num_needed = args.generation_batch_size // args.num_generations
+    if num_rows < num_needed:
+        raise ValueError(
+            f"stage {stage.name}: its data holds {num_rows} videos, but one batch takes "
+            f"{num_needed} (per_device_train_batch_size {args.per_device_train_batch_size} x "
+            f"{args.world_size} processes x steps_per_generation {args.steps_per_generation} / "
+            f"num_generations {args.num_generations}), so no step would be made; lower one of them"
+        )
     unknown = [kind for kind in stage.perturbations if kind not in PERTURBATIONS]
     if unknown:
         raise ValueError(
@@ -83,21 +96,35 @@ def check_grpo(stage: GrpoStage, tasks: Iterable[str]) -> None:
         )
 
 
+def checked_rewards(stage: GrpoStage, sources: Sequence[Source]) -> list[WeightedReward]:
+    """The rewards of a stage. Raises ValueError for one that cannot be built, for a task of the
+    data that none of them judges, and where one needs perturbed copies that the stage does not
+    make."""
+    rewards = stage_rewards(stage)
+    tasks = (example.task for source in sources for example in source.examples)
+    check_tasks([weighted.reward for weighted in rewards], tasks)
+    needy = [weighted.reward.name for weighted in rewards if weighted.reward.needs_perturbed]
+    if needy and not stage.perturbations:
+        raise ValueError(
+            f"stage {stage.name}: reward {needy[0]} compares with perturbed copies, but "
+            "perturbations is empty"
+        )
+    return rewards
+
+
 def grpo_args(config: RunConfig, stage: GrpoStage, folder: Path) -> GRPOConfig:
     """TRL's configuration with the run's seed; its journals and checkpoints go into `folder`.
 
     vLLM's float32 logprobs equal the trainer's (tests/rollout/test_vllm.py), so the correction for
     their difference, which costs a forward pass a batch, is on by default in half precision only.
     """
-    return GRPOConfig(
-        **{
-            "output_dir": str(folder),
-            "seed": config.seed,
-            "learning_rate": max(stage.train.values()),
-            "dataloader_num_workers": config.data.num_workers,
-            "report_to": ["tensorboard"],
-            "vllm_importance_sampling_correction": config.model.dtype != "float32",
-            "save_total_limit": 2,  # the newest, and one to fall back on
-            **foreign_values(GRPOConfig, stage.trainer, f"stages.{stage.name}.trainer"),
-        }
-    )
+    given = {
+        "output_dir": str(folder),
+        "seed": config.seed,
+        "learning_rate": max(stage.train.values()),
+        "dataloader_num_workers": config.data.num_workers,
+        "report_to": ["tensorboard"],
+        "vllm_importance_sampling_correction": settle_dtype(config).model.dtype != "float32",
+        "save_total_limit": 2,  # the newest, and one to fall back on
+    }
+    return trainer_args(GRPOConfig, config, stage, given)

@@ -83,11 +83,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         max_skipped_steps: int = 5,
     ):
         check_settings(args)
-        if args.per_device_train_batch_size % args.num_generations:
-            raise ValueError(
-                f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
-                f"multiple of num_generations ({args.num_generations}): groups stay whole"
-            )
+        check_groups(args)
         if logprobs not in LOGPROBS:
             raise ValueError(f"logprobs is {logprobs!r}, expected one of {', '.join(LOGPROBS)}")
         self.is_shared = logprobs == "shared"
@@ -425,4 +421,13 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         """Save what a run that cannot go on has reached; returns a sentence on where."""
         return self.checkpoints.save_last_step(
             lambda: self._save_checkpoint(self.model, trial=None)
+        )
+
+
+def check_groups(args: GRPOConfig) -> None:
+    """Raises ValueError where a process would have a part of a group."""
+    if args.per_device_train_batch_size % args.num_generations:
+        raise ValueError(
+            f"per_device_train_batch_size is {args.per_device_train_batch_size}, expected a "
+            f"multiple of num_generations ({args.num_generations}): groups stay whole"
         )

@@ -5,13 +5,13 @@ from pathlib import Path
 from peft import get_peft_model
 from transformers import TrainingArguments
 
-from thinker.config.build import foreign_values
 from thinker.config.run import RunConfig, SftStage
 from thinker.policies import Policy
 from thinker.train.parts import lora_config
 from thinker.train.run_data import RunData
 from thinker.train.run_log import MetricsFile
-from thinker.train.sft.trainer import SupervisedTrainer
+from thinker.train.sft.trainer import SupervisedTrainer, check_sft
+from thinker.train.start import trainer_args
 
 
 def train_sft(
@@ -36,15 +36,15 @@ def train_sft(
 def sft_args(config: RunConfig, stage: SftStage, folder: Path) -> TrainingArguments:
     """transformers' configuration with the run's seed; its journal and checkpoints go into
     `folder`."""
-    return TrainingArguments(
-        **{
-            "output_dir": str(folder),
-            "seed": config.seed,
-            "learning_rate": max(stage.train.values()),
-            "report_to": [],
-            "save_strategy": "no",
-            "save_total_limit": 2,  # the newest, and one to fall back on
-            "dataloader_num_workers": config.data.num_workers,
-            **foreign_values(TrainingArguments, stage.trainer, f"stages.{stage.name}.trainer"),
-        }
-    )
+    given = {
+        "output_dir": str(folder),
+        "seed": config.seed,
+        "learning_rate": max(stage.train.values()),
+        "report_to": [],
+        "save_strategy": "no",
+        "save_total_limit": 2,  # the newest, and one to fall back on
+        "dataloader_num_workers": config.data.num_workers,
+    }
+    args = trainer_args(TrainingArguments, config, stage, given)
+    check_sft(args)
+    return args

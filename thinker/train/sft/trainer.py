@@ -43,8 +43,7 @@ class SupervisedTrainer(Resumable, Trainer):
         callbacks: list | None = None,
     ):
         check_settings(args)
-        if args.label_smoothing_factor:
-            raise ValueError("trainer.label_smoothing_factor is not supported in an sft stage")
+        check_sft(args)
         enable_shared_prompt(policy.model)
         args.remove_unused_columns = False
         args.train_sampling_strategy = "sequential"  # the mixture has shuffled them
@@ -70,6 +69,17 @@ class SupervisedTrainer(Resumable, Trainer):
     def floating_point_ops(self, inputs):
         """Not counted: transformers' estimate knows neither media nor shared prefixes."""
         return 0
+
+
+def check_sft(args: TrainingArguments) -> None:
+    """Raises ValueError for settings that a supervised stage has no use for."""
+    if args.label_smoothing_factor:
+        raise ValueError("trainer.label_smoothing_factor is not supported in an sft stage")
+    if args.eval_strategy != "no":
+        raise ValueError(
+            f"trainer.eval_strategy is {args.eval_strategy.value}, expected no in an sft stage: "
+            "held-out figures are measured after it"
+        )
 
 
 def ordered_examples(sources: Sequence[Source], args: TrainingArguments) -> list[Example]:
