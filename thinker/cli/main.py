@@ -14,6 +14,7 @@ from thinker.cli import (
     estimate,
     eval,
     faithfulness,
+    import_labels,
     report,
     score,
     train,
@@ -49,6 +50,7 @@ COMMANDS: tuple[Command, ...] = (
     compare,
     faithfulness,
     demo_data,
+    import_labels,
     convert,
     estimate,
 )
