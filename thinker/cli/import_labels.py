@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("split", "the part it belongs to; train is trained on, others are evaluated on"),
     ):
         parser.add_argument(
-            f"--{name}-column", metavar="NAME", help=f"column of {holds}: a name, or a number from 1"
+            f"--{name}-column",
+            metavar="NAME",
+            help=f"column of {holds}: a name, or a number from 1",
         )
     parser.add_argument("--scale", help="min:max of the labels that there can be, such as 0:100")
     parser.add_argument("--decimal-comma", action="store_true", help='"3,5" is 3.5')
@@ -88,13 +90,17 @@ def _rules(args: argparse.Namespace, preset: "Preset | None") -> tuple:
     text = args.scale
     if text is None and preset is not None:
         text = "{:g}:{:g}".format(*preset.scale)
-    scale = None if text is None else parse_mos_scale(text if text.count(":") > 1 else f"{text}:linear")
+    scale = (
+        None if text is None else parse_mos_scale(text if text.count(":") > 1 else f"{text}:linear")
+    )
     rules = LabelRules(
         columns=LabelColumns(**columns),
         scale=None if scale is None else (scale.min, scale.max),
         decimal_comma=args.decimal_comma,
         strip_prefix=args.strip_prefix,
-        add_suffix=getattr(preset, "add_suffix", "") if args.add_suffix is None else args.add_suffix,
+        add_suffix=getattr(preset, "add_suffix", "")
+        if args.add_suffix is None
+        else args.add_suffix,
         splits=getattr(preset, "splits", {}),
         media_root=args.media_root,
     )

@@ -34,7 +34,11 @@ Report = ScoreReport | AnswerReport
 
 
 def set_report(
-    task: str, scale: MosScale | None, examples: Sequence[Example], rows: Sequence[Row], n_total: int
+    task: str,
+    scale: MosScale | None,
+    examples: Sequence[Example],
+    rows: Sequence[Row],
+    n_total: int,
 ) -> Report:
     """The figures of one set with their intervals; of scores on the set's own scale.
 

@@ -27,8 +27,12 @@ _PLAIN = {
 }
 """By whether the decimal sign is a comma: a number without separators of thousands."""
 _GROUPED = {
-    False: re.compile(rf"[+-]?[0-9]{{1,3}}(?:(?:,[0-9]{{3}})+|(?:{_GROUP}[0-9]{{3}})+)(?:\.[0-9]+)?"),
-    True: re.compile(rf"[+-]?[0-9]{{1,3}}(?:(?:\.[0-9]{{3}})+|(?:{_GROUP}[0-9]{{3}})+)(?:,[0-9]+)?"),
+    False: re.compile(
+        rf"[+-]?[0-9]{{1,3}}(?:(?:,[0-9]{{3}})+|(?:{_GROUP}[0-9]{{3}})+)(?:\.[0-9]+)?"
+    ),
+    True: re.compile(
+        rf"[+-]?[0-9]{{1,3}}(?:(?:\.[0-9]{{3}})+|(?:{_GROUP}[0-9]{{3}})+)(?:,[0-9]+)?"
+    ),
 }
 _COULD_BE_EITHER = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")
 _DRIVE = re.compile(r"[A-Za-z]:(?:/|$)")

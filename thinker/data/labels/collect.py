@@ -137,7 +137,9 @@ class _RowReader:
         label_id = more.get("id", path)
         for seen, what, value in ((self.paths, "path", path), (self.ids, "id", label_id)):
             if value in seen:
-                raise BadValueError(f"{what} {show(value)} is given twice, first on line {seen[value]}")
+                raise BadValueError(
+                    f"{what} {show(value)} is given twice, first on line {seen[value]}"
+                )
         if self.media is not None:
             self.media.locate(path)
         self.paths[path] = row.line

@@ -69,7 +69,7 @@ def table_rows(
 def column_rows(
     table: dict[str, Sequence[Any]], columns: Sequence[str], where: str
 ) -> Iterator[Row]:
-    """Rows of a table that is stored by column. Raises ValueError where columns differ in length."""
+    """Rows of a table stored by column. Raises ValueError where columns differ in length."""
     names = list(table)
     chosen = [table[names[place]] for place in places(columns, names, where)]
     lengths = {len(column) for column in chosen}

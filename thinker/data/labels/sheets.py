@@ -236,7 +236,9 @@ def _json_row(line: int, value: Any, columns: Sequence[str], names: Sequence[str
         return Row(line, (), f"{json.dumps(value)[:80]} is no record")
     if are_numbers(columns, names):
         cells = list(value.values())
-        return Row(line, tuple(cells[int(c) - 1] if int(c) <= len(cells) else None for c in columns))
+        return Row(
+            line, tuple(cells[int(c) - 1] if int(c) <= len(cells) else None for c in columns)
+        )
     return Row(line, tuple(_member(value, column) for column in columns))
 
 
