@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from thinker.data.labels.preset import Preset
@@ -80,7 +80,7 @@ def _rules(args: argparse.Namespace, preset: "Preset | None") -> tuple:
     from thinker.data.datasets import parse_mos_scale
     from thinker.data.labels.collect import LabelColumns, LabelRules
 
-    columns = {
+    columns: dict[str, Any] = {
         name: getattr(args, f"{name}_column") or getattr(preset, f"{name}_column", None)
         for name in ("path", "mos", "id", "content", "split")
     }

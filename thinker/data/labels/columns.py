@@ -18,9 +18,9 @@ class Row(NamedTuple):
     """Why the row cannot be read, else empty."""
 
 
-def are_numbers(columns: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether columns are meant by number, from 1: all are numbers, and no name is one of them."""
-    return all(column.isdecimal() for column in columns) and not set(columns) & set(names)
+def are_numbers(columns: Sequence[str]) -> bool:
+    """Whether columns are meant by number, from 1; a name cannot be a number."""
+    return all(column.isdecimal() for column in columns)
 
 
 def places(columns: Sequence[str], names: Sequence[str], where: str) -> list[int]:
@@ -29,7 +29,7 @@ def places(columns: Sequence[str], names: Sequence[str], where: str) -> list[int
 
     `places(["MOS", "name"], ["name", "sd", "MOS"], "s.csv")` is [2, 0]; so is that of ["3", "1"].
     """
-    if are_numbers(columns, names):
+    if are_numbers(columns):
         beyond = [column for column in columns if not 1 <= int(column) <= len(names)]
         if beyond:
             raise ValueError(f"{where} has {len(names)} columns, none of number {beyond[0]}")
@@ -59,7 +59,7 @@ def table_rows(
         raise ValueError(f"{where} is empty")
     names = ["" if cell is None else str(cell).strip() for cell in first[1]]
     at = places(columns, names, where)
-    if are_numbers(columns, names):
+    if are_numbers(columns):
         yield Row(first[0], tuple(first[1][place] for place in at))
     for line, cells in table:
         if any(cell not in (None, "") for cell in cells):

@@ -234,7 +234,7 @@ def _json_row(line: int, value: Any, columns: Sequence[str], names: Sequence[str
         return Row(line, tuple(value[place] if place < len(value) else None for place in at))
     if not isinstance(value, dict):
         return Row(line, (), f"{json.dumps(value)[:80]} is no record")
-    if are_numbers(columns, names):
+    if are_numbers(columns):
         cells = list(value.values())
         return Row(
             line, tuple(cells[int(c) - 1] if int(c) <= len(cells) else None for c in columns)

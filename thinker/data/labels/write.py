@@ -167,13 +167,15 @@ def _yaml(parts: Sequence[Part], target: Target) -> str:
     """The data set YAML: a single evaluation set is one mapping, everything else has `train` and
     `eval`."""
     root = UNKNOWN_ROOT if target.media_root is None else str(target.media_root.absolute())
-    place: dict[str, Any] = {"video_root": root}
-    if target.scale is not None:
-        place["mos_scale"] = asdict(target.scale)
-    trained = [{"jsonl": part.path.name} | place for part in parts if part.is_trained]
+
+    def place() -> dict[str, Any]:  # anew each time: PyYAML writes an alias for what it saw before
+        scale = {} if target.scale is None else {"mos_scale": asdict(target.scale)}
+        return {"video_root": root} | scale
+
+    trained = [{"jsonl": part.path.name} | place() for part in parts if part.is_trained]
     evaluated = [
         {"name": part.name, "key": part.key, "meta": part.path.name}
-        | place
+        | place()
         | {"num_videos": len(part.labels)}
         for part in parts
         if not part.is_trained
