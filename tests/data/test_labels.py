@@ -183,6 +183,17 @@ def test_what_a_user_can_get_wrong(tmp_path, capsys, name, content, arguments, r
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_rows_of_json_that_are_no_records_are_bad_lines(tmp_path, capsys):
+    sheet = tmp_path / "s.jsonl"
+    sheet.write_text('{"n": {"path": "a.mp4"}, "mos": 1}\n["b.mp4", 2]\n7\n{"mos": 3}\n{"n": \n')
+    columns = ["--path-column", "n.path", "--mos-column", "mos"]
+    assert run(sheet, "--skip-bad-lines", columns=columns, output="set.json") == 0
+    out = capsys.readouterr().out
+    assert "1 labels, 4 bad lines" in out
+    for line, reason in {2: "is no record", 3: "7 is no record", 4: "no path", 5: "broken"}.items():
+        assert f"s.jsonl:{line}: " in out and reason in out
+
+
 def test_a_sheet_without_header_and_a_set_to_evaluate_on(tmp_path):
     sheet = tmp_path / "mos_with_names.txt"
     sheet.write_text("5.51 I01_01_1\n4.2 I01_02_1\n")

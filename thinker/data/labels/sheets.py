@@ -155,7 +155,7 @@ def _xlsx(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator
 
 
 def _jsonl(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator[Row]:
-    names: list[str] | None = None
+    is_first = True
     with open(path, "rb") as file:
         wide = file.read(4).startswith((b"\xff\xfe", b"\xfe\xff"))
         file.seek(0)
@@ -170,10 +170,10 @@ def _jsonl(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterato
             except BadValueError as error:
                 yield Row(line, (), str(error))
                 continue
-            if names is None:
-                names = _member_names(value)
-                places(columns, names, f"{path}:{line}")
-            yield _json_row(line, value, columns, names)
+            if is_first:
+                places(columns, _member_names(value), f"{path}:{line}")
+                is_first = False
+            yield _json_row(line, value, columns)
 
 
 def _json(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator[Row]:
@@ -191,10 +191,9 @@ def _json(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator
             f"{path}: expected a list of records, an object with one list of records, columns as "
             "lists, or an object of labels by path (columns 1 and 2)"
         )
-    names = _member_names(value[0])
-    places(columns, names, str(path))
+    places(columns, _member_names(value[0]), str(path))
     for number, record in enumerate(value, start=1):
-        yield _json_row(number, record, columns, names)
+        yield _json_row(number, record, columns)
 
 
 def _by_column(value: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
@@ -228,17 +227,15 @@ def _member_names(value: Any, prefix: str = "") -> list[str]:
     return names
 
 
-def _json_row(line: int, value: Any, columns: Sequence[str], names: Sequence[str]) -> Row:
-    if isinstance(value, list):
-        at = [int(column) - 1 for column in columns if column.isdecimal()]
+def _json_row(line: int, value: Any, columns: Sequence[str]) -> Row:
+    by_number = are_numbers(columns)
+    if by_number and isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list) and by_number:
+        at = [int(column) - 1 for column in columns]
         return Row(line, tuple(value[place] if place < len(value) else None for place in at))
     if not isinstance(value, dict):
         return Row(line, (), f"{json.dumps(value)[:80]} is no record")
-    if are_numbers(columns):
-        cells = list(value.values())
-        return Row(
-            line, tuple(cells[int(c) - 1] if int(c) <= len(cells) else None for c in columns)
-        )
     return Row(line, tuple(_member(value, column) for column in columns))
 
 
