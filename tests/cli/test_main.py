@@ -50,7 +50,7 @@ def test_help_and_the_parsers_of_the_scripts_need_no_torch():
     assert ended.returncode == 0, ended.stderr
     for name in (
         "train", "score", "eval", "report", "compare", "faithfulness", "demo-data", "convert",
-        "estimate",
+        "estimate", "import-labels",
     ):  # fmt: skip
         assert f"\n    {name} " in ended.stdout
 

@@ -47,7 +47,7 @@ def test_the_set_of_keys_is_frozen():
         "model.slowfast", "model.texts",
         "data", "data.eval", "data.eval.config", "data.eval.overrides", "data.variables",
         "data.cache",
-        "data.num_workers", "data.max_failed_share", "data.skip_bad_lines",
+        "data.held_out", "data.num_workers", "data.max_failed_share", "data.skip_bad_lines",
         "rollout", "rollout.backend", "rollout.mode", "rollout.memory_share", "rollout.sleep",
         "rollout.timeout_seconds", "rollout.max_restarts", "rollout.server_url", "rollout.push",
         "rollout.sync_folder",

@@ -24,7 +24,9 @@ from thinker.data.datasets import (
     load_train_examples,
     parse_mos_scale,
 )
+from thinker.data.examples import parsed_reference
 from thinker.data.paths import compile_content_pattern
+from thinker.data.read import read_records
 from thinker.data.records import dataset_key
 from thinker.data.scale import MosScale
 
@@ -233,7 +235,7 @@ def test_keys_are_frozen() -> None:
             "jsonl": True, "video_root": True, "mos_scale": True, "content_pattern": False,
         },
         EvalSet: {
-            "name": True, "key": True, "meta": True, "video_root": True, "mos_scale": True,
+            "name": True, "key": True, "meta": True, "video_root": True, "mos_scale": False,
             "domain": False, "num_videos": False, "content_pattern": False, "source": False,
         },
         MosScale: {"min": True, "max": True, "mapping": True},
@@ -516,12 +518,32 @@ def test_known_meta_without_yaml(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert eval_set_from_files(meta, root, HUNDRED).mos_scale == HUNDRED
 
 
-def test_unknown_meta_needs_a_scale(tmp_path: Path, root: Path) -> None:
+def test_a_scale_is_taken_as_given_and_none_for_an_unknown_meta(tmp_path: Path, root: Path) -> None:
     meta = tmp_path / "My-Own.json"
-    with pytest.raises(ValueError, match="Give one as min:max:mapping, such as 0:100:linear"):
-        eval_set_from_files(meta, root)
     own = eval_set_from_files(meta, root, parse_mos_scale("0:10:linear"))
+    assert own.mos_scale is not None
     assert (own.name, own.key, own.mos_scale.max) == ("My-Own", "my_own", 10)
+    assert eval_set_from_files(meta, root).mos_scale is None
+
+
+def test_labels_without_a_scale_have_no_target(tmp_path: Path, root: Path) -> None:
+    """Of evaluation sets and of scores among records; a level needs the scale all the same."""
+    meta = tmp_path / "own.json"
+    annotation = {"image_id": "a/1.mp4", "ann_type": "score", "score": 700}
+    meta.write_text(json.dumps({"annotations": [annotation | {"content": "mine"}]}))
+    (example,) = load_eval_examples(eval_set_from_files(meta, root)).examples
+    assert (example.mos, example.target, example.content) == (700.0, None, "mine")
+    assert parsed_reference(example) is None
+    records = tmp_path / "records.jsonl"
+    record = {"video": "a/1.mp4", "question": "Rate it.", "answer": 700, "task": "score"}
+    records.write_text(json.dumps(record) + "\n")
+    (asked,) = read_records([records], root).examples
+    assert (asked.mos, asked.target, parsed_reference(asked)) == (700.0, None, None)
+    with pytest.raises(ValueError, match="needs the scale it is on"):
+        read_records([records], root, require_answers=True)  # to be trained on
+    records.write_text(json.dumps(record | {"task": "level"}) + "\n")
+    with pytest.raises(ValueError, match="needs the scale it is on"):
+        read_records([records], root)
 
 
 def test_scale_on_a_command_line() -> None:

@@ -15,7 +15,7 @@ from thinker.data.examples import Example
 from thinker.data.scale import MosScale
 from thinker.eval.compare import compare_runs, format_comparison
 from thinker.eval.metrics import paired_accuracy, paired_bootstrap
-from thinker.eval.report.page import known_sets, worst_cases, write_report
+from thinker.eval.report.page import known_sets, result_lines, worst_cases, write_report
 from thinker.eval.report.published import MARK, load_published
 from thinker.eval.rows import ResultRow, load_rows
 from thinker.eval.sets import LoadedSet, record_set
@@ -34,7 +34,7 @@ def row_of(example, **fields):
     return {"id": example.id, **prediction.to_row()}
 
 
-def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k"):
+def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k", scale=SCALE):
     """An evaluation of len(scores) videos with MOS 10, 12, …; None is a missing one."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = [
@@ -57,7 +57,7 @@ def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k"):
         for sample, score in zip(samples, scores, strict=True)
     ]
     eval_set = EvalSet(
-        name=name, key=key, meta=root / "m.json", video_root=root, mos_scale=SCALE, domain="in"
+        name=name, key=key, meta=root / "m.json", video_root=root, mos_scale=scale, domain="in"
     )
     one = LoadedSet(
         key=key, name=name, task="score", source=eval_set, examples=samples, bad_lines=[]
@@ -183,6 +183,54 @@ def test_published_data_cover_the_ten_sets():
     assert set(systems["VQAThinker"]) == keys == set(systems["DOVER"])
     assert systems["VQAThinker"]["live_yt_hfr"] == (0.528, 0.610)
     assert all(set(results) <= keys for results in systems.values())
+
+
+def test_figures_of_a_part_stand_in_no_column(run):
+    published = load_published()
+    (ugc,) = [system for system in published.systems if system.name == "VQA² UGC-Scorer"]
+    part = ugc.subsets["lsvq_1080p"]
+    assert (part.srcc, part.num_videos, part.of) == (0.782, 2575, 3573)
+    assert "lsvq_1080p" not in ugc.results
+    lines = result_lines({}, published)
+    assert not [line for line in lines if (0.785, 0.830) in line.published]
+    text = write_report(run).read_text()
+    assert "LSVQ-1080p 0.782 / 0.847 (2575 of 3573 videos)" in text
+    assert "LIVE-VQC 0.785 / 0.830 (88 of 585 videos)" in text
+    assert '<td class="published">0.782 / 0.847' not in text
+
+
+@pytest.mark.parametrize(
+    ("results", "part"),
+    [
+        ({"cgvds": [0.5, 0.5]}, {"num_videos": 10, "of": 357}),
+        ({}, {"num_videos": 357, "of": 357}),
+    ],
+)
+def test_a_part_that_is_none_is_refused(tmp_path, results, part):
+    subsets = {"cgvds": {"srcc": 0.5, "plcc": 0.5, **part}}
+    entry = {"name": "X", "source": "s", "results": results, "subsets": subsets}
+    path = tmp_path / "published.yaml"
+    path.write_text(json.dumps({"note": "", "sources": {"s": "S"}, "systems": [entry]}))
+    with pytest.raises(ValueError, match=r"X on cgvds has .* expected a part"):
+        load_published(path)
+
+
+def test_without_a_scale_ranks_stay_and_rmse_goes(root, tmp_path):
+    scores = noisy(0, 0.05)
+    known = write_run(tmp_path / "known", root, scores)
+    unknown = write_run(tmp_path / "unknown", root, scores, scale=None)
+    with_scale, without = (load_summary(folder)["sets"]["konvid_1k"] for folder in (known, unknown))
+    assert without["mos_scale"] is None
+    for name in ("srcc", "krcc", "plcc", "plcc_mapped"):
+        assert without["report"][name]["value"] == pytest.approx(
+            with_scale["report"][name]["value"]
+        )
+    assert with_scale["report"]["rmse_mapped"]["value"] is not None
+    assert without["report"]["rmse_mapped"]["value"] is None
+    assert (unknown / "table.txt").read_text().count("RMSE is left out") == 1
+    rows = load_rows(unknown, "konvid_1k")
+    assert [row.pred_score for row in rows] == [round(score, 4) for score in scores]
+    assert "undefined" in write_report(unknown).read_text()
 
 
 def test_a_published_figure_that_is_none_is_refused(tmp_path):

@@ -15,7 +15,8 @@ from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
 from thinker.policies import load_policy
 from thinker.score.scorer import QualityScorer
-from thinker.train.pipeline import run_training
+from thinker.train.pipeline import record_split, run_training
+from thinker.train.run_data import read_labels
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,38 @@ def test_both_backbones_run_the_whole_path(demo, tmp_path, backbone):
     video = next((demo / "videos").rglob("*.mp4"))
     prediction = QualityScorer.from_pretrained(tmp_path / "final", max_new_tokens=8).score(video)
     assert prediction.status in ("ok", "invalid_answer")
+
+
+def test_contents_of_the_training_data_are_held_out(demo, tmp_path, capsys):
+    """As `run_grpo_lsvq.sh` runs one's own data: scores before, during and after training."""
+    overrides = ("data.eval=[]", "data.held_out=0.25", "stages.grpo.trainer.eval_strategy=steps")
+    more = ("stages.grpo.trainer.eval_steps=1", "stages.grpo.trainer.max_steps=2")
+    config = without_warm_start(run_config(demo, tmp_path / "run", *overrides, *more))
+    summary = run_training(config)
+    assert (summary["num_train"], summary["num_eval"]) == (18, 6)  # 9 and 3 of 12 contents
+    assert list(summary["sets"]) == ["demo_held_out"]
+    assert [line["step"] for line in summary["during"]] == [1, 2]
+    table = capsys.readouterr().out.splitlines()
+    rows = [line.split()[1:3] for line in table if line.startswith("demo_held_out")]
+    assert [row[0] for row in rows] == ["start", "step", "step", "grpo"]
+    record = json.loads((tmp_path / "run" / "held_out_examples.json").read_text())
+    held_out = record["sets"]["demo_held_out"]
+    assert len(held_out["ids"]) == 6 and len(held_out["contents"]) == 3
+    rollouts = (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()
+    trained = {json.loads(line)["sample_id"] for line in rollouts}
+    assert trained and not trained & set(held_out["ids"])
+    again = read_labels(config)
+    assert [e.id for e in again.eval_sets[0][1]] == held_out["ids"]  # after a restart, too
+
+    shorter = demo / "shorter.jsonl"  # the label file of a run changes between its parts
+    shorter.write_text("".join((demo / "train.jsonl").read_text().splitlines(True)[2:]))
+    changed = f"stages.grpo.data.0.overrides={{train.0.jsonl: '{shorter}'}}"
+    first = without_warm_start(run_config(demo, tmp_path / "other", *overrides, changed))
+    (tmp_path / "other").mkdir()
+    record_split(first, read_labels(first))
+    shorter.write_text((demo / "train.jsonl").read_text())
+    with pytest.raises(ValueError, match="holds out other examples"):
+        record_split(first, read_labels(first))
 
 
 def test_a_video_that_cannot_be_read_is_left_out_and_said(demo, tmp_path, caplog):

@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video-root", type=Path, nargs="+", help="one for all metas, or one each")
     parser.add_argument(
         "--mos-scale",
-        help="min:max:mapping, for records with labels and for a meta that is not one of the ten",
+        help="min:max:mapping, such as 0:100:linear: the scale of the labels of records and of a "
+        "meta that is not one of the ten; without it predictions stay on 1 to 5, without RMSE",
     )
     parser.add_argument(
         "--subset", type=Path, help="text file of ids or paths, one a line: only those examples"

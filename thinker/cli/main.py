@@ -15,6 +15,7 @@ from thinker.cli import (
     estimate,
     eval,
     faithfulness,
+    import_labels,
     report,
     score,
     train,
@@ -51,6 +52,7 @@ COMMANDS: tuple[Command, ...] = (
     compare,
     faithfulness,
     demo_data,
+    import_labels,
     convert,
     estimate,
 )

@@ -149,6 +149,9 @@ class DataSettings:
 
     eval: tuple[EvalSettings, ...] = ()
     """Where the held-out sets are described that are measured after every stage."""
+    held_out: Rate = 0.0
+    """Share of the contents of every training source, 0 to below 1, that is not trained on but
+    measured like the sets of `eval`. 0 holds nothing out."""
     variables: dict[str, str] = field(default_factory=dict)
     """Values of `${NAME}` in the paths of data sets. They win over the environment's."""
     cache: str | None = None
@@ -167,6 +170,8 @@ class DataSettings:
                 f"num_workers is {self.num_workers} and max_failed_share "
                 f"{self.max_failed_share}, expected at least 0 and 0 to 1"
             )
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out is {self.held_out}, expected 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

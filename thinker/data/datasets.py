@@ -120,8 +120,9 @@ class EvalSet:
     """The meta JSON with the labels; `thinker.data.read` shows its form."""
     video_root: DataPath
     """The folder that the `image_id`s of the meta are relative to."""
-    mos_scale: MosScale
-    """The scale of the scores in the meta."""
+    mos_scale: MosScale | None = None
+    """The scale of the scores in the meta. None: not known. Predictions then stay on the answer
+    scale, 1..5, and figures that need one scale (RMSE) are left out."""
     domain: str | None = None
     """Whether it lies "in" the domain of LSVQ or "out" of it. None: not known."""
     num_videos: int | None = None
@@ -157,7 +158,7 @@ class RecordSet:
     task: str | None = None
     """The task of records that do not name theirs. None goes by the form of each record."""
     mos_scale: MosScale | None = None
-    """The scale of labels that are numbers. None: there are no scores among the records."""
+    """The scale of labels that are numbers. None: as in `EvalSet`, and levels are words only."""
     content_pattern: str | None = None
     """As in `EvalSet`, for the paths of all media."""
     source: str | None = None
@@ -332,7 +333,8 @@ def eval_set_from_files(meta: Path, video_root: Path, mos_scale: MosScale | None
     """An evaluation set without YAML.
 
     A meta with the file name of one of the ten sets in data_configs/eval takes everything but the
-    two paths from there, also the scale unless one is given. Any other file needs `mos_scale`.
+    two paths from there, also the scale unless one is given. Of any other file without `mos_scale`
+    the scale is not known.
     """
     meta = Path(meta)
     for config_path in sorted(EVAL_CONFIGS.glob("*.yaml")):
@@ -341,12 +343,6 @@ def eval_set_from_files(meta: Path, video_root: Path, mos_scale: MosScale | None
             (known,) = load_dataset_config(config_path, overrides=overrides).eval
             assert isinstance(known, EvalSet)
             return known if mos_scale is None else dataclasses.replace(known, mos_scale=mos_scale)
-    if mos_scale is None:
-        raise ValueError(
-            f"the MOS scale of {meta} is not known: its name is none of those in {EVAL_CONFIGS}. "
-            "Give one as min:max:mapping, such as 0:100:linear, or write a YAML as "
-            "data_configs/README.md shows"
-        )
     key = dataset_key(meta.stem)
     return EvalSet(
         name=meta.stem, key=key, meta=meta, video_root=Path(video_root), mos_scale=mos_scale

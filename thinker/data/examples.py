@@ -33,7 +33,8 @@ class Example:
     """The options of a choice, without letters, in the order of the question; empty for a bare
     yes-or-no question."""
     target: float | None = None
-    """Scores only: the label on the answer scale, 1..5."""
+    """Scores only: the label on the answer scale, 1..5. None where the scale of the labels is not
+    known."""
     mos: float | None = None
     """Scores only: the label on the data set's own scale."""
     content: str
@@ -60,9 +61,11 @@ def parsed_reference(example: Example) -> Any:
     """What rewards and figures compare an answer with: the reference as the example's task reads
     it, or its reading of the target where there is one.
 
-    Raises ValueError with the task's reason.
+    A MOS without a target is on a scale that is not known, and no reference. Raises ValueError with
+    the task's reason.
     """
-    raw = example.reference if example.target is None else example.target
+    is_rated = example.target is not None or example.mos is not None
+    raw = example.target if is_rated else example.reference
     return TASKS[example.task].read_reference(raw, example.options)
 
 

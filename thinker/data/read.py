@@ -39,6 +39,7 @@ from thinker.data.records import (
 from thinker.data.scale import MosScale
 from thinker.prompts import Turn, ask
 from thinker.tasks import TASKS, Task
+from thinker.utils.text import plain_utf8
 from thinker.video.medium import Medium, medium
 
 
@@ -48,25 +49,24 @@ class LineRules:
 
     media: MediaRules
     """What its paths are held to."""
-    scale: MosScale
-    """The scale of the labels."""
+    scale: MosScale | None
+    """The scale of the labels. None: it is not known, and examples have no target."""
     seen: dict[str, str] = field(default_factory=dict)
     """Where each example's id was used first, "file:line"."""
 
     def example(self, record: Record, place: str) -> Example:
         """The validated example of the record at `place`; raises BadValueError with the reason."""
         example_id = unique_id(self.seen, record.dataset, record.id, place)
-        try:
-            target = self.scale.to_answer(record.mos)
-        except ValueError as error:
-            raise BadValueError(str(error)) from None
+        scale, mos = self.scale, record.mos
+        target = None if scale is None else _reasoned(lambda: scale.to_answer(mos))
+        content = self.media.content(record.video) if record.content is None else record.content
         return Example(
             id=example_id,
             dataset=record.dataset,
             media=(medium(self.media.locate(record.video)),),
-            mos=record.mos,
+            mos=mos,
             target=target,
-            content=self.media.content(record.video),
+            content=content,
         )
 
 
@@ -81,7 +81,7 @@ class RecordRules:
     task: str | None = None
     """The task of records that do not name theirs; None: their form says it."""
     scale: MosScale | None = None
-    """The scale of labels that are numbers; None: there are none."""
+    """The scale of labels that are numbers. None: it is not known, or there are none."""
     require_answers: bool = False
     """Whether a question without an answer is bad."""
     seen: dict[str, str] = field(default_factory=dict)
@@ -111,7 +111,7 @@ class RecordRules:
             reference=asked.answer,
             options=options,
             mos=mos,
-            target=None if mos is None else self._target(mos),
+            target=None if mos is None else self._target(name, mos),
             content=" + ".join(self.media.content(named.path) for named in asked.media)
             or example_id,
             tags=asked.tags,
@@ -135,8 +135,12 @@ class RecordRules:
             )
         )
 
-    def _target(self, mos: float) -> float:
+    def _target(self, task: str, mos: float) -> float | None:
+        """The label on the answer scale. Scores that are only evaluated can do without: what ranks
+        does not change with the scale, and a level word would."""
         scale = self.scale
+        if scale is None and task == "score" and not self.require_answers:
+            return None
         if scale is None:
             raise BadValueError(f"the label {mos!r} needs the scale it is on; give mos_scale")
         return _reasoned(lambda: scale.to_answer(mos))
@@ -199,7 +203,7 @@ def unique_id(seen: dict[str, str], dataset: str, given: str, place: str) -> str
 
 def line_rules(
     root: Path,
-    scale: MosScale,
+    scale: MosScale | None,
     content_pattern: str | None,
     *,
     require_files: bool,
@@ -213,7 +217,7 @@ def line_rules(
 def read_meta_json(
     path: Path,
     root: Path,
-    scale: MosScale,
+    scale: MosScale | None,
     *,
     dataset: str,
     content_pattern: str | None = None,
@@ -329,7 +333,7 @@ def _lines(data: bytes) -> list[tuple[int, Any]]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return plain_utf8(Path(path).read_bytes())
     except OSError as error:
         raise ValueError(
             f"cannot read {path}: {error.strerror}; give the path of an existing file"

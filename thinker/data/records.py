@@ -43,6 +43,8 @@ class Record(NamedTuple):
     """Relative path, not yet looked up."""
     mos: float
     """Finite, on the data set's own scale."""
+    content: str | None = None
+    """The source content that the file names, if it does; None leaves it to the path."""
 
 
 def train_record(raw: bytes) -> Record:
@@ -65,6 +67,7 @@ def train_record(raw: bytes) -> Record:
         id=text(value, "id"),
         video=text(image, "image"),
         mos=_label(member(line, "conversations")),
+        content=_content(line),
     )
 
 
@@ -99,7 +102,8 @@ def meta_record(annotation: object, dataset: str) -> Record:
     if member(annotation, "ann_type") != "score":
         raise BadValueError(f"ann_type is {show(annotation['ann_type'])}, expected 'score'")
     mos = parse_mos(member(annotation, "score"))
-    return Record(dataset=dataset, id=image_id, video=image_id, mos=mos)
+    content = _content(annotation)
+    return Record(dataset=dataset, id=image_id, video=image_id, mos=mos, content=content)
 
 
 def parse_mos(value: object) -> float:
@@ -169,6 +173,10 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise BadValueError(f"key {show(twice)} is given twice")
     return members
+
+
+def _content(fields: dict[str, Any]) -> str | None:
+    return text(fields["content"], "content") if "content" in fields else None
 
 
 def _label(conversations: object) -> float:

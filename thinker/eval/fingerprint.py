@@ -54,7 +54,7 @@ def _set_fingerprint(one: LoadedSet) -> dict[str, Any]:
         return {
             "meta": _sha(source.meta.read_bytes()),
             "video_root": str(source.video_root.resolve()),
-            "mos_scale": asdict(source.mos_scale),
+            "mos_scale": None if source.mos_scale is None else asdict(source.mos_scale),
             "content_pattern": source.content_pattern,
         }
     turns = [[[turn.role, turn.text] for turn in example.turns] for example in one.examples]

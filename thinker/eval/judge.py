@@ -5,6 +5,7 @@ examples. Both judge by the same rows.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from thinker.data.examples import Example, parsed_reference
@@ -12,6 +13,7 @@ from thinker.data.scale import MosScale
 from thinker.eval.metrics import (
     AnswerReport,
     Judged,
+    MetricResult,
     Resampling,
     ScoreReport,
     evaluate_answers,
@@ -26,13 +28,23 @@ Row = Mapping[str, Any]
 NUM_BRIEF = 2
 """Figures of a task in a log: tasks name the most telling ones first."""
 
+NO_SCALE = "RMSE is left out, the scale of the MOS is not given (--mos-scale)"
+
 Report = ScoreReport | AnswerReport
 
 
 def set_report(
-    task: str, scale: MosScale, examples: Sequence[Example], rows: Sequence[Row], n_total: int
+    task: str,
+    scale: MosScale | None,
+    examples: Sequence[Example],
+    rows: Sequence[Row],
+    n_total: int,
 ) -> Report:
-    """The figures of one set with their intervals; of scores on the set's own scale."""
+    """The figures of one set with their intervals; of scores on the set's own scale.
+
+    scale: None where it is not known. Scores then stay on the answer scale, which no correlation
+    depends on, and there is no RMSE: nobody could say what its units are.
+    """
     if task != "score":
         return evaluate_answers(TASKS[task].figures, judged_rows(examples, rows), n_total)
     scored = [
@@ -40,12 +52,16 @@ def set_report(
         for example, row in zip(examples, rows, strict=True)
         if row["score"] is not None and example.mos is not None
     ]
-    return evaluate_scores(
-        [scale.from_answer(score) for _, score in scored],
+    report = evaluate_scores(
+        [score if scale is None else scale.from_answer(score) for _, score in scored],
         [example.mos for example, _ in scored if example.mos is not None],
         [example.content for example, _ in scored],
         n_total,
     )
+    if scale is None:
+        left_out = MetricResult(value=None, n=report.n_scored, reason=NO_SCALE)
+        return replace(report, rmse_mapped=left_out)
+    return report
 
 
 def brief_figures(
@@ -54,7 +70,8 @@ def brief_figures(
     """By task, in the order in which tasks occur: the values of its first `NUM_BRIEF` figures,
     without intervals, and `valid_share`, the share of all examples with a valid answer.
 
-    None where a figure is undefined. Scores are compared with targets, on the answer scale.
+    None where a figure is undefined. Scores are compared with targets, on the answer scale, or with
+    MOS on a scale that is not known: correlations, which these are, do not depend on it.
     """
     pairs = list(zip(examples, predictions, strict=True))
     brief: dict[str, dict[str, float | None]] = {}
@@ -101,8 +118,8 @@ def is_correct(example: Example, answer: object) -> bool | None:
 
 
 def _label(example: Example) -> float | None:
-    """What a score is compared with, on the answer scale."""
-    if example.target is not None:
-        return example.target
+    """What a score is compared with: on the answer scale, or a MOS on a scale that is not known."""
+    if example.target is not None or example.mos is not None:
+        return example.mos if example.target is None else example.target
     right = right_answer(example)
     return None if right is None else score_of(example.task, right)

@@ -14,6 +14,7 @@ from typing import Any
 
 from thinker.data.bad_lines import BadLine
 from thinker.data.examples import Example
+from thinker.data.scale import MosScale
 from thinker.eval.judge import is_correct, right_answer
 from thinker.eval.sets import LoadedSet
 from thinker.score.prediction import INVALID_ANSWER, OK
@@ -25,8 +26,9 @@ COLUMNS = (
     "answer_score", "spread", "interval_low", "interval_high", "num_tokens",
     "frame_indices", "content", "mode", "seconds",
 )  # fmt: skip
-"""Of scores. `pred_score` and `gt_score` are on the set's own MOS scale; `answer_score`, `spread`
-and the interval are on the answer scale, 1..5."""
+"""Of scores. `pred_score` and `gt_score` are on the set's own MOS scale (`pred_score` on the answer
+scale where that is not known); `answer_score`, `spread` and the interval are on the answer scale,
+1..5."""
 
 ANSWER_COLUMNS = (
     "id", "answer", "reference", "correct", "status", "error", "tags", "question", "media",
@@ -58,13 +60,17 @@ def _score_row(one: LoadedSet, example: Example, row: Row) -> dict[str, object]:
     score, interval = row["score"], row["interval"] or (None, None)
     return {
         "filename": safe_cell(one.id_of(example)),
-        "pred_score": _plain(None if score is None else one.mos_scale.from_answer(score)),
+        "pred_score": _plain(_on_scale(one.mos_scale, score)),
         "gt_score": "" if example.mos is None else repr(example.mos),
         "spread": _plain(row["spread"]),
         "interval_low": _plain(interval[0]),
         "interval_high": _plain(interval[1]),
         **_common_cells(example, row),
     }
+
+
+def _on_scale(scale: MosScale | None, score: float | None) -> float | None:
+    return score if scale is None or score is None else scale.from_answer(score)
 
 
 def _answer_row(one: LoadedSet, example: Example, row: Row) -> dict[str, object]:

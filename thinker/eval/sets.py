@@ -15,6 +15,7 @@ from thinker.data.datasets import EvalSet, RecordSet, load_eval_examples
 from thinker.data.examples import Example
 from thinker.data.records import dataset_key
 from thinker.data.scale import MosScale
+from thinker.utils.text import plain_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,11 @@ class LoadedSet:
         return known or "out"
 
     @property
-    def mos_scale(self) -> MosScale:
-        """The scale that scores are shown on; that of the answers, if the file has no other."""
-        return self.source.mos_scale or ANSWER_SCALE
+    def mos_scale(self) -> MosScale | None:
+        """The scale that scores are shown on. None: that of the answers, as that of the labels is
+        not known. Where there are no labels at all, it is that of the answers by right."""
+        labelled = any(example.mos is not None for example in self.examples)
+        return self.source.mos_scale or (None if labelled else ANSWER_SCALE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +91,7 @@ class Subset:
 def read_subset(path: Path) -> Subset:
     """The names in a text file, one a line; empty lines do not count."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = plain_utf8(path.read_bytes()).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"cannot read the subset {path}: {error}; give a text file with an id or path a line"
@@ -116,6 +119,7 @@ def load_sets(
             bad_lines += error.bad_lines
     if bad_lines:
         raise BadLinesError(bad_lines)
+    _tell_of_unknown_scales(loaded)
     keys = [one.key for one in loaded]
     for one in loaded:
         if keys.count(one.key) > 1:
@@ -130,6 +134,16 @@ def load_sets(
 
 def _file(source: Source) -> Path:
     return source.meta if isinstance(source, EvalSet) else source.records[0]
+
+
+def _tell_of_unknown_scales(loaded: Sequence[LoadedSet]) -> None:
+    names = [one.name for one in loaded if one.task == "score" and one.mos_scale is None]
+    if names:
+        logger.warning(
+            "%s: the scale of the MOS is not given (--mos-scale, or mos_scale in YAML), so "
+            "predictions stay on the answer scale, 1 to 5, and RMSE is left out",
+            ", ".join(names),
+        )
 
 
 def _by_task(source: Source, loaded: Loaded) -> list[LoadedSet]:

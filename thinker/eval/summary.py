@@ -39,7 +39,7 @@ def write_results(
             "name": one.name,
             "task": one.task,
             "domain": one.domain,
-            "mos_scale": asdict(one.mos_scale) if one.task == "score" else None,
+            "mos_scale": asdict(one.mos_scale) if one.task == "score" and one.mos_scale else None,
             "media_root": str(one.media_root),
             "statuses": dict(Counter(statuses)),
             "report": asdict(report),

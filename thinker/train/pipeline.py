@@ -26,7 +26,7 @@ from thinker.train.grpo.rewards import WeightedReward
 from thinker.train.grpo.run import check_grpo, checked_rewards, grpo_args, train_grpo
 from thinker.train.held_out import HeldOutFigures, held_out
 from thinker.train.plots import plot_curves, read_metrics
-from thinker.train.run_data import Labels, RunData, check_media, read_labels
+from thinker.train.run_data import Labels, RunData, check_media, held_out_record, read_labels
 from thinker.train.run_folder import folder_once, is_complete, json_once, open_run
 from thinker.train.run_log import METRICS
 from thinker.train.sft.run import sft_args, train_sft
@@ -46,6 +46,7 @@ from thinker.utils.lock import run_lock
 logger = logging.getLogger(__name__)
 
 START, FINAL, WORK, HELD_OUT = "start", "final", "work", "held_out"
+SPLIT = "held_out_examples.json"
 STEPS = "training.json"  # in the folder of a stage: how many steps it took
 
 Rewards = dict[str, list[WeightedReward]]
@@ -74,6 +75,7 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
     if not is_complete(output / START):
         check_start(config, labels)
     open_run(output, config)
+    record_split(config, labels)
     if is_complete(output / "summary.json"):
         summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
         print(f"{summary_table(summary)}\n{output} is complete; delete it to run again")
@@ -89,10 +91,11 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
         folder = stage_folder(config, number)
         steps[stage.name] = run_stage(config, number, folder, data, rewards)
         figures[stage.name] = measure(config, folder, stage.name, data)
-    summary = summarise_run(config, data, figures, steps)
+    metrics = read_metrics(output / METRICS) if PartialState().is_main_process else []
+    summary = summarise_run(config, data, figures, steps, metrics)
     summary["seconds"] = round(time.perf_counter() - began, 1)
     if PartialState().is_main_process:
-        plot_curves(read_metrics(output / METRICS), summary, output / "curves.png")
+        plot_curves(metrics, summary, output / "curves.png")
         write_atomic(output / "summary.json", json.dumps(summary, indent=1) + "\n")
         print(summary_table(summary))
     return summary
@@ -115,6 +118,21 @@ def check_batches(config: RunConfig, labels: Labels) -> None:
         if isinstance(stage, GrpoStage):
             args = stage_args(config, number)
             check_grpo(stage, args, labels.stages[stage.name], config.seed)
+
+
+def record_split(config: RunConfig, labels: Labels) -> None:
+    """Write down what is held out of the training data. ValueError where a run that is continued
+    held out something else: its label files have changed, and what it has trained on may be in the
+    test."""
+    if not config.data.held_out:
+        return
+    path = Path(config.output_dir) / SPLIT
+    now = held_out_record(labels, config)
+    if json_once(path, lambda: now) != now:
+        raise ValueError(
+            f"{path} holds out other examples than the label files give now; put the files back as "
+            "they were, or choose another output_dir"
+        )
 
 
 def stage_folder(config: RunConfig, number: int) -> Path:

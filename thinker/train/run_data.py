@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from thinker.config.run import EvalSettings, RunConfig, SftStage, SourceSettings
 from thinker.data.bad_lines import BadLine, BadLinesError
@@ -16,6 +17,8 @@ from thinker.data.datasets import (
 )
 from thinker.data.examples import Example, lesson_turns
 from thinker.data.mixture import Source
+from thinker.data.records import dataset_key
+from thinker.data.split import Split, split_by_content
 from thinker.video import ClipSpec, FrameCache, check_videos
 from thinker.video.cache import ClipReader
 from thinker.video.medium import Medium
@@ -24,13 +27,24 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeldOutPart:
+    """The contents of a training source that are held out."""
+
+    key: str
+    """Its name in figures: that of the source and "held_out"."""
+
+
+EvalPart = EvalSet | RecordSet | HeldOutPart
+
+
+@dataclass(frozen=True, kw_only=True)
 class Labels:
     """What the label files of a run say."""
 
     stages: dict[str, list[Source]]
     """By stage, its data with their weights."""
-    eval_sets: list[tuple[EvalSet | RecordSet, list[Example]]]
-    """Held-out sets, each with its examples."""
+    eval_sets: list[tuple[EvalPart, list[Example]]]
+    """Held-out sets, each with its examples; those of `data.eval` first."""
 
     def examples(self) -> list[Example]:
         """All of them."""
@@ -51,6 +65,7 @@ def read_labels(config: RunConfig) -> Labels:
     for a supervised stage whose examples have no answer in words."""
     bad: list[BadLine] = []
     known: dict[str, list[Example]] = {}
+    names: dict[str, str] = {}
     skip = config.data.skip_bad_lines
 
     def load(read: Callable[[], Sequence[Example]]) -> list[Example]:
@@ -60,21 +75,33 @@ def read_labels(config: RunConfig) -> Labels:
             bad.extend(line for line in error.bad_lines if line not in bad)
             return []
 
-    def trained(settings: SourceSettings) -> list[Example]:
+    def trained(settings: SourceSettings) -> str:
         key = f"{settings.config} {sorted(settings.overrides.items())}"
         if key not in known:
             described = _described(settings, config)
+            names[key] = name = described.name
+            number = 2
+            while list(names.values()).count(names[key]) > 1:
+                names[key], number = f"{name} {number}", number + 1
             known[key] = load(lambda: load_train_examples(described, skip_bad_lines=skip)[0])
-        return known[key]
+        return key
 
-    found = {stage.name: [(trained(s), s.weight) for s in stage.data] for stage in config.stages}
-    eval_sets = [
+    keys = {stage.name: [(trained(s), s.weight) for s in stage.data] for stage in config.stages}
+    eval_sets: list[tuple[EvalPart, list[Example]]] = [
         (eval_set, load(lambda: load_eval_examples(eval_set, require_files=True)[0]))  # noqa: B023
         for settings in config.data.eval
         for eval_set in _described(settings, config).eval
     ]
     if bad:
         raise BadLinesError(bad)
+    if config.data.held_out:
+        named = {names[key]: examples for key, examples in known.items()}
+        splits = split_by_content(named, config.data.held_out, config.seed)
+        known = {key: splits[names[key]].trained for key in known}
+        eval_sets += _held_out_parts(splits, {part.key for part, _ in eval_sets})
+    found = {
+        stage: [(known[key], weight) for key, weight in sources] for stage, sources in keys.items()
+    }
     for stage in config.stages:
         for example in (e for examples, _ in found[stage.name] for e in examples):
             if isinstance(stage, SftStage):
@@ -86,6 +113,37 @@ def read_labels(config: RunConfig) -> Labels:
         },
         eval_sets=eval_sets,
     )
+
+
+def _held_out_parts(
+    splits: dict[str, Split], taken: set[str]
+) -> list[tuple[EvalPart, list[Example]]]:
+    """The part of each source that is held out; a key that is taken gets a number."""
+    parts: list[tuple[EvalPart, list[Example]]] = []
+    for name, split in splits.items():
+        key = base = f"{dataset_key(name) or 'data'}_held_out"
+        number = 2
+        while key in taken:
+            key, number = f"{base}_{number}", number + 1
+        taken.add(key)
+        parts.append((HeldOutPart(key=key), split.held_out))
+    return parts
+
+
+def held_out_record(labels: Labels, config: RunConfig) -> dict[str, Any]:
+    """Which examples of the training data are held out, as a file in the run's folder tells it."""
+    return {
+        "share": config.data.held_out,
+        "seed": config.seed,
+        "sets": {
+            part.key: {
+                "contents": sorted({example.content for example in examples}),
+                "ids": [example.id for example in examples],
+            }
+            for part, examples in labels.eval_sets
+            if isinstance(part, HeldOutPart)
+        },
+    }
 
 
 def _described(settings: SourceSettings | EvalSettings, config: RunConfig) -> DatasetConfig:

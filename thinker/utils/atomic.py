@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 """Endings of files that PyTorch and its users pickle, which may run code when they are read. None
@@ -22,12 +23,20 @@ def write_atomic(path: Path, content: str | bytes, *, flush: bool = True) -> Non
     flush: wait until it is on disk, so that this holds for a machine that loses power, too, and not
     only for a process that dies. It takes some milliseconds a file.
     """
+    with atomic_file(path, flush=flush) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_file(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` when the block ends without an exception,
+    and vanishes with one. flush: as in `write_atomic`."""
     # Beside the target, so that the rename stays in one file system; a name of its own for each
     # writer, because several processes or threads may write one file.
     aside = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}.tmp")
     try:
         with open(aside, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             if flush:
                 file.flush()
                 os.fsync(file.fileno())

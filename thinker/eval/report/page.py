@@ -38,7 +38,8 @@ class ResultLine:
     report: dict[str, Any] | None
     """Its figures as `summary.json` holds them (`ScoreReport`); None where it was not measured."""
     published: tuple[tuple[float, float] | None, ...]
-    """(SRCC, PLCC) of each published system on this set; None where none was published."""
+    """(SRCC, PLCC) of each published system on the whole of this set; None where none was
+    published, and where it was of a part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +104,7 @@ def write_report(folder: Path) -> Path:
         results=result_lines(scores, published) if scores else [],
         averages=summary["averages"],
         published=published,
+        set_names=known_sets(),
         mark=MARK,
         answers=[answer_line(entry, _num_tokens(rows[key])) for key, entry in sets.items()],
         lengths=_lengths(summary, rows, pictures),

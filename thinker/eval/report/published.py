@@ -1,7 +1,8 @@
 """Published results of reference systems (`data_configs/published.yaml`): data with its source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,6 +14,20 @@ MARK = "published, not measured"
 
 
 @dataclass(frozen=True, kw_only=True)
+class SubsetResult:
+    """Figures of a part of a set, which compare with none of the whole set."""
+
+    srcc: float
+    """SRCC on the part."""
+    plcc: float
+    """PLCC on the part."""
+    num_videos: int
+    """Number of videos of the part."""
+    of: int
+    """Number of videos of the set."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PublishedSystem:
     """One system and what a paper printed of it."""
 
@@ -21,7 +36,9 @@ class PublishedSystem:
     source: str
     """Where the figures were printed."""
     results: dict[str, tuple[float, float]]
-    """From a set's key to (SRCC, PLCC)."""
+    """From a set's key to (SRCC, PLCC), both on the whole set."""
+    subsets: dict[str, SubsetResult] = field(default_factory=dict)
+    """From a set's key to figures of a part of it; such a set has none in `results`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +52,31 @@ class Published:
 
 
 def load_published(path: Path = PUBLISHED) -> Published:
-    """Raises ValueError for a figure outside -1..1 and for a system without a known source."""
+    """Raises ValueError for a figure outside -1..1, for a part that is no part, for a set with
+    figures of both its whole and a part, and for a system without a known source."""
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    systems = []
-    for entry in raw["systems"]:
-        if entry["source"] not in raw["sources"]:
-            raise ValueError(f"{path}: {entry['name']} has the unknown source {entry['source']!r}")
-        results = {key: (float(s), float(p)) for key, (s, p) in entry["results"].items()}
-        for key, pair in results.items():
-            if not all(-1 <= value <= 1 for value in pair):
-                raise ValueError(f"{path}: {entry['name']} on {key} is {pair}, expected -1..1")
-        source = raw["sources"][entry["source"]]
-        systems.append(PublishedSystem(name=entry["name"], source=source, results=results))
-    return Published(note=raw["note"], systems=tuple(systems))
+    return Published(
+        note=raw["note"],
+        systems=tuple(_system(entry, raw["sources"], path) for entry in raw["systems"]),
+    )
+
+
+def _system(entry: dict[str, Any], sources: dict[str, str], path: Path) -> PublishedSystem:
+    name = entry["name"]
+    if entry["source"] not in sources:
+        raise ValueError(f"{path}: {name} has the unknown source {entry['source']!r}")
+    results = {key: (float(s), float(p)) for key, (s, p) in entry["results"].items()}
+    subsets = {key: SubsetResult(**values) for key, values in entry.get("subsets", {}).items()}
+    pairs = [*results.items(), *((key, (one.srcc, one.plcc)) for key, one in subsets.items())]
+    for key, pair in pairs:
+        if not all(-1 <= value <= 1 for value in pair):
+            raise ValueError(f"{path}: {name} on {key} is {pair}, expected -1..1")
+    for key, one in subsets.items():
+        if key in results or not 0 < one.num_videos < one.of:
+            raise ValueError(
+                f"{path}: {name} on {key} has {one.num_videos} of {one.of} videos, expected a part "
+                "of the set, and no figures of the whole set beside it"
+            )
+    return PublishedSystem(
+        name=name, source=sources[entry["source"]], results=results, subsets=subsets
+    )
