@@ -53,7 +53,8 @@ def assert_read_by_pyav(path, note: str) -> None:
     ],
 )
 def test_pictures_are_decords_own(tmp_path, name, settings):
-    path = write_video(tmp_path / name, **{"width": 128, "height": 96, "num_frames": 48, **settings})
+    size = {"width": 128, "height": 96, "num_frames": 48}
+    path = write_video(tmp_path / name, **{**size, **settings})
     clip, default = read_clip(path, DECORD), read_clip(path, PYAV)
     assert clip.note == ""
     assert_right_frames(clip)

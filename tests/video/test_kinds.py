@@ -1,5 +1,6 @@
-"""Kinds of files: several streams, animated pictures, pixels that are not square, interlaced and HDR
-videos, raw streams, MXF, DV and AVIF. Every file is written here; frames carry their numbers."""
+"""Kinds of files: several streams, animated pictures, pixels that are not square, interlaced and
+HDR videos, raw streams, MXF, DV and AVIF. Every file is written here; frames carry their numbers.
+"""
 
 import dataclasses
 import itertools

@@ -30,11 +30,13 @@ IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
 )
 
-# What reading a picture may take; a JPEG or PNG may have 111 megapixels, a WebP 58.
+# What reading a picture may take; a JPEG or PNG may have 111 megapixels, a WebP 58, an AVIF 43, an
+# animation 35.
 MAX_PICTURE_BYTES = 10**9
 # What a pixel takes at the peak, measured and rounded up: 4 bytes in PIL, 3 in our array or 4 in a
 # turned copy, and what the decoder of the format holds. MPO is several JPEGs in a file.
-_BYTES_A_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "BMP": 9, "TIFF": 13, "WEBP": 17, "AVIF": 20}
+_BYTES_A_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "BMP": 9, "TIFF": 13, "WEBP": 17, "AVIF": 23}
+_BYTES_A_PIXEL_ANIMATED = 28  # the picture before, the one that is composed, and those above
 _BYTES_A_PIXEL_PROGRESSIVE = 11  # a JPEG in several scans: all coefficients at once
 _STRIP_PIXELS = 2**22  # so many are converted at once
 
@@ -176,8 +178,7 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
         raise VideoError(path, "not_a_video", str(error)) from None
     except Image.DecompressionBombError as error:
         raise VideoError(path, "too_large", str(error)) from None
-    # PIL reports damaged data as OSError, for PNG SyntaxError, of animations EOFError, of AVIF
-    # ValueError.
+    # PIL reports damaged data as OSError, for PNG as SyntaxError, of animations as EOFError.
     except (OSError, SyntaxError, EOFError) as error:
         reason = "truncated" if "truncated" in str(error).lower() else "decode_error"
         raise VideoError(path, reason, str(error)) from None
@@ -195,6 +196,9 @@ def _check_size(path: Path, image: Image.Image) -> None:
     assert image.format is not None
     in_scans = "progressive" in image.info  # only of a JPEG
     each = _BYTES_A_PIXEL_PROGRESSIVE if in_scans else _BYTES_A_PIXEL[image.format]
+    # Of other formats with several pictures, such as a TIFF of pages, the first is read.
+    if image.format in ("WEBP", "PNG", "AVIF") and getattr(image, "is_animated", False):
+        each = _BYTES_A_PIXEL_ANIMATED
     need = image.width * image.height * each
     if need > MAX_PICTURE_BYTES:
         detail = f"{image.width} x {image.height} pixels of a {image.format} take {need / 1e9:.2f}"

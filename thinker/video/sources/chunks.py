@@ -18,7 +18,8 @@ from typing import BinaryIO, NamedTuple
 from thinker.video.file import VideoError
 from thinker.video.mp4 import MAX_DURATION_SECONDS, MAX_FRAMES
 
-# Pictures of this time and shorter ones are shown for a tenth of a second: what browsers do, and FFmpeg with a GIF.
+# Pictures of this time and shorter ones are shown for a tenth of a second: what browsers do, and
+# FFmpeg with a GIF.
 TOO_SHORT_SECONDS = Fraction(1, 100)
 INSTEAD_SECONDS = Fraction(1, 10)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thinker.video.decode import VideoFile, upright
+from thinker.video.sources.filters import filter_graph
 
 if TYPE_CHECKING:
     import av
@@ -112,19 +113,6 @@ def _asked(call: Any) -> Any:
 
 def _as_decord(frame: av.VideoFrame) -> np.ndarray:
     """The stored frame as RGB (H, W, 3), by the filter that decord puts its frames through."""
-    import av.filter
-
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        time_base=frame.time_base or Fraction(1, 1000),
-    )
-    chain = [source, graph.add("scale", f"{frame.width}:{frame.height}")]
-    chain += [graph.add("format", "rgb24"), graph.add("buffersink")]
-    for one, following in zip(chain, chain[1:], strict=False):
-        one.link_to(following)
-    graph.configure()
+    graph = filter_graph(frame, ("scale", f"{frame.width}:{frame.height}"), ("format", "rgb24"))
     graph.push(frame)
     return graph.pull().to_ndarray()

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from typing import TYPE_CHECKING
+
+from thinker.video.sources.filters import filter_graph
 
 if TYPE_CHECKING:
     import av
@@ -47,9 +48,7 @@ def deinterlaced(
             if number == stretch.last + 1:  # the size changes here: FFmpeg begins anew, too
                 yield from (done for done in stretch.end() if done[0] in asked)
             stretch = _Stretch(number)
-        yield from (
-            done for done in stretch.add(number, frame, has_filtered) if done[0] in asked
-        )
+        yield from (done for done in stretch.add(number, frame, has_filtered) if done[0] in asked)
         seen_interlaced |= frame.interlaced_frame
     if stretch.last == num_frames - 1:
         yield from (done for done in stretch.end() if done[0] in asked)
@@ -75,7 +74,8 @@ class _Stretch:
     ) -> Iterator[tuple[int, av.VideoFrame]]:
         """What is done once this frame is known: itself, or the one before it."""
         if self._graph is None and frame.interlaced_frame:
-            self._graph = _bwdif(frame)
+            # The order of the fields is FFmpeg's choice.
+            self._graph = filter_graph(frame, ("bwdif", "mode=send_frame:deint=interlaced"))
             if self._previous is not None:
                 if has_filtered():  # the filter forgets that it is new
                     self._push(None, frame)
@@ -116,22 +116,3 @@ class _Stretch:
 
 def _shape(frame: av.VideoFrame) -> tuple[int, int, str]:
     return frame.width, frame.height, frame.format.name
-
-
-def _bwdif(frame: av.VideoFrame) -> av.filter.Graph:
-    """The filter for frames like this one, by FFmpeg's own choice of the field order."""
-    import av.filter
-
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width,
-        height=frame.height,
-        format=frame.format,
-        time_base=frame.time_base or Fraction(1, 1000),
-    )
-    chain = [source, graph.add("bwdif", "mode=send_frame:deint=interlaced")]
-    chain.append(graph.add("buffersink"))
-    for one, following in zip(chain, chain[1:], strict=False):
-        one.link_to(following)
-    graph.configure()
-    return graph
