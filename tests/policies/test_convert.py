@@ -150,6 +150,12 @@ def test_a_single_file_and_bfloat16(released, tmp_path):
     assert load_policy(tmp_path / "out", dtype=torch.bfloat16).model.dtype == torch.bfloat16
 
 
+def test_a_converted_policy_reads_as_the_published_programs(source, tmp_path):
+    convert_checkpoint(source, tmp_path / "out")
+    spec = load_policy(tmp_path / "out").inputs.clip_spec
+    assert (spec.reader, spec.resampler, spec.deinterlace) == ("decord", "pil", "none")
+
+
 def test_resampling_to_the_same_grid_changes_nothing():
     embedding = torch.randn(1, 65, 4)
     assert resize_position_embedding(embedding, 8) is embedding

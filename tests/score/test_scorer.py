@@ -1,5 +1,6 @@
 """QualityScorer: three modes, what it takes, what it does without memory, and bad input."""
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from tests.helpers.policy_factory import (
 )
 from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import cut_file, frame_pattern, read_frame_id, write_video
+from thinker.cli.score import describe
 from thinker.policies import load_policy
 from thinker.policies.encode import encode_prompts
 from thinker.rollout.hf import hf_rollout
@@ -64,6 +66,16 @@ def scorer(policy, *texts, **settings):
 
 
 # what goes in
+
+
+def test_a_clip_that_was_read_otherwise_has_a_note_in_its_row(policy):
+    """And only that one; a person sees it, too."""
+    clip = random_clip(policy, 0)
+    noted = dataclasses.replace(clip, note="read by pyav instead of decord: why")
+    rows = scorer(policy, SCORES["a"], SCORES["a"]).score_clips([clip, noted])
+    assert [row.note for row in rows] == [None, noted.note]
+    assert [row.to_row()["note"] for row in rows] == [None, noted.note]
+    assert ["instead of decord" in describe(row) for row in rows] == [False, True]
 
 
 def test_what_users_import_is_imported_when_it_is_used():

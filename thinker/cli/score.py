@@ -121,6 +121,8 @@ def describe(prediction: "Prediction") -> str:
         lines.append(("levels", ", ".join(f"{word} {p:.2f}" for word, (_, p) in shares)))
     if prediction.status != OK:
         lines.append(("status", f"{prediction.status}: {prediction.error}"))
+    if prediction.note:
+        lines.append(("note", prediction.note))
     label = 11
     return "\n".join(
         textwrap.fill(

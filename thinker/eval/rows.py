@@ -24,7 +24,7 @@ from thinker.utils.journal import Row
 COLUMNS = (
     "filename", "pred_score", "gt_score", "status", "error", "reasoning",
     "answer_score", "spread", "interval_low", "interval_high", "num_tokens",
-    "frame_indices", "content", "mode", "seconds",
+    "frame_indices", "content", "mode", "seconds", "note",
 )  # fmt: skip
 """Of scores. `pred_score` and `gt_score` are on the set's own MOS scale (`pred_score` on the answer
 scale where that is not known); `answer_score`, `spread` and the interval are on the answer scale,
@@ -33,7 +33,7 @@ scale where that is not known); `answer_score`, `spread` and the interval are on
 ANSWER_COLUMNS = (
     "id", "answer", "reference", "correct", "status", "error", "tags", "question", "media",
     "reasoning", "completion", "distribution", "answer_score", "num_tokens", "frame_indices",
-    "content", "mode", "seconds",
+    "content", "mode", "seconds", "note",
 )  # fmt: skip
 """Of other tasks. `correct` is 1 or 0, empty where there is no reference and where nothing could be
 asked; `media` is a JSON list of paths below the media root."""
@@ -104,6 +104,7 @@ def _common_cells(example: Example, row: Row) -> dict[str, object]:
         "content": safe_cell(example.content),
         "mode": row["mode"],
         "seconds": f"{row['seconds']:.3f}",
+        "note": safe_cell(row.get("note") or ""),
     }
 
 

@@ -67,6 +67,14 @@ class ClipConfig:
     image_max_pixels: int = 1280 * 28**2
     """Largest area of an image, where the aspect ratio is kept."""
 
+    reader: str = "pyav"
+    """Whose pictures frames are, one of `thinker.video.clip.READERS`; "decord" is for checkpoints
+    of the published programs, which read through it."""
+
+    deinterlace: str = "none"
+    """What makes whole pictures of interlaced frames, one of
+    `thinker.video.clip.DEINTERLACERS`."""
+
     def __post_init__(self):
         if self.layout not in prompts.LAYOUTS:
             raise ValueError(
@@ -168,6 +176,8 @@ class PolicyInputs:
             max_patches=self.clip_config.max_patches,
             image_min_pixels=self.clip_config.image_min_pixels,
             image_max_pixels=self.clip_config.image_max_pixels,
+            reader=self.clip_config.reader,
+            deinterlace=self.clip_config.deinterlace,
         )
 
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:

@@ -160,7 +160,8 @@ def _schema():
 
     text, number = pa.string(), pa.float64()
     columns = {"path": text, "score": number, "status": text, "mode": text, "reasoning": text}
-    columns |= {"completion": text, "error": text, "spread": number, "num_tokens": number}
+    columns |= {"completion": text, "error": text, "note": text}
+    columns |= {"spread": number, "num_tokens": number}
     columns |= {"interval_low": number, "interval_high": number, "seconds": number}
     columns |= {"scores": pa.list_(number), "probabilities": pa.list_(number)}
     columns |= {"frame_indices": pa.list_(pa.int64()), "model": text, "version": text}

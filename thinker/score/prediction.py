@@ -60,6 +60,9 @@ class Prediction:
     with the answer that won; of the first invalid one where there is no answer."""
     error: str | None = None
     """Why there is no answer, for a person. None where there is one."""
+    note: str | None = None
+    """What was done otherwise than asked, though there is an answer: that a medium was read by
+    another reader (`Clip.note`). None where all is as asked."""
     distribution: Distribution | Votes = ()
     """Over the valid rollouts in mode "sample": of their scores, else of their answers. Over the
     five levels in mode "level". Empty in mode "reason", which draws nothing."""

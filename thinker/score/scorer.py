@@ -384,6 +384,7 @@ def _blank(question: Question) -> Prediction:
         status=INVALID_ANSWER,
         task=question.task,
         frame_indices=() if first is None else first.keyframe_indices,
+        note="; ".join(dict.fromkeys(clip.note for clip in question.clips if clip.note)) or None,
     )
 
 

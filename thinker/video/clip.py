@@ -22,6 +22,8 @@ from thinker.video.geometry import Geometry, tile_grid
 from thinker.video.medium import KINDS, Crop
 
 RESAMPLERS = ("torch", "pil")
+READERS = ("pyav", "decord")
+DEINTERLACERS = ("none", "bwdif")
 STILLS = ("image", "video")
 
 
@@ -61,6 +63,14 @@ class ClipSpec:
     """Smallest area of a "smart" image."""
     image_max_pixels: int = 1280 * 28**2
     """Largest area of a "smart" image."""
+    reader: str = "pyav"
+    """Whose pictures the frames of a video are, bit for bit, one of `READERS`: "pyav" is the exact
+    reader of this project; "decord" that of the published programs, where it gives the right
+    frames, else the file is read by "pyav" and `Clip.note` says so."""
+    deinterlace: str = "none"
+    """What makes whole pictures of frames that a video marks as interlaced, one of `DEINTERLACERS`:
+    "none" leaves their lines as they are stored; "bwdif" is FFmpeg's filter, one picture a
+    frame."""
 
     def __post_init__(self) -> None:
         if self.resize not in ("square", "smart"):
@@ -69,6 +79,14 @@ class ClipSpec:
             raise ValueError(
                 f"resampler must be one of {', '.join(RESAMPLERS)}, got {self.resampler!r}"
             )
+        if self.reader not in READERS:
+            raise ValueError(f"reader must be one of {', '.join(READERS)}, got {self.reader!r}")
+        if self.deinterlace not in DEINTERLACERS:
+            raise ValueError(
+                f"deinterlace must be one of {', '.join(DEINTERLACERS)}, got {self.deinterlace!r}"
+            )
+        if self.reader == "decord" and self.deinterlace != "none":
+            raise ValueError("decord gives frames as they are stored; deinterlace with reader pyav")
         if self.stills not in STILLS:
             raise ValueError(f"stills must be one of {', '.join(STILLS)}, got {self.stills!r}")
         is_square = self.resize == "square"
@@ -153,9 +171,10 @@ class Clip:
     fps: float
     """Mean rate of the whole video; 0.0 where there is none (a picture)."""
     height: int
-    """Height of the whole picture as displayed: after rotation, before cutting and resizing."""
+    """Height of the whole picture as displayed: upright and in square pixels
+    (`geometry.displayed_size`), before cutting and resizing."""
     width: int
-    """Width of the whole picture as displayed: after rotation, before cutting and resizing."""
+    """Width of the whole picture as displayed, as `height`."""
     kind: str = "video"
     """One of `thinker.video.medium.KINDS`. "image": a still at its own resolution, without motion;
     its keyframes are what the vision tower sees of it. A still that was read as a video of one
@@ -165,6 +184,9 @@ class Clip:
     variant: str = ""
     """What was done to the frames after reading them: "reverse:7" of a perturbed copy, nothing of a
     clip as it was read. Frames that come from no file are told apart by a hash of them."""
+    note: str = ""
+    """What was done otherwise than asked, for a person: that another reader stepped in, and why.
+    Nothing else is ever done otherwise."""
 
     @cached_property
     def key(self) -> Hashable:
@@ -273,6 +295,7 @@ _FACTS = {  # the scalars of a clip
     "height": int,
     "width": int,
     "kind": str,
+    "note": str,
 }
 
 

@@ -7,7 +7,8 @@ Why PyAV and not decord2: decord2 3.4.0 finds a frame by *counting* after a seek
 has leading pictures (open GOP: x265's default, many H.264 broadcasts, MPEG-4 with B frames) it
 silently returns a picture 2 to 10 frames away; on bit errors it may silently repeat a neighbour; it
 fails on closed-GOP HEVC and on some widths (96). PyAV hands out every frame with its presentation
-time, so a frame here is either the one asked for or a `VideoError`, at less CPU time. What no
+time, so a frame here is either the one asked for or a `VideoError`, at less CPU time. Converted
+checkpoints still get decord's pixels, each compared with the frame (`sources/decord_frames.py`). What no
 decoder can tell: bits damaged into another valid stream (HEVC notices little).
 """
 
@@ -17,6 +18,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ import numpy as np
 
 from thinker.video.file import VideoError, picture_format
 from thinker.video.mp4 import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS, MAX_FRAMES, MAX_STREAMS
+from thinker.video.sources.deinterlace import deinterlaced
 
 if TYPE_CHECKING:
     import av.container
@@ -33,9 +36,23 @@ if TYPE_CHECKING:
 # FFmpeg guesses the format from content. Only real video containers are let in: a text file would
 # otherwise be rendered as a video (tty), and a playlist (hls, concat) could open other files or the
 # network.
-_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,yuv4mpegpipe,gif"
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,ivf,yuv4mpegpipe,gif,mxf,dv"
+
+# A raw stream has no header to know it by: what looks like one may be a damaged file of another
+# kind. So it is taken for one only where its name says so.
+_RAW_STREAMS = {
+    ".264": "h264", ".avc": "h264", ".h264": "h264", ".265": "hevc", ".h265": "hevc",
+    ".hevc": "hevc", ".m1v": "mpegvideo", ".m2v": "mpegvideo", ".mpv": "mpegvideo", ".obu": "obu",
+}  # fmt: skip
+
+# FFmpeg's demuxers of these give no presentation times, or made-up ones ("avi": the decoding
+# order), so frames are known by their count.
+_WITHOUT_TIMES = frozenset({"avi", *_RAW_STREAMS.values()})
 
 _MP4 = "mov,mp4,m4a,3gp,3g2,mj2"  # FFmpeg's one name for them
+
+# Discs and broadcasts go up to 3.6 (MPEG-2 of 352 columns at 2.21:1).
+MAX_PIXEL_ASPECT = 10
 
 # Codecs whose decoder applies `skip_frame` to the next packet at once and reports a missing
 # reference frame. AV1's works on several packets at once; HEVC's fills a missing reference
@@ -71,6 +88,7 @@ def _open_by_header(path: Path) -> Opened:
     container, stream = _open(path, skip_frame="all")
     if (
         container.format.name == _MP4
+        and len(_shown_streams(container)) == 1  # among several, packets help to choose
         and stream.codec_context.name == "h264"
         and stream.frames  # 0: a fragmented file, whose tables are spread over it
     ):
@@ -86,8 +104,9 @@ def _open(path: Path, **probing: str) -> Opened:
     """
     import av
 
+    raw_stream = _RAW_STREAMS.get(path.suffix.lower())
     options = {
-        "format_whitelist": _CONTAINERS,
+        "format_whitelist": ",".join(filter(None, (_CONTAINERS, raw_stream))),
         "protocol_whitelist": "file",
         "enable_drefs": "0",  # tracks of an mp4 that lie in other files; off by default, too
         "max_streams": str(MAX_STREAMS),
@@ -107,11 +126,10 @@ def _open(path: Path, **probing: str) -> Opened:
     if seconds > MAX_DURATION_SECONDS:
         container.close()
         raise VideoError(path, "too_long", f"the header says {seconds:.0f} s")
-    cover = av.stream.Disposition.attached_pic  # the album picture of an audio file
-    streams = [s for s in container.streams.video if not s.disposition & cover]
+    stream = _best_stream(container)
     problem = ("no_frames", "no video stream")
-    if streams:
-        context = streams[0].codec_context
+    if stream is not None:
+        context = stream.codec_context
         if context is None:  # the stubs deny it, but an unknown codec has none
             problem = ("unsupported", "no decoder for the codec")  # type: ignore[unreachable]
         elif context.width * context.height > MAX_FRAME_PIXELS:
@@ -124,9 +142,32 @@ def _open(path: Path, **probing: str) -> Opened:
                 "err_detect": "crccheck+explode",
                 "max_pixels": str(MAX_FRAME_PIXELS),
             }
-            return container, streams[0]
+            return container, stream
     container.close()
     raise VideoError(path, *problem)
+
+
+def _shown_streams(container: av.container.InputContainer) -> list[av.VideoStream]:
+    """Those that move: no album picture of a film or a song, no thumbnails of its chapters."""
+    import av
+
+    still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    return [stream for stream in container.streams.video if not stream.disposition & still]
+
+
+def _best_stream(container: av.container.InputContainer) -> av.VideoStream | None:
+    """The video that players show: FFmpeg's choice (`av_find_best_stream`), which goes by the
+    default flag, then by frames and bit rate; never one that has no decoder where another has."""
+    import av
+
+    shown = _shown_streams(container)
+    decodable = [stream for stream in shown if stream.codec_context is not None]
+    best = container.streams.best("video")
+    if best in (decodable or shown):
+        return best  # type: ignore[return-value]
+    default = av.stream.Disposition.default
+    ranked = sorted(decodable or shown, key=lambda stream: not stream.disposition & default)
+    return ranked[0] if ranked else None
 
 
 def _failed(path: Path, reason: str, error: Exception, what: str = "") -> VideoError:
@@ -141,10 +182,15 @@ class VideoFile:
 
     A context manager. Opening may cost as much as decoding several frames (`_open_by_header`), so
     what read the index goes on to decode. Raises `VideoError`.
+
+    deinterlace: frames that the file marks as interlaced are made whole by FFmpeg's bwdif.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    pixel_aspect = Fraction(1)
+    """Width of a pixel over its height, in the upright picture that was given last."""
+
+    def __init__(self, path: Path, *, deinterlace: bool = False) -> None:
+        self.path, self._deinterlace = path, deinterlace
         self._container, self._stream = _open_by_header(path)
         try:
             self.index = _index(path, self._container, self._stream)
@@ -160,32 +206,61 @@ class VideoFile:
 
     def frames(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (number, upright RGB (H, W, 3)) of exactly the frames `wanted` (ascending)."""
+        raw = self._deinterlaced(wanted) if self._deinterlace else self.raw_frames(wanted)
+        for number, frame in raw:
+            picture = _upright_rgb(self.path, frame)
+            del frame
+            yield number, picture
+            del picture  # or two full-size ones would be in memory at the next
+
+    def raw_frames(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """As `frames`, as they come out of the decoder: not turned, colours not converted."""
+        for number, frame in self._decode(wanted):
+            self.pixel_aspect = _pixel_aspect(self._stream, frame)
+            yield number, frame
+            del frame
+
+    def _deinterlaced(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        import av
+
+        def look_back(numbers: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+            with VideoFile(self.path) as other:
+                yield from other.raw_frames(numbers)
+
+        try:
+            yield from deinterlaced(
+                self.raw_frames, look_back, wanted, num_frames=len(self.index.seconds)
+            )
+        except av.error.FFmpegError as error:
+            raise _failed(self.path, "unsupported", error, "deinterlacing: ") from None
+
+    def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         pts = self.index.pts
         if pts is None:
             yield from self._decode_from_start({number: number for number in wanted})
             return
         missing = {pts[number]: number for number in wanted}
         try:
-            for number, picture in self._seek_and_decode(pts[0], missing):
+            for number, frame in self._seek_and_decode(pts[0], missing):
                 del missing[pts[number]]
-                yield number, picture
-                del picture  # or two full-size ones would be in memory at the next
+                yield number, frame
+                del frame
         except VideoError:
             # A seek can look like damage: references from before an H.264 open GOP, intra refresh,
             # coarse indices. From the start of the file only damage fails, and raises.
             yield from self._decode_from_start(missing)
 
-    def _decode_from_start(self, numbers: dict[int, int]) -> Iterator[tuple[int, np.ndarray]]:
+    def _decode_from_start(self, numbers: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The frames of {pts or count: frame number}, by a decoder of its own."""
         self._container.close()  # two decoders' reference frames need twice the memory
-        container, stream = _open(self.path)
+        container, self._stream = _open(self.path)
         with container:
             by_pts = self.index.pts is not None
-            yield from _decode_run(self.path, container, stream, numbers, by_pts=by_pts)
+            yield from _decode_run(self.path, container, self._stream, numbers, by_pts=by_pts)
 
     def _seek_and_decode(
         self, first_pts: int, numbers: dict[int, int]
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    ) -> Iterator[tuple[int, av.VideoFrame]]:
         """The frames of {pts: frame number}, one seek for all that share a seek point."""
         import av
 
@@ -227,10 +302,9 @@ def _index(
     # Discarded: cut away by an edit list, so decoded but never shown.
     shown = sorted(pts for pts, _, is_discard in packets if pts is not None and not is_discard)
     has_times = len(set(shown)) == sum(not is_discard for _, _, is_discard in packets)
-    rate = float(stream.average_rate or 0)
+    rate = _rate(container, stream)
     time_base = stream.time_base
-    is_avi = container.format.name == "avi"  # its "pts" is the decoding order
-    if is_avi or not has_times or time_base is None:
+    if container.format.name in _WITHOUT_TIMES or not has_times or time_base is None:
         return _count_frames(path, rate)
     if not shown:
         raise VideoError(path, "no_frames", "all frames are cut away by the edit list")
@@ -241,6 +315,18 @@ def _index(
         seconds=seconds,
         fps=rate or ((len(shown) - 1) / seconds[-1] if len(shown) > 1 else 0.0),
     )
+
+
+def _rate(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Mean frames a second, 0 where the file does not say.
+
+    FFmpeg gives every raw stream 25 unless told otherwise, whatever its own header says, and a DV
+    file 60000.
+    """
+    if container.format.name == "dv":
+        return 0.0
+    is_raw = container.format.name in _RAW_STREAMS.values()
+    return float((is_raw and stream.codec_context.framerate) or stream.average_rate or 0)
 
 
 def _count_frames(path: Path, rate: float) -> FrameIndex:
@@ -269,7 +355,7 @@ def _decode_run(
     numbers: dict[int, int],
     *,
     by_pts: bool,
-) -> Iterator[tuple[int, np.ndarray]]:
+) -> Iterator[tuple[int, av.VideoFrame]]:
     """Decodes until every key of `numbers` ({pts or count: frame number}) was seen, else raises."""
     missing = dict(numbers)
     last = max(missing)
@@ -281,7 +367,7 @@ def _decode_run(
         if key in missing:
             if frame.is_corrupt:
                 raise VideoError(path, "decode_error", f"frame {missing[key]} is damaged")
-            yield missing.pop(key), _upright_rgb(path, frame)
+            yield missing.pop(key), frame
         if not missing:
             return
         if key > last:
@@ -320,21 +406,21 @@ def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
     """The frame as displayed, RGB (H, W, 3): colours by the frame's own matrix, turned by its
     display matrix.
 
-    Unlabelled colours are read as BT.601, like FFmpeg does at any size. Pixels are taken as square.
+    Unlabelled colours are read as BT.601, like FFmpeg does at any size. Transfer and primaries are
+    left as they are: PQ and HLG come as they are stored. Pixels keep their aspect
+    (`VideoFile.pixel_aspect`).
     """
-    from av.sidedata.sidedata import SideDataContainer, Type
-
     if frame.width * frame.height > MAX_FRAME_PIXELS:  # the size may change within a stream
         raise VideoError(path, "too_large", f"{frame.width} x {frame.height}")
-    picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
-    # `frame.side_data` would refer to the frame that holds it: a cycle, so every picture would stay
-    # in memory until Python's collector happens to run.
-    all_side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
-    side_data = all_side_data.get(Type.DISPLAYMATRIX)
-    if side_data is None:
+    return upright(path, frame, frame.reformat(format="rgb24", threads=1).to_ndarray())
+
+
+def upright(path: Path, frame: av.VideoFrame, picture: np.ndarray) -> np.ndarray:
+    """The stored picture of a frame (H, W, 3), turned by the frame's display matrix."""
+    matrix = _display_matrix(frame)
+    if matrix is None:
         return picture
-    # x' = a·x + c·y, y' = b·x + d·y (libavutil/display.h), 32-bit fixed point
-    a, b, _, c, d = struct.unpack("=5i", bytes(side_data)[:20])
+    a, b, c, d = matrix
     if (a or d) and (b or c):
         raise VideoError(
             path, "unsupported", f"rotated by {frame.rotation} degrees, expected a multiple of 90"
@@ -342,3 +428,28 @@ def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
     if b or c:
         picture, a, d = picture.swapaxes(0, 1), c, b
     return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
+    """a, b, c, d of x' = a·x + c·y, y' = b·x + d·y (libavutil/display.h), 32-bit fixed point."""
+    from av.sidedata.sidedata import SideDataContainer, Type
+
+    # `frame.side_data` would refer to the frame that holds it: a cycle, so every picture would stay
+    # in memory until Python's collector happens to run.
+    all_side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]
+    side_data = all_side_data.get(Type.DISPLAYMATRIX)
+    if side_data is None:
+        return None
+    a, b, _, c, d = struct.unpack("=5i", bytes(side_data)[:20])
+    return a, b, c, d
+
+
+def _pixel_aspect(stream: av.VideoStream, frame: av.VideoFrame) -> Fraction:
+    """Width of a pixel over its height once the frame is upright. What the container says counts
+    before what the codec says, as for FFmpeg; what no camera or disc has counts as damage, and
+    pixels as square, as in players."""
+    aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    if not aspect or not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT:
+        return Fraction(1)
+    matrix = _display_matrix(frame)
+    return 1 / aspect if matrix and matrix[1] else aspect

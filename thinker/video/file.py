@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,14 +25,18 @@ from thinker.video.mp4 import (
     mp4_problem,
 )
 
-_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF")
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff", ".avif"}
+)
 
-# What reading a picture may take; a JPEG or PNG may have 111 megapixels, a WebP 58.
+# What reading a picture may take; a JPEG or PNG may have 111 megapixels, a WebP 58, an AVIF 43, an
+# animation 35.
 MAX_PICTURE_BYTES = 10**9
 # What a pixel takes at the peak, measured and rounded up: 4 bytes in PIL, 3 in our array or 4 in a
 # turned copy, and what the decoder of the format holds. MPO is several JPEGs in a file.
-_BYTES_A_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "BMP": 9, "TIFF": 13, "WEBP": 17}
+_BYTES_A_PIXEL = {"JPEG": 9, "MPO": 9, "PNG": 9, "BMP": 9, "TIFF": 13, "WEBP": 17, "AVIF": 23}
+_BYTES_A_PIXEL_ANIMATED = 28  # the picture before, the one that is composed, and those above
 _BYTES_A_PIXEL_PROGRESSIVE = 11  # a JPEG in several scans: all coefficients at once
 _STRIP_PIXELS = 2**22  # so many are converted at once
 
@@ -93,9 +99,12 @@ def require_regular(path: Path) -> None:
         raise VideoError(path, "unreadable", "not a regular file")
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, *, is_picture: bool = False) -> None:
     """Raises `VideoError` for what can be told without a decoder: missing, empty or cut-off files,
-    and headers beyond the limits."""
+    and headers beyond the limits.
+
+    is_picture: a still is expected, so an AVIF without a film is right.
+    """
     require_regular(path)
     try:
         with open(path, "rb") as file:
@@ -105,7 +114,7 @@ def check_file(path: Path) -> None:
             head = file.read(12)
             problem = None
             if head[4:8] in _MP4_FIRST_BOXES:
-                problem = mp4_problem(file, size)
+                problem = mp4_problem(file, size, is_picture=is_picture)
             elif head.startswith(b"\x1a\x45\xdf\xa3"):
                 problem = _matroska_cut(file, size)
             elif head.startswith(b"RIFF"):
@@ -149,8 +158,10 @@ def _riff_cut(head: bytes, file_size: int) -> Problem | None:
     return "truncated", f"the RIFF chunk ends at byte {end}, the file at {file_size}"
 
 
-def load_image(path: Path) -> np.ndarray:
-    """The picture (H, W, 3), turned upright by its EXIF orientation."""
+@contextmanager
+def opened_picture(path: Path) -> Iterator[Image.Image]:
+    """A picture file of a known format and a size that we allow, not decoded yet; what PIL raises
+    while it is open becomes a `VideoError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have our own limit
@@ -162,14 +173,13 @@ def load_image(path: Path) -> np.ndarray:
                     raise VideoError(
                         path, "unsupported", f"pixel mode {image.mode}, expected 8 bit per channel"
                     )
-                ImageOps.exif_transpose(image, in_place=True)
-                return _rgb(image)
+                yield image
     except UnidentifiedImageError as error:
         raise VideoError(path, "not_a_video", str(error)) from None
     except Image.DecompressionBombError as error:
         raise VideoError(path, "too_large", str(error)) from None
-    # PIL reports damaged data as OSError or, for PNG, SyntaxError.
-    except (OSError, SyntaxError) as error:
+    # PIL reports damaged data as OSError, for PNG as SyntaxError, of animations as EOFError.
+    except (OSError, SyntaxError, EOFError) as error:
         reason = "truncated" if "truncated" in str(error).lower() else "decode_error"
         raise VideoError(path, reason, str(error)) from None
 
@@ -183,18 +193,28 @@ def picture_format(path: Path) -> str | None:
         return None
 
 
+def load_image(path: Path) -> np.ndarray:
+    """The picture (H, W, 3), turned upright by its EXIF orientation."""
+    with opened_picture(path) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        return rgb_pixels(image)
+
+
 def _check_size(path: Path, image: Image.Image) -> None:
     """Refuses, before anything is decoded, a picture that takes more memory than we allow."""
     assert image.format is not None
     in_scans = "progressive" in image.info  # only of a JPEG
     each = _BYTES_A_PIXEL_PROGRESSIVE if in_scans else _BYTES_A_PIXEL[image.format]
+    # Of other formats with several pictures, such as a TIFF of pages, the first is read.
+    if image.format in ("WEBP", "PNG", "AVIF") and getattr(image, "is_animated", False):
+        each = _BYTES_A_PIXEL_ANIMATED
     need = image.width * image.height * each
     if need > MAX_PICTURE_BYTES:
         detail = f"{image.width} x {image.height} pixels of a {image.format} take {need / 1e9:.2f}"
         raise VideoError(path, "too_large", f"{detail} GB, at most {MAX_PICTURE_BYTES / 1e9:g} GB")
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def rgb_pixels(image: Image.Image) -> np.ndarray:
     """The pixels (H, W, 3), strip by strip: PIL would hold a second picture meanwhile."""
     picture_HWC = np.empty((image.height, image.width, 3), dtype=np.uint8)
     num_rows = max(1, _STRIP_PIXELS // image.width)

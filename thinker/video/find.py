@@ -9,8 +9,9 @@ from thinker.video import IMAGE_SUFFIXES
 VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        "3gp", "asf", "avi", "flv", "gif", "ivf", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg",
-        "mts", "ogv", "ts", "webm", "wmv", "y4m",
+        "264", "265", "3gp", "asf", "avc", "avi", "dv", "flv", "gif", "h264", "h265", "hevc", "ivf",
+        "m1v", "m2ts", "m2v", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mpv", "mts", "mxf", "obu",
+        "ogv", "ts", "webm", "wmv", "y4m",
     )
 )  # fmt: skip
 

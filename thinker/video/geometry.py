@@ -4,6 +4,9 @@ In: points and boxes of the picture as displayed. Out: the same places of the pa
 of the resized part, of a tile of it or of its thumbnail; and each of these back again. The tiling
 itself (`thinker.video.read`) takes its boxes from here, so the two cannot disagree.
 
+Pixels of the picture as displayed are square: a video that is stored with others (720 x 576 for
+16:9) is stretched to them first (`displayed_size`), so crops and boxes mean what a person sees.
+
 Coordinates are continuous: pixel i covers i to i + 1, so the right edge of a picture of 640 columns
 is 640.0, and a box ends where its last pixel does. Fractions (of a side, or in thousandths) of a
 model's answer are those of the part: `x = fraction · part width`.
@@ -13,12 +16,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 from thinker.video.medium import Crop
 
 Point = tuple[float, float]  # x, y
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def displayed_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """(height, width) in square pixels of an upright picture, by the width of its pixels over
+    their height.
+
+    The side that is too short grows, so nothing is thrown away; browsers do the same.
+    Example: `displayed_size(576, 720, Fraction(64, 45))` → `(576, 1024)`.
+    """
+    if pixel_aspect >= 1:
+        return height, max(1, round(width * pixel_aspect))
+    return max(1, round(height / pixel_aspect)), width
 
 
 @lru_cache(maxsize=256)

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinker.video.file import IMAGE_SUFFIXES
+from thinker.video.sources.chunks import is_animated
 
 KINDS = ("video", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:
-    """A part of a picture, in pixels of the picture as displayed: turned upright, not resized.
+    """A part of a picture, in pixels of the picture as displayed: turned upright and stretched to
+    square pixels, not resized.
 
     Whether it lies within the picture shows when that is read.
     """
@@ -87,8 +89,11 @@ Source = Medium | Path | str  # whatever `medium` takes
 
 
 def medium(source: Source, *, start: float | None = None, end: float | None = None) -> Medium:
-    """The medium of a path, an image or a video by its suffix, or its part from `start` to `end`
-    (seconds). A `Medium` is given back as it is, if no range is given with it.
+    """The medium of a path, or its part from `start` to `end` (seconds). A `Medium` is given back
+    as it is, if no range is given with it.
+
+    An image or a video by its suffix, except that of a picture file the header is read: an animated
+    WebP, PNG or AVIF is a video, as a GIF is. A file that is not there goes by its suffix.
 
     Example: `medium("a/b.PNG")` → `Medium(path=Path("a/b.PNG"), kind="image")`.
     """
@@ -96,5 +101,6 @@ def medium(source: Source, *, start: float | None = None, end: float | None = No
         assert start is None and end is None, "a Medium has its own range"
         return source
     path = Path(source)
-    kind = "image" if path.suffix.lower() in IMAGE_SUFFIXES else "video"
+    is_still = path.suffix.lower() in IMAGE_SUFFIXES and not is_animated(path)
+    kind = "image" if is_still else "video"
     return Medium(path=path, kind=kind, start_seconds=start, end_seconds=end)

@@ -19,6 +19,7 @@ MAX_FRAMES = MAX_DURATION_SECONDS * 120  # 120 frames a second all day; 1 GB of 
 MAX_STREAMS = 256  # of every kind; fonts and subtitles of a Matroska file are streams, too
 
 _PARENTS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+_SHOWN = {b"vide", b"pict", b"auxv"}  # films, picture sequences, their transparency
 _TABLES = (b"stts", b"ctts", b"stss", b"stsc", b"stco", b"co64")
 Problem = tuple[str, str]  # reason, detail
 
@@ -34,17 +35,24 @@ class _Box(NamedTuple):
     """Byte behind its content, which may lie beyond the end of the file."""
 
 
-def mp4_problem(file: BinaryIO, file_size: int) -> Problem | None:
-    """The first thing wrong with the boxes of the file, None where the decoder may have it."""
+def mp4_problem(file: BinaryIO, file_size: int, *, is_picture: bool = False) -> Problem | None:
+    """The first thing wrong with the boxes of the file, None where the decoder may have it.
+
+    is_picture: a still is expected (HEIF, ISO 23008-12), which has no film in it.
+    """
     types = set()
     for box in _boxes(file, 0, file_size):
         types.add(box.type)
-        if box.end > file_size and box.type in (b"mdat", b"moov", b"moof"):
+        if box.end > file_size and box.type in (b"mdat", b"moov", b"moof", b"meta"):
             where = f"box {box.type.decode()} ends at byte {box.end}, the file at {file_size}"
             return "truncated", where
         if box.type == b"moov" and (problem := _header_problem(file, box)):
             return problem
-    return None if b"moov" in types else ("truncated", "the index (moov box) is missing")
+    if b"moov" in types or (is_picture and b"meta" in types):
+        return None
+    if b"meta" in types and b"moof" not in types:
+        return "unsupported", "a HEIF picture; of these AVIF is read, by the suffix .avif"
+    return "truncated", "the index (moov box) is missing"
 
 
 def _header_problem(file: BinaryIO, moov: _Box) -> Problem | None:
@@ -65,7 +73,7 @@ def _header_problem(file: BinaryIO, moov: _Box) -> Problem | None:
 def _track_problem(file: BinaryIO, trak: _Box) -> Problem | None:
     leaves = list(_leaves(file, trak))
     handlers = [_read(file, box, 12)[8:12] for box in leaves if box.type == b"hdlr"]
-    if b"vide" not in handlers:
+    if not _SHOWN & set(handlers):
         return None
     for box in leaves:
         problem = None

@@ -2,7 +2,7 @@
 clip of small frames for motion.
 
 Flow: medium → file checks → index of all frames → frame numbers → decode just what is needed → turn
-upright, cut, resize, drop the full-size frame → `Clip`.
+upright, cut, resize, drop the full-size frame → `Clip`. A clip that is not as asked has a note.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,16 @@ from PIL import Image
 from thinker.video.clip import Clip, ClipSpec, keyframe_indices, motion_indices
 from thinker.video.decode import FrameIndex, VideoFile
 from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
-from thinker.video.geometry import Geometry
+from thinker.video.geometry import Geometry, displayed_size
 from thinker.video.medium import Crop, Medium, Source, medium
+from thinker.video.mp4 import MAX_FRAME_PIXELS
+from thinker.video.sources.animated import AnimatedPicture
+from thinker.video.sources.chunks import is_animated
+from thinker.video.sources.decord_frames import DecordFile, NotByDecord
 
 # Part of every cache key: raise it whenever the same file and spec would give other pixels, times
 # or indices.
-READER_VERSION = 1
+READER_VERSION = 2
 
 
 def read_clip(source: Source, spec: ClipSpec) -> Clip:
@@ -33,18 +38,36 @@ def read_clip(source: Source, spec: ClipSpec) -> Clip:
 
     Of a range the frames start ≤ t < end count, with their numbers and times in the whole video. A
     crop is cut out of every picture, upright and not yet resized, keyframe or motion frame. An
-    image becomes what `spec.stills` says; a picture file of kind "video" is a video of one frame.
+    image becomes what `spec.stills` says; a picture file of kind "video" is a video of one frame,
+    an animated one of all its pictures.
     Raises `VideoError` for what cannot be read as asked. One decoding thread; safe in forked and
     spawned workers (the decoder is loaded on first use, nothing is shared between calls).
     """
     wanted = medium(source)
     path = wanted.path
-    check_file(path)
+    is_picture = wanted.kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES
+    check_file(path, is_picture=is_picture)
+    if is_animated(path):
+        if wanted.kind == "image":
+            raise VideoError(path, "unsupported", "an animated picture is a video, not an image")
+        return _sample(AnimatedPicture(path), spec, wanted)
     if wanted.kind == "image" and spec.stills == "image":
         return _still(wanted, spec)
-    is_picture = wanted.kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES
-    with nullcontext(_Picture(path)) if is_picture else VideoFile(path) as file:
-        return _sample(file, spec, wanted)
+    if is_picture:
+        return _sample(_Picture(path), spec, wanted)
+    return _video(path, spec, wanted)
+
+
+def _video(path: Path, spec: ClipSpec, wanted: Medium) -> Clip:
+    note = ""
+    if spec.reader == "decord":
+        try:
+            with DecordFile(path) as theirs:
+                return _sample(theirs, spec, wanted)
+        except NotByDecord as reason:
+            note = f"read by pyav instead of decord: {reason}"
+    with VideoFile(path, deinterlace=spec.deinterlace == "bwdif") as file:
+        return replace(_sample(file, spec, wanted), note=note)
 
 
 def _still(wanted: Medium, spec: ClipSpec) -> Clip:
@@ -93,6 +116,7 @@ class _Picture:
     """A picture file, read as a video of one frame."""
 
     index = FrameIndex(pts=None, starts=[], seconds=[0.0], fps=0.0)
+    pixel_aspect = Fraction(1)
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -101,7 +125,10 @@ class _Picture:
         yield 0, load_image(self.path)
 
 
-def _sample(file: VideoFile | _Picture, spec: ClipSpec, wanted: Medium) -> Clip:
+Frames = VideoFile | DecordFile | AnimatedPicture | _Picture
+
+
+def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
     path, index = file.path, file.index
     first, num_in_range = frames_in_range(
         path, index.seconds, wanted.start_seconds, wanted.end_seconds
@@ -115,8 +142,11 @@ def _sample(file: VideoFile | _Picture, spec: ClipSpec, wanted: Medium) -> Clip:
     small_motion: dict[int, np.ndarray] = {}
     height = width = 0
     for number, picture_HWC in file.frames(sorted({*keyframes, *motion})):
+        shown = displayed_size(*picture_HWC.shape[:2], file.pixel_aspect)
         if not height:
-            height, width = picture_HWC.shape[:2]
+            height, width = shown
+        if wanted.crop is not None:
+            picture_HWC = _stretched(path, picture_HWC, shown, spec.resampler)
         picture_HWC = _cut(path, picture_HWC, wanted.crop)
         if not small_keyframes and not small_motion:
             geometry = _geometry(path, spec, "video", height, width, wanted.crop)
@@ -144,6 +174,18 @@ def _sample(file: VideoFile | _Picture, spec: ClipSpec, wanted: Medium) -> Clip:
         width=width,
         crop=wanted.crop,
     )
+
+
+def _stretched(
+    path: Path, picture_HWC: np.ndarray, shown: tuple[int, int], resampler: str
+) -> np.ndarray:
+    """The picture in square pixels, whose crop means what a person sees. A picture that is not cut
+    is resized from its stored pixels at once."""
+    if picture_HWC.shape[:2] == shown:
+        return picture_HWC
+    if shown[0] * shown[1] > MAX_FRAME_PIXELS:
+        raise VideoError(path, "too_large", f"{shown[1]} x {shown[0]} as displayed")
+    return np.ascontiguousarray(resize_frame(picture_HWC, shown, resampler).transpose(1, 2, 0))
 
 
 def _cut(path: Path, picture_HWC: np.ndarray, crop: Crop | None) -> np.ndarray:

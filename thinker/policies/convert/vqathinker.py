@@ -217,6 +217,7 @@ def policy_config(
         keyframe_px=setting.px,
         layout=setting.layout,
         resampler="pil",
+        reader="decord",
         stills="video",
     )
     return ThinkerInternVLConfig(
