@@ -18,6 +18,7 @@ from thinker.cli import (
     score,
     train,
 )
+from thinker.utils.names import take_any_text
 
 DESCRIPTION = "Video quality assessment that explains itself: train, score, evaluate."
 
@@ -78,6 +79,7 @@ def _prepare(parser: argparse.ArgumentParser, command: Command) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     """Run the subcommand that was named. An error of the user's gives one message and status 2."""
+    take_any_text()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("thinker").setLevel(logging.INFO)
     try:

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from string import Template
 
@@ -21,6 +22,8 @@ from thinker.policies import (
 )
 from thinker.train.parts import freeze_others
 from thinker.train.run_data import Labels, RunData
+from thinker.video import Clip
+from thinker.video.read_ahead import Reading, read_ahead
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +89,9 @@ def calibrate_motion(config: RunConfig, policy: Policy, data: RunData) -> None:
         return
     examples = (e for s in data.stages[config.stages[0].name] for e in s.examples)
     media = dict.fromkeys(m for e in examples for m in e.media if m.kind == "video")
-    first = [data.reader(medium) for medium in list(media)[:CALIBRATION_VIDEOS]]
+    read = read_ahead(media, data.reader, Reading(num_workers=0))
+    clips = (clip for clip in read if isinstance(clip, Clip))
+    first = list(islice(clips, CALIBRATION_VIDEOS))
     if first:
         motion.calibrate(torch.stack([clip.motion_MCHW for clip in first]))
 

@@ -318,11 +318,18 @@ def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
 
     Unlabelled colours are read as BT.601, like FFmpeg does at any size. Pixels are taken as square.
     """
+    import av
     from av.sidedata.sidedata import SideDataContainer, Type
 
     if frame.width * frame.height > MAX_FRAME_PIXELS:  # the size may change within a stream
         raise VideoError(path, "too_large", f"{frame.width} x {frame.height}")
-    picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    try:
+        picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    except MemoryError:
+        raise
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # a matrix FFmpeg cannot convert
+        what = f"colours of {frame.format.name}, matrix code {int(frame.colorspace)}: "
+        raise _failed(path, "unsupported", error, what) from None
     # `frame.side_data` would refer to the frame that holds it: a cycle, so every picture would stay
     # in memory until Python's collector happens to run.
     all_side_data: Any = SideDataContainer(frame)  # type: ignore[call-arg]

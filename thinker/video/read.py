@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from thinker.video.boundary import guarded
 from thinker.video.clip import Clip, ClipSpec, keyframe_indices, motion_indices
 from thinker.video.decode import FrameIndex, VideoFile
 from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
@@ -34,10 +35,15 @@ def read_clip(source: Source, spec: ClipSpec) -> Clip:
     Of a range the frames start ≤ t < end count, with their numbers and times in the whole video. A
     crop is cut out of every picture, upright and not yet resized, keyframe or motion frame. An
     image becomes what `spec.stills` says; a picture file of kind "video" is a video of one frame.
-    Raises `VideoError` for what cannot be read as asked. One decoding thread; safe in forked and
-    spawned workers (the decoder is loaded on first use, nothing is shared between calls).
+    Raises nothing but `VideoError` (boundary.py), for what cannot be read as asked. One decoding
+    thread; safe in forked and spawned workers (the decoder is loaded on first use, nothing is
+    shared between calls).
     """
     wanted = medium(source)
+    return guarded(wanted.path, lambda: _read(wanted, spec))
+
+
+def _read(wanted: Medium, spec: ClipSpec) -> Clip:
     path = wanted.path
     check_file(path)
     if wanted.kind == "image" and spec.stills == "image":
