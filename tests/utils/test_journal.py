@@ -13,6 +13,7 @@ from thinker.utils.journal import (
     read_rows,
 )
 
+
 def claim(folder, fingerprint, has_rows=True):
     with claimed_folder(folder, fingerprint, lambda: has_rows):
         pass
