@@ -2,9 +2,16 @@
 
 import pytest
 
-from tests.helpers.trainer_runs import samples
+from thinker.data.examples import Example
 from thinker.data.rows import MAX_STAND_INS, example_dataset
-from thinker.video import VideoError
+from thinker.video import VideoError, medium
+
+
+def examples(count):
+    return [
+        Example(id=f"demo/{i}", dataset="demo", media=(medium(f"/videos/{i}.mp4"),), content=str(i))
+        for i in range(count)
+    ]
 
 
 def rows_of(lost, numbers, count=12):
@@ -15,7 +22,7 @@ def rows_of(lost, numbers, count=12):
             raise VideoError(medium.path, "missing")
         return medium.path.stem
 
-    batch = example_dataset(samples(count), read)[numbers]
+    batch = example_dataset(examples(count), read)[numbers]
     assert [f"demo/{clips[0]}" for clips in batch["clips"]] == batch["sample_id"]
     return [int(clips[0]) for clips in batch["clips"]]
 
