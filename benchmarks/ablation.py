@@ -15,7 +15,7 @@ from paired.page import write_page
 from paired.plan import load_plan
 from paired.runs import finish_all
 
-from thinker.utils.journal import claim_folder
+from thinker.utils.journal import claimed_folder
 from thinker.utils.lock import folder_lock
 
 
@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = load_plan(args.plan)
         with folder_lock(args.output_dir):
-            claim_folder(args.output_dir, plan.identity())
+            runs = args.output_dir / "runs"
+            with claimed_folder(args.output_dir, plan.identity(), runs.exists):
+                pass
             results = finish_all(plan, args.output_dir, args.jobs, partial(print, flush=True))
             print(write_page(plan, results, args.output_dir))
     except ValueError as error:

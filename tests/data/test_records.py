@@ -252,7 +252,7 @@ BAD = [
     (flat(options=["a", "A."], answer="A"), "options 'a' and 'A.' are the same"),
     (flat(options=["a"], answer="A"), "1 options, expected 2 to 26"),
     (flat(options=["a", "b"], candidates=["a", "b"]), "options and candidates are both given"),
-    (flat(options=["a", "b"], task="open"), "an open question has no options; name the task"),
+    (flat(options=["a", "b"], task="open"), "task open has no options; name the task choice"),
     (flat(task="rank"), "task is 'rank', expected one of score, level, choice, open"),
     (flat(task=3), "task is 3, expected a string"),
     (flat(tags={"type": "a"}, question_type="b"), "tag 'type' is given twice"),

@@ -26,7 +26,7 @@ from thinker.data.scale import MosScale
 from thinker.eval.fingerprint import subset_fingerprint
 from thinker.eval.metrics.agreement import evaluate_scores, srcc
 from thinker.eval.rows import load_rows, safe_cell
-from thinker.eval.run import Shard, evaluate_sets, parse_shard
+from thinker.eval.run import Shard, evaluate, parse_shard
 from thinker.eval.sets import Subset, load_sets, record_set
 from thinker.eval.summary import load_summary
 from thinker.score.scorer import QualityScorer
@@ -35,6 +35,7 @@ from thinker.utils.lock import folder_lock
 from thinker.video import read_clip
 from thinker.video.read_ahead import Reading, read_ahead
 
+HERE = Reading(num_workers=0)
 NUM_VIDEOS = 9
 SPECIAL = {"gone.mp4": "missing", "words.mp4": "not_a_video"}
 DRIVER = """
@@ -217,7 +218,7 @@ def test_cells_are_safe_in_a_spreadsheet():
 def test_reasoning_survives_the_csv_and_back(policy, data, tmp_path):
     text = '<think>=HYPERLINK("x"), line\nbreak; "quoted"</think><answer>3</answer>'
     scorer = QualityScorer(policy, ScriptedTexts(policy, [text]))
-    evaluate_sets(scorer, [eval_set(data)], tmp_path, Reading(num_workers=0))
+    evaluate(scorer, load_sets([eval_set(data)]), tmp_path, HERE)
     assert table(tmp_path, "mine")[0]["reasoning"].startswith("'=HYPERLINK")
     assert load_rows(tmp_path, "mine")[0].reasoning == '=HYPERLINK("x"), line\nbreak; "quoted"'
 
@@ -240,7 +241,7 @@ def test_figures_are_those_of_the_metrics_clustered_by_content(policy, data, tmp
     pattern = r"(?P<content>[a-z0-9]*)\.mp4"
     one = eval_set(data, content_pattern=pattern, domain="in")
     two = eval_set(data, key="other", name="Other")
-    shown = evaluate_sets(scorer, [one, two], tmp_path, Reading(num_workers=0))
+    shown = evaluate(scorer, load_sets([one, two]), tmp_path, HERE)
     summary = load_summary(tmp_path)
     answers = [1 + i / 10 for i in range(9)]
     mos = [10.0, 15, 20, 25, 40, 45, 50, 55, 60]
@@ -260,9 +261,7 @@ def test_figures_are_those_of_the_metrics_clustered_by_content(policy, data, tmp
 def test_contents_come_from_the_pattern_of_the_set(policy, data, tmp_path):
     scorer = QualityScorer(policy, Answers(policy, []))
     pattern = r"(?P<content>[a-z]+)[0-9]*\.mp4"  # all nine videos are versions of content "v"
-    evaluate_sets(
-        scorer, [eval_set(data, content_pattern=pattern)], tmp_path, Reading(num_workers=0)
-    )
+    evaluate(scorer, load_sets([eval_set(data, content_pattern=pattern)]), tmp_path, HERE)
     report = load_summary(tmp_path)["sets"]["mine"]["report"]
     assert report["num_contents"] == 1
     assert report["srcc"]["reason"] == "no interval: one source content"
@@ -474,7 +473,7 @@ def test_a_file_of_several_tasks_is_one_set_a_task(policy, data, tmp_path):
     source = record_set(path, data, scale)
     texts = ["<think>It is so.</think><answer>2</answer>"]
     scorer = QualityScorer(policy, ScriptedTexts(policy, texts))
-    shown = evaluate_sets(scorer, [source], tmp_path / "out", Reading(num_workers=0))
+    shown = evaluate(scorer, load_sets([source]), tmp_path / "out", HERE)
     sets = load_summary(tmp_path / "out")["sets"]
     assert {key: entry["task"] for key, entry in sets.items()} == {
         "mixed_choice": "choice", "mixed_score": "score", "mixed_open": "open",
@@ -498,9 +497,7 @@ def test_levels_by_their_logits_have_figures_of_words_and_of_means(policy, data,
     config = tmp_path / "levels.yaml"
     config.write_text(f"name: Levels\nkey: levels\nrecords: [{path}]\nmedia_root: {data}\n")
     sources = load_dataset_config(config).eval
-    evaluate_sets(
-        QualityScorer(policy, mode="level"), sources, tmp_path / "out", Reading(num_workers=0)
-    )
+    evaluate(QualityScorer(policy, mode="level"), load_sets(sources), tmp_path / "out", HERE)
     rows = table(tmp_path / "out", "levels")
     scores = [float(row["answer_score"]) for row in rows]
     figures = load_summary(tmp_path / "out")["sets"]["levels"]["report"]["figures"]
@@ -531,7 +528,7 @@ def test_mode_level_is_refused_for_choices(policy, data, tmp_path):
     scorer = QualityScorer(policy, mode="level")
     source = record_set(data / "probe.jsonl", data)
     with pytest.raises(ValueError, match="not for 'choice'"):
-        evaluate_sets(scorer, [source], tmp_path / "out", Reading(num_workers=0))
+        evaluate(scorer, load_sets([source]), tmp_path / "out", HERE)
     assert not (tmp_path / "out").exists()
 
 
@@ -629,9 +626,12 @@ def test_so_many_are_read_while_the_consumer_is_busy(tmp_path):
     assert len(list(items)) == 11
 
 
-def test_a_bug_in_the_reader_is_raised_not_hidden():
-    with pytest.raises(RuntimeError, match="a bug"):
-        list(read_ahead([Path("bug.mp4")], hang_or_die, Reading(num_workers=1)))
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unknown_error_of_one_medium_is_its_own(num_workers):
+    paths = [Path(name) for name in ("a.mp4", "bug.mp4", "b.mp4")]
+    results = list(read_ahead(paths, hang_or_die, Reading(num_workers=num_workers)))
+    assert [r.reason for r in results] == ["decode_error", "unexpected", "decode_error"]
+    assert "RuntimeError: a bug" in str(results[1])
 
 
 def test_workers_give_the_clips_that_reading_here_gives(policy, data):

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.helpers.odd_files import odd_matrix
 from tests.helpers.pipeline_runs import run_config, without_warm_start
 from tests.helpers.places import REPO
 from thinker.data.demo.generate import generate_demo_set
@@ -104,7 +105,7 @@ def test_contents_of_the_training_data_are_held_out(demo, tmp_path, capsys):
 def test_a_video_that_cannot_be_read_is_left_out_and_said(demo, tmp_path, caplog):
     lines = (demo / "train.jsonl").read_text().splitlines()
     record = json.loads(lines[0])
-    (demo / "videos" / "train_0000" / "99.mp4").write_bytes(b"no video at all")
+    odd_matrix(demo / "videos" / "train_0000" / "99.mp4")  # it raised an OSError of FFmpeg's
     record |= {"id": 999, "image": ["train_0000/99.mp4"]}
     bad = demo / "with_broken.jsonl"
     bad.write_text("\n".join([*lines, json.dumps(record)]) + "\n")
@@ -116,7 +117,7 @@ def test_a_video_that_cannot_be_read_is_left_out_and_said(demo, tmp_path, caplog
     def config(name, *more):
         return without_warm_start(run_config(demo, tmp_path / name, *overrides, *more))
 
-    with pytest.raises(ValueError, match=r"99\.mp4"):
+    with pytest.raises(ValueError, match=r"99\.mp4: unsupported"):
         run_training(config("strict"))
     summary = run_training(config("lenient", "data.max_failed_share=0.2"))
     assert summary["stages"].keys() == {"start", "grpo"}  # measured, as nothing was before

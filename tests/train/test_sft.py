@@ -14,6 +14,7 @@ from thinker.prompts import Turn, ask
 from thinker.train.sft.collator import PackedCollator
 from thinker.train.sft.tokens import tokenise
 from thinker.train.sft.trainer import packed_loss
+from thinker.video import VideoError
 from thinker.video.medium import medium
 
 LONG = "It is blur, and then it is blur again, and so on to the end of the video."
@@ -133,6 +134,28 @@ def test_packed_rows_have_the_loss_and_gradients_of_plain_rows(backbone, monkeyp
     largest = max(float(x.abs().max()) for x in wanted.values())
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-8, atol=1e-10 * largest)
+
+
+def test_examples_of_a_lost_medium_are_left_out(caplog):
+    policy = small_policy("internvl3")
+    media = Media(policy)
+    one = example(1, ["1.mp4"], ask("<video>\nWhy?"), "So.")
+    other = example(2, ["2.mp4"], ask("<video>\nWhy?"), "It is.")
+
+    def lost(*names):
+        def read(wanted):
+            if wanted.path.name in names:
+                raise VideoError(wanted.path, "missing")
+            return media(wanted)
+
+        return PackedCollator(policy, read, spare=[one, other])
+
+    expected = PackedCollator(policy, media)([other])
+    assert lost("1.mp4")([one, other])["labels"].equal(expected["labels"])
+    assert lost("1.mp4")([one])["labels"].equal(expected["labels"])  # the other stands in
+    assert "left out of a batch: /m/1.mp4: missing" in caplog.text
+    with pytest.raises(ValueError, match="no medium of 1 can be read, nor of"):
+        lost("1.mp4", "2.mp4")([one])
 
 
 def test_the_head_sees_branches_only(monkeypatch):

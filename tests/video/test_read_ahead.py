@@ -10,7 +10,7 @@ from tests.helpers.places import REPO
 from tests.helpers.video_checks import SPEC, assert_equal_clips
 from tests.helpers.video_factory import write_video
 from tests.helpers.worker_tasks import read_or_fail
-from thinker.utils.worker_pool import Limits, WorkerError
+from thinker.utils.worker_pool import Limits
 from thinker.video import FrameCache, VideoError, check_videos, read_clip
 from thinker.video.read_ahead import Reading, read_ahead
 
@@ -37,8 +37,8 @@ def test_reading_ahead_over_faults(tmp_path):
     assert [error.reason for error in failed] == ["timeout", "decode_error", "crashed"]
     assert [error.path for error in failed] == paths[:3]
     assert_equal_clips(last, read_clip(good, SPEC))
-    with pytest.raises(WorkerError, match="a bug"):
-        list(read_ahead([tmp_path / "bug.mp4"], read, Reading(num_workers=1)))
+    (bug,) = read_ahead([tmp_path / "bug.mp4"], read, Reading(num_workers=1))
+    assert (bug.reason, bug.detail) == ("unexpected", "RuntimeError: a bug")
     with pytest.raises(ValueError, match="num_workers is -1"):
         Reading(num_workers=-1)
 

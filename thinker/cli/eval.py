@@ -40,31 +40,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad-lines", action="store_true", help="bad annotations become rows, not an error"
     )
+    parser.add_argument(
+        "--retry", help="statuses of rows to try again, such as missing,timeout (docs/scoring.md)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from thinker.eval.run import evaluate_loaded, parse_shard
+    from thinker.eval.run import check_folder, evaluate, parse_shard
     from thinker.eval.sets import load_sets, read_subset
-    from thinker.utils.journal import check_claimed
-    from thinker.utils.lock import check_output_folder
+    from thinker.score.retry import parse_retry
 
     # What is wrong with the command or its files is said before the model is loaded.
     shard, sources, reading = parse_shard(args.shard), _sources(args), reading_settings(args)
+    retry = parse_retry(args.retry)
     subset = None if args.subset is None else read_subset(args.subset)
-    check_output_folder(args.output_dir)
-    check_claimed(args.output_dir, {"mode": args.mode, "num_shards": shard.count})
+    check_folder(args.output_dir, args.mode, shard)
     loaded = load_sets(sources, skip_bad_lines=args.skip_bad_lines, subset=subset)
     check_model_options(args, [one.task for one in loaded])
-    table = evaluate_loaded(
-        load_scorer(args),
-        loaded,
-        args.output_dir,
-        reading,
-        shard=shard,
-        skip_bad_lines=args.skip_bad_lines,
-        subset=subset,
-    )
-    print(table)
+    scorer = load_scorer(args)
+    print(evaluate(scorer, loaded, args.output_dir, reading, shard=shard, retry=retry))
     return 0
 
 

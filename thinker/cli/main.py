@@ -21,6 +21,7 @@ from thinker.cli import (
     train,
 )
 from thinker.cli.terminal import add_verbosity, set_up_terminal
+from thinker.utils.names import take_any_text
 
 DESCRIPTION = "Video quality assessment that explains itself: train, score, evaluate."
 
@@ -85,6 +86,7 @@ def _run(args: argparse.Namespace) -> int:
     """Run the subcommand that was named. An error of the user's gives one message and status 2;
     where it comes from is told with `-v`. Ctrl-C gives 130, a reader of the output that has gone
     141, as shells have it."""
+    take_any_text()
     set_up_terminal(args)
     fault: Exception
     try:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from thinker.utils.names import path_text
+
 NAME = "report"
 HELP = "one HTML page of a finished eval"
 
@@ -16,5 +18,5 @@ def run(args: argparse.Namespace) -> int:
         from thinker.eval.report.page import write_report
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}; install it: pip install 'vqa-thinker[report]'") from None
-    print(write_report(args.folder))
+    print(path_text(write_report(args.folder)))
     return 0

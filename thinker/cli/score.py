@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME = "score"
 HELP = "score videos, with reasoning"
 
+LABEL = 11
+"""Width of the labels of a row for a person."""
 PROGRESS_FROM = 4
 """From so many videos on it is told how far the work is."""
 
@@ -38,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line a video")
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
     parser.add_argument("--output", type=Path, help="folder of Parquet parts, with --engine ray")
+    parser.add_argument(
+        "--retry", help="statuses of rows to try again, such as missing,timeout, of engine ray"
+    )
     parser.add_argument("--num-actors", type=int, default=1, help="models at once, of engine ray")
     parser.add_argument("--gpus-per-actor", type=float, default=0.0, help="of engine ray")
     parser.set_defaults(own_level=logging.WARNING)
@@ -50,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
     if (args.engine == "ray") != (args.output is not None):
         raise ValueError("--output is for --engine ray, which needs it; else rows are printed")
+    if args.retry is not None and args.engine != "ray":
+        raise ValueError("--retry is for --engine ray, which keeps rows; score these videos again")
     paths = find_videos(args.video)
     if not any(path.exists() for path in paths):  # some that are missing become rows
         names = ", ".join(map(str, paths[:5]))
@@ -82,6 +89,7 @@ def _score_here(paths: list[Path], args: argparse.Namespace) -> int:
 def _score_by_ray(paths: list[Path], args: argparse.Namespace) -> int:
     from thinker.score.archive import RaySettings, format_counts, score_archive
     from thinker.score.prediction import OK
+    from thinker.score.retry import parse_retry
     from thinker.utils.lock import check_output_folder
 
     if args.start is not None or args.end is not None:
@@ -96,7 +104,10 @@ def _score_by_ray(paths: list[Path], args: argparse.Namespace) -> int:
     settings = RaySettings(
         num_actors=args.num_actors, num_gpus=args.gpus_per_actor, reading=reading_settings(args)
     )
-    counts = score_archive(paths, args.output, args.model, scorer_settings(args), settings)
+    retry = parse_retry(args.retry)
+    counts = score_archive(
+        paths, args.output, args.model, scorer_settings(args), settings, retry=retry
+    )
     print(format_counts(counts))
     return 0 if set(counts) <= {OK} else 1
 
@@ -104,9 +115,12 @@ def _score_by_ray(paths: list[Path], args: argparse.Namespace) -> int:
 def describe(prediction: "Prediction") -> str:
     """A prediction as lines for a person, wrapped to the terminal."""
     from thinker.score.prediction import OK
+    from thinker.utils.names import path_text
 
     width = max(40, shutil.get_terminal_size().columns)
-    lines = [("video", str(prediction.path))]
+    # Not wrapped: a name has to be copied as it is.
+    named = f"{'video:':<{LABEL}}{prediction.path and path_text(prediction.path)}"
+    lines = []
     if prediction.mode != "level":
         lines.append(("reasoning", prediction.reasoning or "-"))
     score = "-" if prediction.score is None else f"{prediction.score:.2f} (1 to 5)"
@@ -123,10 +137,10 @@ def describe(prediction: "Prediction") -> str:
         lines.append(("status", f"{prediction.status}: {prediction.error}"))
     if prediction.note:
         lines.append(("note", prediction.note))
-    label = 11
-    return "\n".join(
+    wrapped = [
         textwrap.fill(
-            text, width, initial_indent=f"{name + ':':<{label}}", subsequent_indent=" " * label
+            text, width, initial_indent=f"{name + ':':<{LABEL}}", subsequent_indent=" " * LABEL
         )
         for name, text in lines
-    )
+    ]
+    return "\n".join([named, *wrapped])

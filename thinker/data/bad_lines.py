@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from thinker.data.examples import Example
+from thinker.utils.names import path_text, printable
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class BadLine:
     """What was given there and what was expected."""
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
+        return f"{path_text(self.file)}:{self.line}: {printable(self.reason)}"
 
 
 class BadLinesError(ValueError):

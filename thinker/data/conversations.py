@@ -22,6 +22,7 @@ from typing import Any
 from thinker.data.records import (
     BadValueError,
     dataset_key,
+    file_name,
     label_number,
     mapping,
     prose,
@@ -245,7 +246,7 @@ def _media(fields: dict[str, Any], turns: tuple[Turn, ...]) -> tuple[MediumName,
     for key, word in MEDIA_KEYS.items():
         if fields.get(key) is not None:
             given = fields[key] if isinstance(fields[key], list) else [fields[key]]
-            paths.setdefault(word, []).extend(text(path, key) for path in given)
+            paths.setdefault(word, []).extend(file_name(path, key) for path in given)
     ordered = _in_order({word: found for word, found in paths.items() if found}, turns)
     part = _part(fields)
     if part and len(ordered) != 1:

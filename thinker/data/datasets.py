@@ -32,6 +32,7 @@ from thinker.data.read import (
 from thinker.data.records import dataset_key, parse_mos
 from thinker.data.scale import MosScale
 from thinker.tasks import TASKS
+from thinker.utils.names import path_text
 
 logger = logging.getLogger(__name__)
 
@@ -345,7 +346,11 @@ def eval_set_from_files(meta: Path, video_root: Path, mos_scale: MosScale | None
             return known if mos_scale is None else dataclasses.replace(known, mos_scale=mos_scale)
     key = dataset_key(meta.stem)
     return EvalSet(
-        name=meta.stem, key=key, meta=meta, video_root=Path(video_root), mos_scale=mos_scale
+        name=path_text(meta.stem),
+        key=key,
+        meta=meta,
+        video_root=Path(video_root),
+        mos_scale=mos_scale,
     )
 
 

@@ -1,10 +1,12 @@
 """Paths that label files name: where they lead, and which source content they show."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from thinker.data.records import BadValueError, show
+from thinker.utils.names import path_text
 
 MAX_NAME_BYTES = 255  # common file systems take no longer name
 
@@ -32,7 +34,7 @@ class MediaRules:
                 f"path {show(named)} must name a file below the {self.called}, without .. or a "
                 "leading /"
             )
-        if any(len(part.encode()) > MAX_NAME_BYTES for part in relative.parts):
+        if any(len(os.fsencode(part)) > MAX_NAME_BYTES for part in relative.parts):
             raise BadValueError(
                 f"path {show(named)} has a part of more than {MAX_NAME_BYTES} bytes"
             )
@@ -56,17 +58,17 @@ class MediaRules:
         return path
 
     def content(self, named: str) -> str:
-        """The source content of a file that a line names."""
+        """The source content of a file that a line names, as text."""
         relative = str(PurePosixPath(named))
         if self.content_pattern is None:
-            return relative
+            return path_text(relative)
         match = self.content_pattern.fullmatch(relative)
         if match is None or not match["content"]:
             raise BadValueError(
                 f"path {show(relative)} does not match content_pattern "
                 f"{self.content_pattern.pattern!r}"
             )
-        return match["content"]
+        return path_text(match["content"])
 
 
 def media_rules(

@@ -39,6 +39,7 @@ from thinker.data.records import (
 from thinker.data.scale import MosScale
 from thinker.prompts import Turn, ask
 from thinker.tasks import TASKS, Task
+from thinker.utils.names import path_text
 from thinker.utils.text import plain_utf8
 from thinker.video.medium import Medium, medium
 
@@ -317,7 +318,7 @@ def scan_records(path: Path, rules: RecordRules) -> Loaded:
         return loaded
     for index, (line, item) in enumerate(items):
         where = f"[{index}]: " if is_list else ""
-        number_id = f"{file.name}:{index + 1}"
+        number_id = f"{path_text(file.name)}:{index + 1}"
         try:
             value = load_json(item) if isinstance(item, bytes) else item
             example = rules.example(question_of(value), number_id, f"{file}:{line}")

@@ -14,6 +14,7 @@ import unicodedata
 from typing import Any, NamedTuple
 
 from rewards.answer import Located, locate_tagged
+from thinker.utils.names import path_text
 
 # ASCII digits only: float() would also take "1_0", "NaN" and the digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -65,7 +66,7 @@ def train_record(raw: bytes) -> Record:
     return Record(
         dataset=key,
         id=text(value, "id"),
-        video=text(image, "image"),
+        video=file_name(image, "image"),
         mos=_label(member(line, "conversations")),
         content=_content(line),
     )
@@ -96,14 +97,14 @@ def meta_annotations(raw: bytes) -> list[tuple[int, Any]]:
 
 
 def meta_record(annotation: object, dataset: str) -> Record:
-    """The record of one annotation; its id is its path."""
+    """The record of one annotation; its id is its path, as outputs write it."""
     annotation = mapping(annotation, "the annotation")
-    image_id = text(member(annotation, "image_id"), "image_id")
+    image_id = file_name(member(annotation, "image_id"), "image_id")
     if member(annotation, "ann_type") != "score":
         raise BadValueError(f"ann_type is {show(annotation['ann_type'])}, expected 'score'")
     mos = parse_mos(member(annotation, "score"))
     content = _content(annotation)
-    return Record(dataset=dataset, id=image_id, video=image_id, mos=mos, content=content)
+    return Record(dataset=dataset, id=path_text(image_id), video=image_id, mos=mos, content=content)
 
 
 def parse_mos(value: object) -> float:
@@ -259,6 +260,18 @@ def text(value: object, what: str) -> str:
     if not value.strip():
         raise BadValueError(f"{what} is empty")
     if any(unicodedata.category(character) in _UNPRINTABLE for character in value):
+        raise BadValueError(f"{what} {show(value)} holds a character that is not printable")
+    return value
+
+
+def file_name(value: object, what: str) -> str:
+    """A path: any characters but NUL. What is no UTF-8 stands as Python's JSON writes it: byte 0xff
+    as half a surrogate, \\udcff."""
+    if not isinstance(value, str):
+        raise BadValueError(f"{what} is {show(value)}, expected a string")
+    if not value.strip():
+        raise BadValueError(f"{what} is empty")
+    if "\0" in value or any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in value):
         raise BadValueError(f"{what} {show(value)} holds a character that is not printable")
     return value
 

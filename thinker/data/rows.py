@@ -1,6 +1,7 @@
 """The training data set: rows whose `clips` are read when they are fetched, by decoding or from the
 frame cache."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,22 @@ from typing import Any
 from datasets import Dataset
 
 from thinker.data.examples import Example, parsed_reference
-from thinker.video import Clip
+from thinker.video import Clip, VideoError
 from thinker.video.cache import ClipReader
 from thinker.video.medium import Medium
 
+logger = logging.getLogger(__name__)
+
+MAX_STAND_INS = 8
+"""How many examples in a row may fail before the run ends: one file is gone, or all of them are."""
+
 
 def example_dataset(examples: Sequence[Example], read_clip: Callable[[Medium], Clip]) -> Dataset:
-    """Rows of TRL's form, whose clips are read when they are fetched, each medium once a batch."""
+    """Rows of TRL's form, whose clips are read when they are fetched, each medium once a batch.
+
+    All were read before training starts. Where one fails now, the next example that is not in the
+    batch stands in for it, with a warning.
+    """
     dataset = Dataset.from_dict(
         {
             "prompt": [""] * len(examples),  # TRL wants the column; prompts are built from turns
@@ -35,9 +45,9 @@ class _ExampleColumns:
     """A `ClipReader`, which knows whether it decoded, or any function that reads a medium."""
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
-        examples = [self.examples[number] for number in batch["number"]]
-        media = dict.fromkeys(medium for example in examples for medium in example.media)
-        read = {medium: self._read(medium) for medium in media}
+        read: dict[Medium, tuple[Clip, bool]] = {}
+        shown = self._readable(batch["number"], read)
+        examples = [self.examples[shown[number]] for number in batch["number"]]
         columns: dict[str, list[Any]] = {
             "prompt": batch["prompt"],
             "sample_id": [example.id for example in examples],
@@ -48,6 +58,32 @@ class _ExampleColumns:
             columns[name] = [getattr(example, name) for example in examples]
         columns["reference"] = [parsed_reference(example) for example in examples]
         return columns
+
+    def _readable(
+        self, numbers: Sequence[int], read: dict[Medium, tuple[Clip, bool]]
+    ) -> dict[int, int]:
+        """The example that is shown for each: itself, or what stands in for it. Fills `read`."""
+        shown: dict[int, int] = {}
+        taken = set(numbers)
+        for number in dict.fromkeys(numbers):
+            others = (
+                n % len(self.examples) for n in range(number + 1, number + len(self.examples))
+            )
+            candidates = [number, *(other for other in others if other not in taken)]
+            for tried, candidate in enumerate(candidates[: 1 + MAX_STAND_INS], start=1):
+                try:
+                    for medium in self.examples[candidate].media:
+                        if medium not in read:
+                            read[medium] = self._read(medium)
+                except VideoError as error:
+                    logger.warning("left out of a batch: %s", error)
+                    if tried == min(len(candidates), 1 + MAX_STAND_INS):
+                        raise
+                else:
+                    shown[number] = candidate
+                    taken.add(candidate)
+                    break
+        return shown
 
     def _read(self, medium: Medium) -> tuple[Clip, bool]:
         if isinstance(self.read_clip, ClipReader):

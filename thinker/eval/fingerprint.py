@@ -15,6 +15,7 @@ from thinker.eval.sets import LoadedSet, Subset
 from thinker.policies.digest import model_digest
 from thinker.score.scorer import QualityScorer
 from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION
+from thinker.utils.names import path_text
 from thinker.video import READER_VERSION
 
 
@@ -50,17 +51,18 @@ def sets_fingerprint(loaded: Sequence[LoadedSet]) -> dict[str, Any]:
 
 def _set_fingerprint(one: LoadedSet) -> dict[str, Any]:
     source = one.source
+    common = {"subset": subset_fingerprint(one.subset)}
     if isinstance(source, EvalSet):
-        return {
+        return common | {
             "meta": _sha(source.meta.read_bytes()),
-            "video_root": str(source.video_root.resolve()),
+            "video_root": path_text(source.video_root.resolve()),
             "mos_scale": None if source.mos_scale is None else asdict(source.mos_scale),
             "content_pattern": source.content_pattern,
         }
     turns = [[[turn.role, turn.text] for turn in example.turns] for example in one.examples]
-    return {
+    return common | {
         "records": [_sha(path.read_bytes()) for path in source.records],
-        "media_root": str(source.media_root.resolve()),
+        "media_root": path_text(source.media_root.resolve()),
         "mos_scale": None if source.mos_scale is None else asdict(source.mos_scale),
         "content_pattern": source.content_pattern,
         "task": one.task,
@@ -70,7 +72,11 @@ def _set_fingerprint(one: LoadedSet) -> dict[str, Any]:
 
 def subset_fingerprint(subset: Subset | None) -> str | None:
     """Which examples were chosen, in whatever order they are listed."""
-    return None if subset is None else _sha("\n".join(sorted(subset.names)).encode())
+    return (
+        None
+        if subset is None
+        else _sha("\n".join(sorted(subset.names)).encode(errors="surrogateescape"))
+    )
 
 
 def _sha(content: bytes) -> str:

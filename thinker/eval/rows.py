@@ -20,6 +20,7 @@ from thinker.eval.sets import LoadedSet
 from thinker.score.prediction import INVALID_ANSWER, OK
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
+from thinker.utils.names import path_text, printable
 
 COLUMNS = (
     "filename", "pred_score", "gt_score", "status", "error", "reasoning",
@@ -111,16 +112,16 @@ def _common_cells(example: Example, row: Row) -> dict[str, object]:
 def _relative_media(one: LoadedSet, example: Example) -> list[str]:
     root = one.media_root.resolve()
     paths = [medium.path for medium in example.media]
-    return [str(p.relative_to(root) if p.is_relative_to(root) else p) for p in paths]
+    return [path_text(p.relative_to(root) if p.is_relative_to(root) else p) for p in paths]
 
 
 def _bad_row(name_column: str, bad: BadLine) -> dict[str, object]:
     """The row of an annotation that names no usable video: its place stands for its name."""
-    place = f"{bad.file.name}:{bad.line}"
+    place = f"{path_text(bad.file.name)}:{bad.line}"
     return {
         name_column: safe_cell(place),
         "status": BAD_ANNOTATION,
-        "error": safe_cell(bad.reason),
+        "error": safe_cell(printable(bad.reason)),
     }
 
 
@@ -130,13 +131,13 @@ def _plain(value: float | None) -> str:
 
 def safe_cell(text: str) -> str:
     """Text that a spreadsheet will not take for a formula: a leading = + - @ or control character
-    gets an apostrophe before it (OWASP, CSV injection, full-width forms too); NUL, which ends a
-    cell in some, goes.
+    gets an apostrophe before it (OWASP, CSV injection, full-width forms too), and so does a leading
+    apostrophe, so that the one added can be told; NUL, which ends a cell in some, goes.
 
     Example: `safe_cell("=1+1") == "'=1+1"`.
     """
     text = text.replace("\0", "")
-    return "'" + text if text[:1] and text[:1] in "=+-@＝＋－＠\t\r\n" else text
+    return "'" + text if text[:1] and text[:1] in "'=+-@＝＋－＠\t\r\n" else text
 
 
 # reading back
@@ -147,8 +148,8 @@ class ResultRow:
     """One line of a CSV, numbers as numbers."""
 
     id: str
-    """Of scores the path of the video below the set's video root, else the example's id; the place
-    of a bad annotation."""
+    """Of scores the path of the video below the set's video root (`thinker.utils.names`), else the
+    example's id; the place of a bad annotation."""
     pred_score: float | None = None
     """Prediction on the set's own MOS scale; None where there is no score, and for other tasks."""
     gt_score: float | None = None

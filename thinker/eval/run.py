@@ -7,26 +7,25 @@ never a made-up answer.
 
 What is answered together does not depend on when a run was interrupted: a window that is not
 complete is computed again as a whole, and only the missing rows are kept. So the result is that of
-the uninterrupted run, whatever rounding a batch brings with it.
+the uninterrupted run, whatever rounding a batch brings with it. A row that is retried is likewise
+that of a run in which its medium could be read at once.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from thinker.data.examples import Example
-from thinker.eval.fingerprint import (
-    scorer_fingerprint,
-    sets_fingerprint,
-    subset_fingerprint,
-)
-from thinker.eval.sets import LoadedSet, Source, Subset, load_sets
+from thinker.eval.fingerprint import scorer_fingerprint, sets_fingerprint
+from thinker.eval.sets import LoadedSet
 from thinker.eval.summary import write_results
+from thinker.score.retry import check_retry, tell_failed
 from thinker.score.scorer import QualityScorer, check_mode
 from thinker.score.stream import window_predictions
-from thinker.utils.journal import Row, RowJournal, claim_folder, read_rows
-from thinker.utils.lock import folder_lock
+from thinker.utils.journal import Row, RowJournal, check_claimed, claimed_folder, read_rows
+from thinker.utils.lock import check_output_folder, folder_lock
 from thinker.utils.progress import Progress
 from thinker.video.read_ahead import Reading
 
@@ -64,46 +63,25 @@ def parse_shard(text: str | None) -> Shard:
     return Shard(index=int(parts[0]), count=int(parts[1]))
 
 
-def evaluate_sets(
-    scorer: QualityScorer,
-    sources: Sequence[Source],
-    output_dir: Path,
-    reading: Reading,
-    *,
-    shard: Shard | None = None,
-    skip_bad_lines: bool = False,
-    subset: Subset | None = None,
-) -> str:
-    """Answer this shard of every set: those of meta files, and those of record files of any task.
-    The last shard to finish writes CSVs and `summary.json`.
-
-    Returns the table of figures, or how far the shards are. Raises ValueError before anything is
-    asked where a file is bad, where the folder belongs to another model or configuration, and
-    where another run is writing to it.
-    """
-    loaded = load_sets(sources, skip_bad_lines=skip_bad_lines, subset=subset)
-    return evaluate_loaded(
-        scorer,
-        loaded,
-        output_dir,
-        reading,
-        shard=shard,
-        skip_bad_lines=skip_bad_lines,
-        subset=subset,
-    )
-
-
-def evaluate_loaded(
+def evaluate(
     scorer: QualityScorer,
     loaded: Sequence[LoadedSet],
     output_dir: Path,
     reading: Reading,
     *,
     shard: Shard | None = None,
-    skip_bad_lines: bool = False,
-    subset: Subset | None = None,
+    retry: Collection[str] = (),
 ) -> str:
-    """As `evaluate_sets`, of sets that `load_sets` has read with the same settings."""
+    """Answer this shard of every set that `load_sets` has read. The last shard to finish writes
+    CSVs and `summary.json`.
+
+    retry: statuses of rows without an answer that are there and are tried again, such as "missing";
+    a row stays until its new one is written. Returns the table of figures, or how far the shards
+    are. Raises ValueError before anything is asked where a set has no such mode, where the folder
+    holds rows of another model or configuration, where another run is writing to it, and for a
+    status that there is not.
+    """
+    check_retry(retry)
     shard = shard or Shard()
     for one in loaded:
         check_mode(scorer.mode, one.task)
@@ -112,20 +90,37 @@ def evaluate_loaded(
         "sets": sets_fingerprint(loaded),
         "num_shards": shard.count,
         "window": WINDOW,
-        "skip_bad_lines": skip_bad_lines,
-        "subset": subset_fingerprint(subset),
     }
+
+    def claim() -> AbstractContextManager[None]:
+        return claimed_folder(output_dir, fingerprint, lambda: _has_rows(output_dir))
+
     with folder_lock(output_dir, f"run.{shard}"):
-        claim_folder(output_dir, fingerprint)
-        for one in loaded:
-            journal = RowJournal(_journal_path(output_dir, one.key, shard))
-            _answer_shard(scorer, one.examples, journal, shard, reading)
+        with claim():
+            pass
+        journals = [RowJournal(_journal_path(output_dir, one.key, shard)) for one in loaded]
+        tell_failed((row["status"] for j in journals for row in j.rows.values()), retry)
+        for one, journal in zip(loaded, journals, strict=True):
+            _answer_shard(scorer, one.examples, journal, shard, reading, retry, claim)
     with folder_lock(output_dir, "merge", wait=True):
         return _merge(output_dir, loaded, shard, fingerprint)
 
 
+def check_folder(output_dir: Path, mode: str, shard: Shard) -> None:
+    """Raises ValueError for what `evaluate` would refuse of the folder, as far as it can be told
+    before a model is loaded."""
+    check_output_folder(output_dir)
+    if _has_rows(output_dir):
+        check_claimed(output_dir, {"mode": mode, "num_shards": shard.count})
+
+
 def _journal_path(output_dir: Path, key: str, shard: Shard) -> Path:
     return output_dir / "rows" / f"{key}.{shard}.jsonl"
+
+
+def _has_rows(output_dir: Path) -> bool:
+    """Whether any shard of any set has a whole row there."""
+    return any(read_rows(path) for path in (output_dir / "rows").glob("*.jsonl"))
 
 
 # answering
@@ -137,18 +132,29 @@ def _answer_shard(
     journal: RowJournal,
     shard: Shard,
     reading: Reading,
+    retry: Collection[str],
+    claim: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    """Complete this shard's windows of one set."""
-    todo = [
+    """Complete this shard's windows of one set: rows that are missing, and those to be retried."""
+    own = [
         window
         for number, window in enumerate(_windows(len(examples)))
-        if number % shard.count == shard.index and any(i not in journal.rows for i in window)
+        if number % shard.count == shard.index
     ]
+    wanted = {
+        i
+        for window in own
+        for i in window
+        if i not in journal.rows or journal.rows[i]["status"] in retry
+    }
+    todo = [window for window in own if not wanted.isdisjoint(window)]
     total = sum(map(len, todo))
     with Progress(total, unit="video", name=journal.path.stem) as progress:
         for index, prediction in window_predictions(scorer, examples, todo, reading):
             row: Row = {"id": examples[index].id, **prediction.to_row()}
-            journal.append([(index, row)])
+            if index in wanted:
+                with nullcontext() if journal.rows else claim():
+                    journal.replace([(index, row)])
             progress.update()
 
 

@@ -15,6 +15,7 @@ from thinker.data.datasets import EvalSet, RecordSet, load_eval_examples
 from thinker.data.examples import Example
 from thinker.data.records import dataset_key
 from thinker.data.scale import MosScale
+from thinker.utils.names import path_text
 from thinker.utils.text import plain_utf8
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,22 @@ def record_set(path: Path, media_root: Path, mos_scale: MosScale | None = None) 
     """The set of one file of records, named by it, without YAML: "Q-Bench dev.jsonl" has the key
     "q_bench_dev"."""
     return RecordSet(
-        name=path.stem,
+        name=path_text(path.stem),
         key=dataset_key(path.stem) or "records",
         records=(path,),
         media_root=media_root,
         mos_scale=mos_scale,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Which examples are evaluated, where not all are."""
+
+    path: Path
+    """The list."""
+    names: frozenset[str]
+    """Ids, or paths: below the media root or absolute, as they are or as outputs write them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +64,8 @@ class LoadedSet:
     """In the order of the file."""
     bad_lines: list[BadLine]
     """What cannot be used; none unless the user asked to skip it."""
+    subset: Subset | None = None
+    """What was asked for, where that is not all of it; `examples` holds no other."""
 
     @property
     def media_root(self) -> Path:
@@ -78,25 +91,16 @@ class LoadedSet:
         return self.source.mos_scale or (None if labelled else ANSWER_SCALE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subset:
-    """Which examples are evaluated, where not all are."""
-
-    path: Path
-    """The list."""
-    names: frozenset[str]
-    """Ids, or paths below the media root."""
-
-
 def read_subset(path: Path) -> Subset:
     """The names in a text file, one a line; empty lines do not count."""
     try:
-        lines = plain_utf8(path.read_bytes()).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        # Names of files may be no UTF-8; line ends are those of a text file, no others.
+        content = plain_utf8(path.read_bytes()).decode(errors="surrogateescape")
+    except OSError as error:
         raise ValueError(
             f"cannot read the subset {path}: {error}; give a text file with an id or path a line"
         ) from None
-    names = frozenset(line.strip() for line in lines if line.strip())
+    names = frozenset(line.strip() for line in content.split("\n") if line.strip())
     if not names:
         raise ValueError(f"{path} names no example; expected an id or a path a line")
     return Subset(path=path, names=names)
@@ -171,7 +175,7 @@ def _chosen(loaded: Sequence[LoadedSet], subset: Subset) -> list[LoadedSet]:
         found.update(*names)
         examples = [e for e, named in zip(one.examples, names, strict=True) if named]
         if examples:
-            kept.append(replace(one, examples=examples, bad_lines=[]))
+            kept.append(replace(one, examples=examples, bad_lines=[], subset=subset))
         else:
             logger.warning("%s: %s names none of its examples; left out", one.name, subset.path)
     unknown = sorted(subset.names - found)
@@ -188,5 +192,5 @@ def _names(one: LoadedSet, example: Example) -> set[str]:
     """What an example can be called: its id with and without the set's key, its media's paths."""
     root = one.media_root.resolve()
     paths = [medium.path for medium in example.media]
-    relative = [str(p.relative_to(root)) for p in paths if p.is_relative_to(root)]
-    return {example.id, one.id_of(example), *map(str, paths), *relative}
+    paths += [path.relative_to(root) for path in paths if path.is_relative_to(root)]
+    return {example.id, one.id_of(example), *map(str, paths), *map(path_text, paths)}

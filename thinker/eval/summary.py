@@ -18,6 +18,7 @@ from thinker.eval.rows import write_rows
 from thinker.eval.sets import LoadedSet
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
+from thinker.utils.names import path_text
 
 PACKAGES = ("vqa-thinker", "torch", "transformers", "av", "numpy")
 """Their versions are recorded beside results; another version is no other configuration."""
@@ -40,7 +41,7 @@ def write_results(
             "task": one.task,
             "domain": one.domain,
             "mos_scale": asdict(one.mos_scale) if one.task == "score" and one.mos_scale else None,
-            "media_root": str(one.media_root),
+            "media_root": path_text(one.media_root),
             "statuses": dict(Counter(statuses)),
             "report": asdict(report),
         }

@@ -17,10 +17,13 @@ from typing import Any
 from rewards import Answer, shown_reasoning
 from thinker.tasks import TASKS
 from thinker.tasks.level import LEVEL_SCORES, LEVELS
-from thinker.video import VideoError
+from thinker.utils.names import path_text
+from thinker.video import REASONS, VideoError
 
 OK, INVALID_ANSWER, OUT_OF_MEMORY = "ok", "invalid_answer", "out_of_memory"
 PROMPT_TOO_LONG = "prompt_too_long"
+FAILED = (INVALID_ANSWER, OUT_OF_MEMORY, PROMPT_TOO_LONG, *REASONS)
+"""Statuses of rows without an answer, which may be given a second chance (`retry.py`)."""
 
 Distribution = tuple[tuple[float, float], ...]
 """(score, probability) pairs on the 1..5 answer scale, scores ascending, probabilities sum to 1."""
@@ -83,8 +86,9 @@ class Prediction:
     """Of this package."""
 
     def to_row(self) -> dict[str, object]:
-        """Plain values that JSON can hold."""
-        return asdict(self) | {"path": None if self.path is None else str(self.path)}
+        """Plain values that JSON, Parquet and CSV can hold; paths as `thinker.utils.names` says."""
+        path = None if self.path is None else path_text(self.path)
+        return asdict(self) | {"path": path, "model": path_text(self.model)}
 
 
 def failed(error: VideoError, path: Path | None = None, task: str = "score") -> Prediction:

@@ -57,3 +57,29 @@ class Task(Protocol):
         """The answer of a completion. reference: as `read_reference` gave it, with or without a
         known answer; it may say what the possible answers are."""
         ...
+
+
+class WordTask:
+    """What most tasks share: no options, the question and the lesson word by word.
+
+    A task inherits it and says the rest.
+    """
+
+    name: str
+    """Its key in `TASKS`."""
+
+    def options(self, question: str, given: tuple[str, ...]) -> tuple[str, ...]:
+        """None. Raises ValueError where a record gives some."""
+        if given:
+            raise ValueError(
+                f"task {self.name} has no options; name the task choice, or leave them out"
+            )
+        return ()
+
+    def question(self, text: str, options: tuple[str, ...]) -> str:
+        """As the record says it."""
+        return text
+
+    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
+        """As the file gives the answer."""
+        return raw

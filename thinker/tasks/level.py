@@ -8,6 +8,7 @@ from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer
 from rewards.level import LevelReference, parse_level
+from thinker.tasks.base import WordTask
 
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Five equal bins of the 1..5 answer scale, worst first (ITU-T P.910 wording)."""
@@ -33,7 +34,7 @@ def level_word(target: float) -> str:
     return LEVELS[min(int((target - 1.0) / 0.8 + 1e-9), 4)]
 
 
-class LevelTask:
+class LevelTask(WordTask):
     """A sentence such as "The quality of the video is good.", compared with a level word."""
 
     name: str = "level"
@@ -42,12 +43,6 @@ class LevelTask:
     takes_mos: bool = True
     figures: tuple[str, ...] = ("accuracy", "srcc", "plcc")
     rewards: tuple[str, ...] = ()
-
-    def options(self, question: str, given: tuple[str, ...]) -> tuple[str, ...]:
-        """The levels are always the same five."""
-        if given:
-            raise ValueError("a level has no options; name the task choice, or leave them out")
-        return ()
 
     def question(self, text: str, options: tuple[str, ...]) -> str:
         """As the record says it, or `LEVEL_QUESTION`."""
@@ -70,10 +65,6 @@ class LevelTask:
         if isinstance(answer, InvalidAnswer):
             raise ValueError(f"reference {answer.detail}; expected one of {', '.join(LEVELS)}")
         return LevelReference(levels=LEVELS, answer=answer.value)
-
-    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
-        """Word by word."""
-        return raw
 
     def parse(self, completion: str, reference: LevelReference) -> Answer[str] | InvalidAnswer:
         """See `rewards.level.parse_level`."""

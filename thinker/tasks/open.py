@@ -4,9 +4,10 @@ from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer
 from rewards.text import parse_text
+from thinker.tasks.base import WordTask
 
 
-class OpenTask:
+class OpenTask(WordTask):
     """A text, beside a reference text where there is one. No figure is computed of it yet: an
     evaluation says "not measured"."""
 
@@ -16,16 +17,6 @@ class OpenTask:
     takes_mos: bool = False
     figures: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
-
-    def options(self, question: str, given: tuple[str, ...]) -> tuple[str, ...]:
-        """An open question has none."""
-        if given:
-            raise ValueError("an open question has no options; name the task choice")
-        return ()
-
-    def question(self, text: str, options: tuple[str, ...]) -> str:
-        """As the record says it."""
-        return text
 
     def read_reference(self, raw: Any, options: tuple[str, ...]) -> str | None:
         """The reference text."""
@@ -38,10 +29,6 @@ class OpenTask:
                 "number as mos if it rates the quality"
             )
         raise ValueError(f"reference {raw!r}: expected a text{hint}")
-
-    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
-        """Word by word."""
-        return raw
 
     def parse(self, completion: str, reference: str | None) -> Answer[str] | InvalidAnswer:
         """See `rewards.text.parse_text`."""

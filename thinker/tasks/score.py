@@ -3,9 +3,10 @@
 from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer, parse_answer
+from thinker.tasks.base import WordTask
 
 
-class ScoreTask:
+class ScoreTask(WordTask):
     """`<answer>3.42</answer>`, compared with the target, a MOS on the answer scale.
 
     Without a question of its own an example asks the policy's own (`thinker.prompts.QUESTION`).
@@ -18,26 +19,12 @@ class ScoreTask:
     figures: tuple[str, ...] = ("srcc", "plcc", "krcc", "plcc_mapped", "rmse_mapped")
     rewards: tuple[str, ...] = ("regression", "ranking", "format")
 
-    def options(self, question: str, given: tuple[str, ...]) -> tuple[str, ...]:
-        """A score has none."""
-        if given:
-            raise ValueError("a score has no options; name the task choice, or leave them out")
-        return ()
-
-    def question(self, text: str, options: tuple[str, ...]) -> str:
-        """As the record says it."""
-        return text
-
     def read_reference(self, raw: Any, options: tuple[str, ...]) -> float | None:
         """The target itself. The data layer maps a MOS to the answer scale, as it knows the scale
         of the set."""
         if raw is None or (isinstance(raw, int | float) and not isinstance(raw, bool)):
             return raw
         raise ValueError(f"reference {raw!r}: expected a number on the answer scale")
-
-    def lesson(self, raw: str, options: tuple[str, ...]) -> str:
-        """Word by word."""
-        return raw
 
     def parse(self, completion: str, reference: float | None) -> Answer[float] | InvalidAnswer:
         """See `rewards.answer.parse_answer`."""

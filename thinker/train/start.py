@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from string import Template
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ from thinker.policies import (
 from thinker.train.parts import check_parts, freeze_others
 from thinker.train.resume import check_settings
 from thinker.train.run_data import Labels, RunData
+from thinker.video import Clip
+from thinker.video.read_ahead import Reading, read_ahead
 
 logger = logging.getLogger(__name__)
 
@@ -196,7 +199,9 @@ def calibrate_motion(config: RunConfig, policy: Policy, data: RunData) -> None:
         return
     examples = (e for s in data.stages[config.stages[0].name] for e in s.examples)
     media = dict.fromkeys(m for e in examples for m in e.media if m.kind == "video")
-    first = [data.reader(medium) for medium in list(media)[:CALIBRATION_VIDEOS]]
+    read = read_ahead(media, data.reader, Reading(num_workers=0))
+    clips = (clip for clip in read if isinstance(clip, Clip))
+    first = list(islice(clips, CALIBRATION_VIDEOS))
     if first:
         motion.calibrate(torch.stack([clip.motion_MCHW for clip in first]))
 

@@ -2,18 +2,20 @@
 
 A row is one line `<crc32> <json>`, appended as soon as it is known. A kill can only cut the last
 line short, a power cut may spoil more; a line whose checksum does not match is dropped, and its
-video scored again.
+video scored again. A row that replaces one stands further down: until all of its line is there, the
+old one counts.
 """
 
 import json
 import logging
-import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from thinker.utils.atomic import write_atomic
+from thinker.utils.lock import folder_lock
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ def decode_row(line: bytes) -> tuple[int, Row] | None:
 
 
 def read_rows(path: Path) -> dict[int, Row]:
-    """All whole rows by index; none where there is no file. The first row of an index counts."""
+    """All whole rows by index; none where there is no file. The last row of an index counts."""
     rows, _ = _read(path)
     return rows
 
@@ -53,12 +55,13 @@ def _read(path: Path) -> tuple[dict[int, Row], int]:
         if decoded is None:
             num_bad += 1
         else:
-            rows.setdefault(*decoded)
+            index, row = decoded
+            rows[index] = row
     return rows, num_bad
 
 
 class RowJournal:
-    """Rows of one shard of one set: those of earlier runs, and `append`."""
+    """Rows of one shard of one set: those of earlier runs, `append` and `replace`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,31 +74,38 @@ class RowJournal:
 
     def append(self, rows: Iterable[tuple[int, Row]]) -> None:
         """Add rows that are not there yet; the kernel has them when this returns."""
-        new = {index: row for index, row in rows if index not in self.rows}
+        self.replace((index, row) for index, row in rows if index not in self.rows)
+
+    def replace(self, rows: Iterable[tuple[int, Row]]) -> None:
+        """As `append`, and these rows count from now on where there are others."""
+        new = dict(rows)
         with open(self.path, "ab") as file:
             file.write(b"".join(encode_row(index, row) for index, row in new.items()))
         self.rows.update(new)
 
 
-def claim_folder(folder: Path, fingerprint: Row) -> None:
-    """Write `run.json`, or check that the folder belongs to this very fingerprint.
+@contextmanager
+def claimed_folder(folder: Path, fingerprint: Row, has_rows: Callable[[], bool]) -> Iterator[None]:
+    """A folder that belongs to the configuration of its rows, as `run.json` says; nobody else
+    claims it within the block.
 
-    Raises ValueError that names what differs.
+    A folder without rows belongs to whoever comes, so that a command that failed can be mended.
+    Raises ValueError that names what differs where `has_rows` says there are some. A process of
+    several that write to one folder writes its first row within such a block: meanwhile another
+    configuration may have come.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "run.json"
-    aside = folder / f".run.json.{os.getpid()}.tmp"
-    aside.write_text(json.dumps(fingerprint, indent=1) + "\n", encoding="utf-8")
-    try:
-        os.link(aside, path)  # fails where there is one: of two shards that start, one writes
-    except FileExistsError:
-        require_same(folder, json.loads(path.read_text(encoding="utf-8")), fingerprint)
-    finally:
-        aside.unlink()
+    with folder_lock(folder, "claim", wait=True):
+        there = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if there is not None and has_rows():
+            require_same(folder, there, fingerprint)
+        else:
+            write_atomic(path, json.dumps(fingerprint, indent=1) + "\n")
+        yield
 
 
 def check_claimed(folder: Path, known: Row) -> None:
-    """As `claim_folder` of a part of the fingerprint, as far as a folder that exists has these
+    """As `claimed_folder` with rows, of a part of the fingerprint, as far as a folder that exists has these
     keys: for what is known before a model is loaded. Writes nothing."""
     try:
         there = json.loads((folder / "run.json").read_text(encoding="utf-8"))

@@ -232,7 +232,8 @@ class _Worker:
         self.release()
         code = self.process.exitcode
         if code is not None and code < 0:
-            return f"the process was ended by {signal.Signals(-code).name}"
+            names = {one.value: one.name for one in signal.Signals}  # not of all real-time ones
+            return f"the process was ended by {names.get(-code, f'signal {-code}')}"
         return f"the process ended with exit status {code}"
 
     def release(self) -> None:

@@ -4,6 +4,7 @@ Flow: path → `Medium` → `read_clip` → `Clip`, kept in a `FrameCache`; `che
 data set.
 
 - `file.py`, `mp4.py`: errors, limits, checks on bytes and headers, pictures
+- `boundary.py`: what turns anything that goes wrong with one medium into a `VideoError`
 - `medium.py`: `Medium`, a file or a part of it (a range of time, a cut-out)
 - `geometry.py`: where places of a picture lie once it is cut, resized and tiled, and back
 - `clip.py`: `ClipSpec`, `Clip`, which frames and which sizes; a clip as tensors

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from thinker.utils.atomic import write_atomic
+from thinker.utils.names import path_text
+from thinker.video.boundary import guarded
 from thinker.video.clip import Clip, ClipSpec, clip_from_tensors, clip_to_tensors
 from thinker.video.file import VideoError, require_regular
 from thinker.video.medium import Medium, Source, medium
 from thinker.video.read import READER_VERSION, read_clip
+
+logger = logging.getLogger(__name__)
 
 
 class FrameCache:
@@ -34,18 +39,25 @@ class FrameCache:
 
     def get_or_read(self, source: Source, spec: ClipSpec) -> Clip:
         """The cached clip of a medium or path. Where there is none, it is read by `read_clip`,
-        whose errors pass through, and the clip is stored for the next time."""
+        whose errors pass through, and the clip is stored for the next time. Whatever else goes
+        wrong is a `VideoError`, too."""
         return self.fetch(source, spec)[0]
 
     def fetch(self, source: Source, spec: ClipSpec) -> tuple[Clip, bool]:
         """The clip, as `get_or_read` gives it, and whether the file had to be decoded."""
         wanted = medium(source)
+        return guarded(wanted.path, lambda: self._fetch(wanted, spec))
+
+    def _fetch(self, wanted: Medium, spec: ClipSpec) -> tuple[Clip, bool]:
         file = self._file(wanted, spec)
         clip = _load_clip(file, wanted.path)
         if clip is not None:
             return clip, False
         clip = read_clip(wanted, spec)
-        _save_clip(file, clip)
+        try:
+            _save_clip(file, clip)
+        except OSError as error:  # a full disk costs time, not the clip
+            logger.warning("%s cannot be cached: %s", path_text(wanted.path), error)
         return clip, True
 
     def _file(self, wanted: Medium, spec: ClipSpec) -> Path:
@@ -86,7 +98,8 @@ def _save_clip(file: Path, clip: Clip) -> None:
 
 
 def _load_clip(file: Path, path: Path) -> Clip | None:
-    """The clip, or None where there is no file or a damaged one (which the next write replaces)."""
+    """The clip, or None where there is no file, one that cannot be read or a damaged one (which the
+    next write replaces)."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -96,7 +109,7 @@ def _load_clip(file: Path, path: Path) -> Clip | None:
         if not torch.equal(checksum, _checksum(tensors)):
             return None
         return clip_from_tensors(tensors, path)
-    except (FileNotFoundError, SafetensorError, ValueError, TypeError):
+    except (OSError, SafetensorError, ValueError, TypeError):
         return None
 
 

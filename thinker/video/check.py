@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 from thinker.utils.worker_pool import Failure, Limits, map_in_workers
-from thinker.video.cache import FrameCache
+from thinker.video.boundary import attempt, error_from_bytes, error_to_bytes
+from thinker.video.cache import ClipReader, FrameCache
 from thinker.video.clip import ClipSpec
 from thinker.video.file import VideoError
 from thinker.video.medium import Medium, Source, medium
-from thinker.video.read import read_clip
 
 
 class TooManyBadVideosError(ValueError):
@@ -70,7 +69,7 @@ def check_videos(
         if isinstance(answer, Failure):
             found[wanted] = VideoError(wanted.path, answer.reason, answer.detail)
         elif answer:
-            found[wanted] = VideoError(wanted.path, *json.loads(answer))
+            found[wanted] = error_from_bytes(wanted.path, answer)
     failures = {wanted: error for part in gather_object([found]) for wanted, error in part.items()}
     if len(failures) > max_failed_share * len(unique):
         raise TooManyBadVideosError(failures, len(unique), max_failed_share)
@@ -80,11 +79,6 @@ def check_videos(
 def _read_once(folder: Path | None, spec: ClipSpec, wanted: Medium) -> bytes:
     """Runs in the worker. Gives no bytes for a good video, else the reason and the detail of its
     error."""
-    try:
-        if folder is None:
-            read_clip(wanted, spec)
-        else:
-            FrameCache(folder).get_or_read(wanted, spec)
-    except VideoError as error:
-        return json.dumps([error.reason, error.detail]).encode()
-    return b""
+    reader = ClipReader(spec, None if folder is None else FrameCache(folder))
+    clip = attempt(wanted.path, lambda: reader(wanted))
+    return error_to_bytes(clip) if isinstance(clip, VideoError) else b""

@@ -8,8 +8,8 @@ has leading pictures (open GOP: x265's default, many H.264 broadcasts, MPEG-4 wi
 silently returns a picture 2 to 10 frames away; on bit errors it may silently repeat a neighbour; it
 fails on closed-GOP HEVC and on some widths (96). PyAV hands out every frame with its presentation
 time, so a frame here is either the one asked for or a `VideoError`, at less CPU time. Converted
-checkpoints still get decord's pixels, each compared with the frame (`sources/decord_frames.py`). What no
-decoder can tell: bits damaged into another valid stream (HEVC notices little).
+checkpoints still get decord's pixels, each compared with the frame (`sources/decord_frames.py`).
+What no decoder can tell: bits damaged into another valid stream (HEVC notices little).
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def _best_stream(container: av.container.InputContainer) -> av.VideoStream | Non
     decodable = [stream for stream in shown if stream.codec_context is not None]
     best = container.streams.best("video")
     if best in (decodable or shown):
-        return best  # type: ignore[return-value]
+        return best
     default = av.stream.Disposition.default
     ranked = sorted(decodable or shown, key=lambda stream: not stream.disposition & default)
     return ranked[0] if ranked else None
@@ -410,9 +410,18 @@ def _upright_rgb(path: Path, frame: av.VideoFrame) -> np.ndarray:
     left as they are: PQ and HLG come as they are stored. Pixels keep their aspect
     (`VideoFile.pixel_aspect`).
     """
+    import av
+
     if frame.width * frame.height > MAX_FRAME_PIXELS:  # the size may change within a stream
         raise VideoError(path, "too_large", f"{frame.width} x {frame.height}")
-    return upright(path, frame, frame.reformat(format="rgb24", threads=1).to_ndarray())
+    try:
+        picture = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    except MemoryError:
+        raise
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # a matrix FFmpeg cannot convert
+        what = f"colours of {frame.format.name}, matrix code {int(frame.colorspace)}: "
+        raise _failed(path, "unsupported", error, what) from None
+    return upright(path, frame, picture)
 
 
 def upright(path: Path, frame: av.VideoFrame, picture: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from thinker.utils.names import path_text, printable
 from thinker.video.mp4 import (
     MAX_DURATION_SECONDS,
     MAX_FRAME_PIXELS,
@@ -58,6 +59,7 @@ REASONS = {
     "unsupported": "the file is valid, but uses something this reader does not handle",
     "empty_range": "no frame lies between start and end",
     "outside_picture": "the crop reaches beyond the picture",
+    "unexpected": "the reader met an error that it does not know; the log has its traceback",
     "crashed": "the decoding process died",
     "timeout": "decoding took longer than allowed",
     "memory": "decoding took more memory than allowed",
@@ -74,8 +76,8 @@ class VideoError(ValueError):
 
     def __init__(self, path: Path | str, reason: str, detail: str = "") -> None:
         assert reason in REASONS, reason
-        self.path, self.reason, self.detail = Path(path), reason, detail
-        super().__init__(f"{path}: {reason}: {detail or REASONS[reason]}")
+        self.path, self.reason, self.detail = Path(path), reason, printable(detail)
+        super().__init__(f"{path_text(path)}: {reason}: {self.detail or REASONS[reason]}")
 
     # Exceptions with several arguments do not unpickle by themselves.
     def __reduce__(self) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from thinker.video.boundary import guarded
 from thinker.video.clip import Clip, ClipSpec, keyframe_indices, motion_indices
 from thinker.video.decode import FrameIndex, VideoFile
 from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
@@ -40,10 +41,15 @@ def read_clip(source: Source, spec: ClipSpec) -> Clip:
     crop is cut out of every picture, upright and not yet resized, keyframe or motion frame. An
     image becomes what `spec.stills` says; a picture file of kind "video" is a video of one frame,
     an animated one of all its pictures.
-    Raises `VideoError` for what cannot be read as asked. One decoding thread; safe in forked and
-    spawned workers (the decoder is loaded on first use, nothing is shared between calls).
+    Raises nothing but `VideoError` (boundary.py), for what cannot be read as asked. One decoding
+    thread; safe in forked and spawned workers (the decoder is loaded on first use, nothing is
+    shared between calls).
     """
     wanted = medium(source)
+    return guarded(wanted.path, lambda: _read(wanted, spec))
+
+
+def _read(wanted: Medium, spec: ClipSpec) -> Clip:
     path = wanted.path
     is_picture = wanted.kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES
     check_file(path, is_picture=is_picture)
@@ -142,7 +148,8 @@ def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
     small_motion: dict[int, np.ndarray] = {}
     height = width = 0
     for number, picture_HWC in file.frames(sorted({*keyframes, *motion})):
-        shown = displayed_size(*picture_HWC.shape[:2], file.pixel_aspect)
+        stored_height, stored_width = picture_HWC.shape[:2]
+        shown = displayed_size(stored_height, stored_width, file.pixel_aspect)
         if not height:
             height, width = shown
         if wanted.crop is not None:

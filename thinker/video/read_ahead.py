@@ -7,18 +7,18 @@ this. `check_videos` uses the same worker processes to fill the frame cache befo
 
 import contextlib
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from thinker.utils.worker_pool import Failure, Limits, map_in_workers
+from thinker.video.boundary import attempt, error_from_bytes, error_to_bytes
 from thinker.video.clip import Clip, clip_from_tensors, clip_to_tensors
 from thinker.video.file import VideoError
 from thinker.video.medium import Medium, Source, medium
 
-Read = Callable[[Medium], Clip]  # picklable; raises VideoError
+Read = Callable[[Medium], Clip]  # picklable; what it raises is an error of the medium
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,11 @@ def read_ahead(
     that the next batch is read meanwhile.
 
     The reasons "crashed", "timeout" and "memory" of a `VideoError` mean that the video did so
-    twice. Any other exception of `read` is a bug and is raised as `worker_pool.WorkerError`.
+    twice; any other exception of `read` is one of that medium, too (boundary.py).
     """
     media = map(medium, sources)
     if reading.num_workers == 0:
-        yield from (_attempt(read, wanted) for wanted in media)
+        yield from (attempt(wanted.path, partial(read, wanted)) for wanted in media)
         return
     sent, waiting = itertools.tee(media)  # answers come in the order of the media
     answers = map_in_workers(
@@ -67,13 +67,6 @@ def read_ahead(
             yield _from_worker(wanted.path, answer)
 
 
-def _attempt(read: Read, wanted: Medium) -> Clip | VideoError:
-    try:
-        return read(wanted)
-    except VideoError as error:
-        return error
-
-
 _CLIP, _ERROR = b"c", b"e"
 
 
@@ -82,10 +75,10 @@ def _read_to_bytes(read: Read, wanted: Medium) -> bytes:
     which."""
     from safetensors.torch import save
 
-    result = _attempt(read, wanted)
+    result = attempt(wanted.path, lambda: save(clip_to_tensors(read(wanted))))
     if isinstance(result, VideoError):
-        return _ERROR + json.dumps([result.reason, result.detail]).encode()
-    return _CLIP + save(clip_to_tensors(result))
+        return _ERROR + error_to_bytes(result)
+    return _CLIP + result
 
 
 def _from_worker(path: Path, answer: bytes | Failure) -> Clip | VideoError:
@@ -94,6 +87,5 @@ def _from_worker(path: Path, answer: bytes | Failure) -> Clip | VideoError:
     if isinstance(answer, Failure):
         return VideoError(path, answer.reason, answer.detail)
     if answer.startswith(_CLIP):
-        return clip_from_tensors(load(answer[1:]), path)
-    reason, detail = json.loads(answer[1:])
-    return VideoError(path, reason, detail)
+        return attempt(path, lambda: clip_from_tensors(load(answer[1:]), path))
+    return error_from_bytes(path, answer[1:])

@@ -11,6 +11,7 @@ from typing import Any
 from thinker.eval.report import plots
 from thinker.eval.report.pictures import Picture, Pictures
 from thinker.eval.rows import ResultRow
+from thinker.utils.names import text_path
 
 NUM_SHOWN = 3
 """Number of wrong answers that are shown with their media."""
@@ -74,7 +75,7 @@ def answer_section(
     wrong = [row for row in rows if row.correct is False]
     wrong.sort(key=lambda row: row.answer == "")  # a wrong answer says more than an invalid one
     bars = [(f"{line.tag}={line.value}", line.accuracy) for line in tags]
-    root = Path(entry["media_root"])
+    root = text_path(entry["media_root"])
     return AnswerSection(
         name=entry["name"],
         task=entry["task"],
@@ -96,6 +97,6 @@ def _media(
     name: str, row: ResultRow, root: Path, pictures: Pictures
 ) -> tuple[tuple[str, Picture | None, str], ...]:
     return tuple(
-        (path, *pictures.add_frames(f"{name}_{i}", root / path, len(row.frame_indices), path))
-        for i, path in enumerate(row.media)
+        (text, *pictures.add_frames(f"{name}_{i}", root / path, len(row.frame_indices), text))
+        for i, (text, path) in enumerate((text, text_path(text)) for text in row.media)
     )

@@ -24,6 +24,7 @@ from thinker.eval.report.published import MARK, Published, load_published
 from thinker.eval.rows import ResultRow, load_rows
 from thinker.eval.summary import load_summary
 from thinker.utils.atomic import write_atomic
+from thinker.utils.names import text_path
 
 NUM_WORST = 3
 """Number of videos shown in detail for each set."""
@@ -208,7 +209,7 @@ def set_section(
         return SetSection(name=entry["name"], num_scored=len(scored), plots=(), cases=())
     predicted = [row.pred_score or 0.0 for row in scored]
     mos = [row.gt_score or 0.0 for row in scored]
-    root = Path(entry["media_root"])
+    root = text_path(entry["media_root"])
     return SetSection(
         name=entry["name"],
         num_scored=len(scored),
@@ -234,5 +235,7 @@ def worst_cases(scored: Sequence[ResultRow]) -> list[tuple[ResultRow, float]]:
 
 
 def _case(name: str, row: ResultRow, error: float, root: Path, pictures: Pictures) -> Case:
-    frames, problem = pictures.add_frames(name, root / row.id, len(row.frame_indices), row.id)
+    frames, problem = pictures.add_frames(
+        name, root / text_path(row.id), len(row.frame_indices), row.id
+    )
     return Case(row=row, error=error, frames=frames, problem=problem)

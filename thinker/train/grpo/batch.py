@@ -1,5 +1,6 @@
 """What one generation batch carries from one of TRL's callbacks to the next."""
 
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,6 +8,9 @@ import torch
 
 from rewards import Answer, InvalidAnswer
 from thinker.policies import Prompt
+from thinker.utils.tensors import largest_of_all_processes
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +76,23 @@ class SavedBatches:
 
     def take(self, rows: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]] | None:
         """The rollouts, joined with the prompts of the same rows; None where there are none, and
-        after the first call."""
+        after the first call.
+
+        None as well where the rows are of other examples (data/rows.py: one stands in for a medium
+        that cannot be read any more); then all processes draw rollouts anew.
+        """
         saved, self._batches = self._batches, None
         if saved is None:
+            return None
+        drawn = [name for batch in saved for name in batch.get("sample_id", ())]
+        differs = bool(drawn) and drawn != [row["sample_id"] for row in rows]
+        if largest_of_all_processes(int(differs), device):
+            logger.warning("rollouts of the checkpoint are drawn anew: their media have changed")
             return None
         size = len(rows) // len(saved)
         return [
             {
-                **{key: value.to(device) for key, value in batch.items()},
+                **{k: v if isinstance(v, list) else v.to(device) for k, v in batch.items()},
                 "asked": [prompt_of(row) for row in rows[i * size : (i + 1) * size]],
             }
             for i, batch in enumerate(saved)

@@ -214,6 +214,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             output["advantages"], context.judged, self._logs["advantages"]
         )
         output["asked"] = asked
+        output["sample_id"] = [row["sample_id"] for row in inputs]
         self._write_rollouts(context.judged)
         return output
 

@@ -9,19 +9,24 @@ Shapes: B rows, G branches a row, P prefix length without its last token (left-p
 length (right-padded), L length of a conversation.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 
 from thinker.data.examples import Example, lesson_turns
+from thinker.data.rows import MAX_STAND_INS
 from thinker.policies import Policy
 from thinker.policies.shared_prompt import IGNORED_LABEL
 from thinker.train.sft.tokens import Lesson, tokenise
 from thinker.utils.tensors import left_pad
-from thinker.video import Clip
+from thinker.video import Clip, VideoError
 from thinker.video.medium import Medium
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,33 +48,58 @@ class PackedCollator:
     media, of each forward}. All values are tensors or numbers, as a data loader moves them.
 
     every_part: whether every forward passes every part of the policy, whatever media it has
-    (`PolicyInputs.for_every_part`).
+    (`PolicyInputs.for_every_part`). spare: examples of which one stands in for a batch none of
+    whose media can be read; where some can, the others are left out of it, with a warning.
     """
 
     def __init__(
-        self, policy: Policy, read_clip: Callable[[Medium], Clip], *, every_part: bool = False
+        self,
+        policy: Policy,
+        read_clip: Callable[[Medium], Clip],
+        *,
+        every_part: bool = False,
+        spare: Sequence[Example] = (),
     ):
         self.policy = policy
         self.read_clip = read_clip
         self.every_part = every_part
+        self.spare = spare
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         by_size: dict[int, list[Row]] = {}
-        for row in self.rows(examples):
+        for row in self._some_rows(examples):
             by_size.setdefault(len(row.lessons), []).append(row)
         forwards = [self._forward(rows) for rows in by_size.values()]
         labels = torch.cat([forward["labels"].flatten() for forward in forwards])
         # transformers counts the items of a batch in `shift_labels`: the loss is a mean over them
         return {"labels": labels, "shift_labels": labels, "forwards": forwards}
 
+    def _some_rows(self, examples: Sequence[Example]) -> list[Row]:
+        """The rows of a batch, or of an example that stands in for all of it."""
+        others = (example for example in self.spare if example not in examples)
+        for batch in (examples, *([other] for other in islice(others, MAX_STAND_INS))):
+            rows = self.rows(batch)
+            if rows:
+                return rows
+        names = ", ".join(example.id for example in examples)
+        raise ValueError(
+            f"no medium of {names} can be read, nor of {MAX_STAND_INS} other examples; the "
+            "warnings above say why. Mend that and start the same command again"
+        )
+
     def rows(self, examples: Sequence[Example]) -> list[Row]:
-        """The packed rows of a batch, in the order in which their media come first."""
+        """The packed rows of a batch, in the order in which their media come first; none of media
+        that cannot be read."""
         clips: dict[Medium, Clip] = {}
         rows: list[Row] = []
         for group in _groups(examples):
-            for medium in group[0].media:
-                if medium not in clips:
-                    clips[medium] = self.read_clip(medium)
+            try:
+                for medium in group[0].media:
+                    if medium not in clips:
+                        clips[medium] = self.read_clip(medium)
+            except VideoError as error:
+                logger.warning("left out of a batch: %s", error)
+                continue
             shown = tuple(clips[medium] for medium in group[0].media)
             lessons = [tokenise(self.policy, shown, lesson_turns(example)) for example in group]
             rows += self._shared(lessons, shown)

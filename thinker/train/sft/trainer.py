@@ -47,11 +47,14 @@ class SupervisedTrainer(Resumable, Trainer):
         enable_shared_prompt(policy.model)
         args.remove_unused_columns = False
         args.train_sampling_strategy = "sequential"  # the mixture has shuffled them
+        taught = ordered_examples(sources, args)
         super().__init__(
             model=model,
             args=args,
-            train_dataset=ordered_examples(sources, args),
-            data_collator=PackedCollator(policy, read_clip, every_part=args.world_size > 1),
+            train_dataset=taught,
+            data_collator=PackedCollator(
+                policy, read_clip, every_part=args.world_size > 1, spare=taught
+            ),
             processing_class=policy.processor,
             callbacks=callbacks,
         )

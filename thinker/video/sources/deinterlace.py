@@ -108,6 +108,7 @@ class _Stretch:
                 filtered = self._graph.pull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
+            assert isinstance(filtered, av.VideoFrame)
             number, frame = self._waiting.popleft()
             if number is not None:
                 # Not what the filter passes on, whose format may be another.
