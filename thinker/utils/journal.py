@@ -105,8 +105,8 @@ def claimed_folder(folder: Path, fingerprint: Row, has_rows: Callable[[], bool])
 
 
 def check_claimed(folder: Path, known: Row) -> None:
-    """As `claimed_folder` with rows, of a part of the fingerprint, as far as a folder that exists has these
-    keys: for what is known before a model is loaded. Writes nothing."""
+    """As `claimed_folder` where there are rows, for what of the fingerprint is known before
+    a model is loaded. Writes nothing."""
     try:
         there = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
