@@ -84,6 +84,34 @@ def starts_afresh(packet: av.packet.Packet[av.VideoStream], context: av.VideoCod
     return False
 
 
+def has_leading_pictures(packets: list[PacketFacts]) -> bool:
+    """Whether a picture is shown before the first one of the file, or right behind that one are
+    pictures without a time and nowhere else: Matroska has none for what is shown before 0."""
+    first = packets[0].pts
+    if first is None:
+        return False
+    times = [packet.pts for packet in packets]
+    head = _head_length(packets, first)
+    return any(pts is None or pts < first for pts in times[:head]) and None not in times[head:]
+
+
+def packets_shown(packets: list[PacketFacts], cut: Cut) -> list[PacketFacts]:
+    """Without those that cannot be shown."""
+    head = _head_length(packets, cut.first_shown)
+    return [
+        packet
+        for number, packet in enumerate(packets)
+        if (number >= head if packet.pts is None else packet.pts >= cut.first_shown)
+    ]
+
+
+def _head_length(packets: list[PacketFacts], start: int) -> int:
+    """Number of packets before the first one, in the order of the file, that is shown after
+    `start`; leading pictures are among them."""
+    later = (i for i, packet in enumerate(packets) if packet.pts is not None and packet.pts > start)
+    return next(later, len(packets))
+
+
 def decode_cut(
     packet: av.packet.Packet[av.VideoStream],
 ) -> tuple[list[av.VideoFrame], list[Complaint]]:

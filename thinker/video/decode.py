@@ -23,7 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinker.video.cut import Cut, PacketFacts, decode_cut, find_cut, require_whole, starts_afresh
+from thinker.video.cut import (
+    Cut,
+    PacketFacts,
+    decode_cut,
+    find_cut,
+    has_leading_pictures,
+    packets_shown,
+    require_whole,
+    starts_afresh,
+)
 from thinker.video.file import VideoError, count_null_frames
 from thinker.video.mp4 import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS, MAX_FRAMES, MAX_STREAMS
 
@@ -241,10 +250,10 @@ def _index(
     if container.format.name == "avi" or time_base is None:  # an avi's "pts" is the decoding order
         return _count_frames(path, rate)
     cut = None
-    if not is_fresh or _has_leading_pictures(packets):
+    if not is_fresh or has_leading_pictures(packets):
         cut = _find_cut(path, packets)
     if cut:
-        packets = [p for p in packets if p.pts is not None and p.pts >= cut.first_shown]
+        packets = packets_shown(packets, cut)
     # Discarded: cut away by an edit list, so decoded but never shown.
     shown = sorted(p.pts for p in packets if p.pts is not None and not p.is_discard)
     if len(set(shown)) != sum(not p.is_discard for p in packets):
@@ -259,12 +268,6 @@ def _index(
         fps=rate or ((len(shown) - 1) / seconds[-1] if len(shown) > 1 else 0.0),
         cut=cut,
     )
-
-
-def _has_leading_pictures(packets: list[PacketFacts]) -> bool:
-    """Whether a picture is shown before the first one of the file."""
-    first = packets[0].pts
-    return first is not None and any(p.pts is not None and p.pts < first for p in packets)
 
 
 def _find_cut(path: Path, packets: list[PacketFacts]) -> Cut | None:

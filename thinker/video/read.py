@@ -25,7 +25,7 @@ from thinker.video.medium import Crop, Medium, Source, medium
 
 # Part of every cache key: raise it whenever the same file and spec would give other pixels, times
 # or indices.
-READER_VERSION = 1
+READER_VERSION = 2
 
 
 def read_clip(source: Source, spec: ClipSpec) -> Clip:
