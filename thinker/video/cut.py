@@ -32,6 +32,22 @@ if TYPE_CHECKING:
 # H.264 tells a decoder which pictures to forget; to forget one from before the cut changes nothing.
 _HARMLESS = "mmco: unref short failure"
 
+# What decoders say of a picture whose references or headers were cut away; anything else is damage.
+_LEANING = (
+    "Missing reference picture",  # H.264
+    "reference picture missing",
+    "co located POCs unavailable",
+    "non-existing PPS",
+    "non-existing SPS",
+    "decode_slice_header error",
+    "no frame!",
+    "Could not find ref with POC",  # HEVC
+    "Error constructing the frame RPS",
+    "PPS id out of range",
+    "Invalid frame dimensions 0x0",  # MPEG-2
+    "Not all references are available",  # VP9
+)
+
 Complaint = tuple[int | None, str]
 """pts of a picture, and what the decoder says of it."""
 
@@ -119,13 +135,15 @@ def decode_cut(
     import av
 
     _keep_messages()
+    frames, failure = [], ""
     with av.logging.Capture() as messages:
         try:
             frames = packet.decode()
         except av.error.FFmpegError as error:
-            return [], [(packet.pts, str(error))]
+            failure = str(error)
     texts = [text.strip() for level, _, text in messages if level <= av.logging.ERROR]
-    complaints = [(packet.pts, text) for text in texts if text != _HARMLESS]
+    texts = [text for text in texts if text != _HARMLESS] or [failure] * bool(failure)
+    complaints = [(packet.pts, text) for text in texts]
     return frames, complaints + [(f.pts, "damaged frame") for f in frames if f.is_corrupt]
 
 
@@ -180,6 +198,10 @@ def find_cut(
     if cut is None:
         raise VideoError(path, "decode_error", "it is cut, and no picture of it can be shown")
     require_whole(path, complaints, cut.whole_from)
+    for pts, text in complaints:
+        # Or damage to the first keyframe would make a file begin later than it does.
+        if not text.startswith(_LEANING):
+            raise VideoError(path, "decode_error", f"picture at pts {pts}: {text}")
     return cut
 
 
