@@ -160,7 +160,7 @@ def _best_stream(container: av.container.InputContainer) -> av.VideoStream | Non
     decodable = [stream for stream in shown if stream.codec_context is not None]
     best = container.streams.best("video")
     if best in (decodable or shown):
-        return best  # type: ignore[return-value]
+        return best
     default = av.stream.Disposition.default
     ranked = sorted(decodable or shown, key=lambda stream: not stream.disposition & default)
     return ranked[0] if ranked else None

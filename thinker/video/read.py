@@ -142,7 +142,8 @@ def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
     small_motion: dict[int, np.ndarray] = {}
     height = width = 0
     for number, picture_HWC in file.frames(sorted({*keyframes, *motion})):
-        shown = displayed_size(*picture_HWC.shape[:2], file.pixel_aspect)
+        stored_height, stored_width = picture_HWC.shape[:2]
+        shown = displayed_size(stored_height, stored_width, file.pixel_aspect)
         if not height:
             height, width = shown
         if wanted.crop is not None:
