@@ -74,9 +74,16 @@ def hls_segments(source: Path, folder: Path, seconds: float) -> list[Path]:
             if packet.size:
                 packet.stream = copy
                 sink.mux(packet)
-    tables = 5 * 188  # of the streams, without a packet of them
-    pieces = [path for path in folder.glob("*.ts") if path.stat().st_size > tables]
+    pieces = [path for path in folder.glob("*.ts") if _has_packets(path)]
     return sorted(pieces, key=lambda path: int(path.stem.removeprefix("list")))
+
+
+def _has_packets(path: Path) -> bool:
+    try:
+        with av.open(str(path)) as container:
+            return any(packet.size for packet in container.demux(video=0))
+    except (av.error.FFmpegError, IndexError):
+        return False
 
 
 def plain_decode(path: Path) -> list[tuple[float, np.ndarray]]:
