@@ -22,10 +22,16 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import av
 import numpy as np
 
-from tests.helpers.cuts import cut_packets, hls_segments, key_numbers, plain_decode, write_open_gop
+from tests.helpers.cuts import (
+    cut_packets,
+    hls_segments,
+    key_numbers,
+    plain_decode,
+    plain_frames,
+    write_open_gop,
+)
 from tests.helpers.video_factory import read_frame_id
 from thinker.video.decode import VideoFile
 from thinker.video.file import VideoError
@@ -132,18 +138,10 @@ def program_agrees(ffmpeg: str, path: Path) -> bool:
     lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     rows = [line.split(",") for line in lines if not line.startswith("#")]
     theirs = [(int(row[2]) - int(rows[0][2]), row[5].strip()) for row in rows]
-    ours: list[tuple[int, str]] = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.codec_context.thread_count = 1
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                continue
-            for frame in frames:
-                pixels = frame.to_ndarray().tobytes()  # planes, as framemd5 hashes them
-                ours.append((frame.pts, hashlib.md5(pixels).hexdigest()))
+    ours = [
+        (frame.pts, hashlib.md5(frame.to_ndarray().tobytes()).hexdigest())  # planes, as framemd5
+        for frame in plain_frames(path)
+    ]
     return theirs == [(pts - ours[0][0], digest) for pts, digest in ours]
 
 

@@ -7,6 +7,8 @@ of a file, decoded from its start with its default settings, without an index an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -88,14 +90,14 @@ def _has_packets(path: Path) -> bool:
 
 def plain_decode(path: Path) -> list[tuple[float, np.ndarray]]:
     """(seconds, RGB picture) of all that FFmpeg shows; packets it cannot decode show nothing."""
-    shown = []
+    return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in plain_frames(path)]
+
+
+def plain_frames(path: Path) -> Iterator[av.VideoFrame]:
+    """All frames that FFmpeg shows, by its defaults."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                continue
-            shown += [(f.time, f.to_ndarray(format="rgb24")) for f in frames]
-    return shown
+            with suppress(av.error.FFmpegError):
+                yield from packet.decode()

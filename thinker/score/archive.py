@@ -12,7 +12,6 @@ tried again replace the old ones within their part, which is written anew as a w
 """
 
 import hashlib
-import io
 import json
 import os
 from collections import Counter
@@ -162,10 +161,8 @@ def write_part(output: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 def replace_rows(part: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Put these rows in place of the part's own of the same paths; the part keeps its name."""
-    import pyarrow.parquet as pq
-
     new = {row["path"]: _flat(row) for row in rows}
-    kept = pq.read_table(io.BytesIO(part.read_bytes()), schema=_schema()).to_pylist()
+    kept = _table(part, schema=_schema()).to_pylist()
     _write(part, [new.get(row["path"], row) for row in kept])
 
 
@@ -176,6 +173,14 @@ def _write(part: Path, flat_rows: Sequence[dict[str, Any]]) -> None:
     content = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(flat_rows), schema=_schema()), content)
     write_atomic(part, content.getvalue().to_pybytes())
+
+
+def _table(part: Path, **options: Any) -> Any:
+    """The rows of a part. pyarrow takes no path that is not UTF-8, but any file that is open."""
+    import pyarrow.parquet as pq
+
+    with open(part, "rb") as file:
+        return pq.read_table(file, **options)
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -220,13 +225,9 @@ def _parts(output: Path) -> list[Path]:
 def done_paths(output: Path) -> dict[str, DoneRow]:
     """The row of every path that has one, by the path's text (`thinker.utils.names`). Raises
     ValueError for a path that has two."""
-    import pyarrow.parquet as pq
-
     done: dict[str, DoneRow] = {}
     for part in _parts(output):
-        # pyarrow takes no path that is not UTF-8, but any file that is open.
-        with open(part, "rb") as file:
-            table = pq.read_table(file, columns=["path", "status"]).to_pydict()
+        table = _table(part, columns=["path", "status"]).to_pydict()
         for path, status in zip(table["path"], table["status"], strict=True):
             if path in done:
                 raise ValueError(f"{part}: {path} has a row in another part, too")

@@ -1,8 +1,9 @@
 """What a run reads: labels of all stages, and every medium of them read once before training."""
 
 import logging
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from typing import Any
 
 from thinker.config.run import EvalSettings, RunConfig, SftStage, SourceSettings
@@ -79,10 +80,7 @@ def read_labels(config: RunConfig) -> Labels:
         key = f"{settings.config} {sorted(settings.overrides.items())}"
         if key not in known:
             described = _described(settings, config)
-            names[key] = name = described.name
-            number = 2
-            while list(names.values()).count(names[key]) > 1:
-                names[key], number = f"{name} {number}", number + 1
+            names[key] = _unused(described.name, " ", names.values())
             known[key] = load(lambda: load_train_examples(described, skip_bad_lines=skip)[0])
         return key
 
@@ -121,13 +119,16 @@ def _held_out_parts(
     """The part of each source that is held out; a key that is taken gets a number."""
     parts: list[tuple[EvalPart, list[Example]]] = []
     for name, split in splits.items():
-        key = base = f"{dataset_key(name) or 'data'}_held_out"
-        number = 2
-        while key in taken:
-            key, number = f"{base}_{number}", number + 1
+        key = _unused(f"{dataset_key(name) or 'data'}_held_out", "_", taken)
         taken.add(key)
         parts.append((HeldOutPart(key=key), split.held_out))
     return parts
+
+
+def _unused(name: str, sign: str, taken: Collection[str]) -> str:
+    """The name, with a number behind the sign where it is taken: "lsvq", "lsvq 2", "lsvq 3"."""
+    numbered = (f"{name}{sign}{number}" for number in count(2))
+    return next(one for one in chain([name], numbered) if one not in taken)
 
 
 def held_out_record(labels: Labels, config: RunConfig) -> dict[str, Any]:

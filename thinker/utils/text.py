@@ -2,12 +2,23 @@
 
 import codecs
 
-_WIDE = (
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+def marked_encoding(data: bytes) -> str | None:
+    r"""The encoding that the byte order mark at the beginning of a file names, for `open`, which
+    then leaves the mark out; None without a mark.
+
+    >>> marked_encoding(b"\xef\xbb\xbfa"), marked_encoding(b"a")
+    ('utf-8-sig', None)
+    """
+    return next((encoding for mark, encoding in _MARKS if data.startswith(mark)), None)
 
 
 def plain_utf8(data: bytes) -> bytes:
@@ -19,10 +30,10 @@ def plain_utf8(data: bytes) -> bytes:
     >>> plain_utf8(b"\xef\xbb\xbfa"), plain_utf8("a".encode("utf-16")), plain_utf8(b"a")
     (b'a', b'a', b'a')
     """
-    for mark, encoding in _WIDE:
-        if data.startswith(mark):
-            try:
-                return data.decode(encoding).encode()
-            except UnicodeError:
-                return data
-    return data.removeprefix(codecs.BOM_UTF8)
+    encoding = marked_encoding(data)
+    if encoding is None or encoding == "utf-8-sig":  # bytes that are no UTF-8 stay as they are
+        return data.removeprefix(codecs.BOM_UTF8)
+    try:
+        return data.decode(encoding).encode()
+    except UnicodeError:
+        return data

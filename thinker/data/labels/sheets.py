@@ -17,11 +17,10 @@ from typing import Any
 
 from thinker.data.labels.columns import Row, are_numbers, column_rows, places, table_rows
 from thinker.data.records import BadValueError, load_json
-from thinker.utils.text import plain_utf8
+from thinker.utils.text import marked_encoding, plain_utf8
 
 DELIMITERS = (",", ";", "\t", "|")
 BATCH_ROWS = 65536
-_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _SEPARATOR_LINE = re.compile(r"sep=(.)\s*")  # Excel's own, before the header
 
 
@@ -77,9 +76,9 @@ def _text(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator
 def _encoding(path: Path, options: SheetOptions) -> str:
     with open(path, "rb") as file:
         head = file.read(64)
-    for mark, encoding in _MARKS:
-        if head.startswith(mark):
-            return encoding
+    marked = marked_encoding(head)
+    if marked is not None:
+        return marked
     if options.encoding is None:
         wide = "utf-16-be" if head.startswith(b"\0") else "utf-16-le"
         return wide if b"\0" in head else "utf-8"
@@ -157,10 +156,10 @@ def _xlsx(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator
 def _jsonl(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator[Row]:
     is_first = True
     with open(path, "rb") as file:
-        wide = file.read(4).startswith((b"\xff\xfe", b"\xfe\xff"))
+        is_wide = marked_encoding(file.read(4)) not in (None, "utf-8-sig")
         file.seek(0)
         # UTF-16 has no lines of bytes; such a file is read whole.
-        lines = plain_utf8(file.read()).splitlines() if wide else file
+        lines = plain_utf8(file.read()).splitlines() if is_wide else file
         for line, raw in enumerate(lines, start=1):
             raw = plain_utf8(raw).strip() if line == 1 else raw.strip()
             if not raw:
