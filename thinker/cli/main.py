@@ -16,6 +16,7 @@ from thinker.cli import (
     eval,
     faithfulness,
     import_labels,
+    records,
     report,
     score,
     train,
@@ -54,6 +55,7 @@ COMMANDS: tuple[Command, ...] = (
     faithfulness,
     demo_data,
     import_labels,
+    records,
     convert,
     estimate,
 )
