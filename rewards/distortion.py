@@ -186,8 +186,11 @@ class _Found:
     """What stands in a text, each once, in order."""
 
     names: list[str]
+    """Types that are named and not negated."""
     severities: list[str]
+    """Severities of the sentences about them."""
     is_negated: bool = False
+    """Whether a type is named that is negated."""
 
 
 def _scan(words: Sequence[str], names: Iterable[str]) -> _Found:

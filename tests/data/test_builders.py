@@ -195,7 +195,7 @@ def test_all_bad_lines_of_all_files_are_told(tmp_path) -> None:
     told = str(caught.value)
     for reason in ("severity is 2, expected a number from 0 to 1", "without ..", "broken JSON",
                    "missing field 'distortion'", "a stall is [1, 1]", "before the one before it",
-                   "expected a list of [start, end]", "expected an attribute with its"):  # fmt: skip
+                   "expected a list of [start, end]", "expected an attribute with"):  # fmt: skip
         assert reason in told
 
 
