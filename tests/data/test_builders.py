@@ -74,8 +74,8 @@ def test_levels_of_a_declared_range_and_of_a_set() -> None:
     own = LevelRule(range=None, words=("low", "poor", "fair", "good", "high"))
     shares = own.shares([20, 32, 80])
     assert [own.word(s) for s in shares] == ["low", "poor", "high"]
-    for share in (0.2, 0.4, 0.6, 0.8):  # 3 * .2 is .6000000000000001, .6 * 5 is 3
-        assert declared.word(share) == LEVELS[round(5 * share)]
+    tenths = LevelRule(range=(0.1, 1.1))  # .3 - .1 is .19999999999999998, the edge all the same
+    assert tenths.word(tenths.shares([0.3])[0]) == "poor"
     with pytest.raises(ValueError, match="MOS 101 is outside the declared range 0:100"):
         declared.shares([101])
     with pytest.raises(ValueError, match="all MOS of the set are 3; declare"):
