@@ -12,6 +12,12 @@ from typing import Any, Protocol
 
 from rewards.answer import Answer, InvalidAnswer, parse_answer, shown_reasoning
 from rewards.choice import ChoiceReference, ChoiceReward, parse_choice
+from rewards.distortion import (
+    DistortionConfig,
+    DistortionReference,
+    DistortionReward,
+    parse_distortion,
+)
 from rewards.format import FormatReward
 from rewards.level import LevelReference, parse_level
 from rewards.ranking import RankingReward
@@ -22,12 +28,14 @@ __all__ = [
     "REWARDS",
     "Answer",
     "ChoiceReference",
+    "DistortionReference",
     "InvalidAnswer",
     "LevelReference",
     "Reward",
     "build_reward",
     "parse_answer",
     "parse_choice",
+    "parse_distortion",
     "parse_level",
     "shown_reasoning",
 ]
@@ -66,6 +74,7 @@ REWARDS: dict[str, tuple[type | None, type]] = {
     "ranking": (None, RankingReward),
     "temporal": (TemporalConfig, TemporalReward),
     "choice": (None, ChoiceReward),
+    "distortion": (DistortionConfig, DistortionReward),
 }
 
 

@@ -19,7 +19,8 @@ InvalidReason = Literal[
     "not_a_number",  # what stands between the tags is not digits[.digits]
     "out_of_range",  # a number outside [low, high]
     "no_option",  # nothing names an option (or level), or what names it is negated
-    "several_options",  # two options (or levels) are named
+    "several_options",  # two options (or levels, or distortions) are named
+    "several_severities",  # two severities of a distortion are said
     "unknown_option",  # a letter beyond the options
     "letter_and_text",  # a letter and the text of another option
 ]

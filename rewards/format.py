@@ -6,6 +6,7 @@ from typing import Any
 from rewards.answer import Answer, InvalidAnswer, parse_answer
 from rewards.checks import check_columns, check_rows
 from rewards.choice import parse_choice
+from rewards.distortion import parse_distortion
 from rewards.level import parse_level
 
 # The tasks whose answers stand in tags: (completion, parsed reference) → answer.
@@ -13,6 +14,7 @@ _PARSERS: dict[str, Callable[[str, Any], Answer | InvalidAnswer]] = {
     "score": lambda completion, _: parse_answer(completion),
     "level": lambda completion, reference: parse_level(completion, reference.levels),
     "choice": parse_choice,
+    "distortion": lambda completion, reference: parse_distortion(completion, reference.names),
 }
 
 

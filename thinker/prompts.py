@@ -59,6 +59,9 @@ IMAGE, VIDEO = "image", "video"
 OPENINGS = {VIDEO: "Now you will receive a video:", IMAGE: "Now you will receive an image:"}
 """What stands before the slots of a medium where it is the only one of a prompt."""
 
+STALL_FORMS = ("sentences", "digits")
+"""How a prompt tells where a video stalls (`thinker.tasks.stall_text`)."""
+
 _PLACEHOLDER = re.compile(r"<(?:image|video)>(\n?)")
 
 

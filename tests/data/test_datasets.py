@@ -491,7 +491,7 @@ def test_a_yaml_of_one_record_set(tmp_path: Path) -> None:
     [
         ({"records": []}, r"train\.0: records is empty, expected at least one file"),
         ({"records": "own.jsonl"}, r"train\.0\.records is 'own\.jsonl', expected a list"),
-        ({"task": "rank"}, r"train\.0: task 'rank': expected one of score, level, choice, open"),
+        ({"task": "rank"}, r"train\.0: task 'rank': expected one of score, level, choice, dist"),
         ({"media_rot": "x"}, r"unknown key 'train\.0\.media_rot'; did you mean 'media_root'\?"),
         ({"media_root": 3}, r"train\.0\.media_root is 3, expected"),
         ({"content_pattern": "("}, r"content_pattern '\(' is not a regular expression"),

@@ -253,7 +253,7 @@ BAD = [
     (flat(options=["a"], answer="A"), "1 options, expected 2 to 26"),
     (flat(options=["a", "b"], candidates=["a", "b"]), "options and candidates are both given"),
     (flat(options=["a", "b"], task="open"), "task open has no options; name the task choice"),
-    (flat(task="rank"), "task is 'rank', expected one of score, level, choice, open"),
+    (flat(task="rank"), "task is 'rank', expected one of score, level, choice, dist"),
     (flat(task=3), "task is 3, expected a string"),
     (flat(tags={"type": "a"}, question_type="b"), "tag 'type' is given twice"),
     (flat(tags=["a"]), r"tags is \['a'\], expected a JSON object"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from thinker.data.examples import Example
-from thinker.eval.judge import brief_figures, right_answer
+from thinker.eval.judge import brief_figures, right_answer, set_report
 from thinker.eval.metrics import FIGURES, plcc, srcc
 from thinker.score.prediction import Prediction
 from thinker.tasks import TASKS
@@ -69,3 +69,27 @@ def test_the_right_answer_is_what_the_task_reads():
     assert right_answer(asked) == "B"
     assert right_answer(example(1, "choice", reference="Yes")) == "yes"
     assert right_answer(example(2, "open", reference="It stalls.")) is None
+
+
+def test_distortions_are_counted_by_type_and_by_severity():
+    """Right type 2 of 4; F1 of noise 2 * 2 / (3 + 2) = .8, of blur 0: .4; severity 1 of 2."""
+    references = ["It is severe noise.", "severe noise", "noise", "blur"]
+    said = ["severe noise", "noise", None, "banding"]
+    examples = [example(i, "distortion", reference=text) for i, text in enumerate(references)]
+    rows = [prediction("distortion", answer).to_row() for answer in said]
+    report = set_report("distortion", None, examples, rows, 4)
+    values = {name: figure.value for name, figure in report.figures.items()}
+    assert values == {
+        "accuracy": 0.5,
+        "macro_f1": pytest.approx(0.4),
+        "severity_accuracy": 0.5,
+    }
+    assert right_answer(examples[0]) == "severe noise"
+
+
+def test_depictions_are_counted_by_level():
+    references = ["Sharp. Hence, the quality of this video is good.", "It is sharp."]
+    examples = [example(i, "describe", reference=text) for i, text in enumerate(references)]
+    rows = [prediction("describe", "The quality of the video is good.").to_row()] * 2
+    report = set_report("describe", None, examples, rows, 2)
+    assert (report.figures["accuracy"].value, report.figures["accuracy"].n) == (1.0, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import rewards
-from rewards import REWARDS, ChoiceReference, Reward, build_reward
+from rewards import REWARDS, ChoiceReference, DistortionReference, Reward, build_reward
 
 OWN_REWARD = """
 import numpy as np
@@ -58,7 +58,11 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_rewards"
 
 
-SHOWN = ChoiceReference(options=("blur", "noise"), answer="A")
+SHOWN = {
+    "choice": ChoiceReference(options=("blur", "noise"), answer="A"),
+    "distortion": DistortionReference(name="noise", severity="severe"),
+}
+"""References by task."""
 
 
 def every_reward() -> list[Reward]:
@@ -66,7 +70,8 @@ def every_reward() -> list[Reward]:
 
 
 def call(reward: Reward, completions: Any, sample_id: Any, target: Any, **columns: Any) -> Any:
-    columns = {"reference": [SHOWN] * len(completions), **columns}
+    reference = SHOWN.get(reward.tasks[0])
+    columns = {"reference": [reference] * len(completions), **columns}
     return reward(completions, sample_id, target, perturbed_completions=completions, **columns)
 
 
@@ -89,6 +94,7 @@ def test_config_keys_are_frozen() -> None:
             "sigma": 0.5,
         },
         "choice": {},
+        "distortion": {"severity_part": 0.5},
     }
 
 
@@ -96,11 +102,12 @@ def test_names_and_perturbed() -> None:
     assert [reward.name for reward in every_reward()] == list(REWARDS)
     assert [reward.name for reward in every_reward() if reward.needs_perturbed] == ["temporal"]
     assert {reward.name: reward.tasks for reward in every_reward()} == {
-        "format": ("score", "level", "choice"),
+        "format": ("score", "level", "choice", "distortion"),
         "regression": ("score",),
         "ranking": ("score",),
         "temporal": ("score",),
         "choice": ("choice",),
+        "distortion": ("distortion",),
     }
 
 
@@ -116,7 +123,7 @@ def test_build_with_config() -> None:
         (
             "rankng",
             None,
-            r"'temporal', 'choice'\].*mean 'ranking'\?",
+            r"'temporal', 'choice', 'distortion'\].*mean 'ranking'\?",
         ),
         ("xyz", None, r"expected one of \[[^]]*\] or a dotted path package\.module\.Class$"),
         ("regression", {"sgima": 1}, r"key 'sgima'; expected one of .*; did you mean 'sigma'\?"),
@@ -172,8 +179,8 @@ def test_rows_are_checked(name: str) -> None:
         call(reward, [text, text], ["a"], [3.0, 3.0])
     with pytest.raises(ValueError, match=r"got list in completions\[0\].*plain string"):
         call(reward, [[{"role": "assistant", "content": text}]], ["a"], [3.0])
-    if reward.tasks == ("choice",):
-        return  # a choice has no target
+    if reward.tasks[0] in SHOWN:
+        return  # what has a reference has no target
     for bad in (math.nan, math.inf, "3.0", None, True):
         with pytest.raises(ValueError, match=r"target\[1\] \(sample 'b'\).*finite number"):
             call(reward, [text, text], ["a", "b"], [3.0, bad])
@@ -201,7 +208,18 @@ def test_none_or_a_finite_float_whatever_the_text(name: str) -> None:
     assert scores[len(texts) :] == [0.0 if name == "format" else None] * len(texts)
 
 
-MODULES = ("answer", "choice", "format", "level", "ranking", "regression", "temporal", "text")
+MODULES = (
+    "answer",
+    "choice",
+    "describe",
+    "distortion",
+    "format",
+    "level",
+    "ranking",
+    "regression",
+    "temporal",
+    "text",
+)
 
 
 @pytest.mark.parametrize("module", ["", *(f".{name}" for name in MODULES)])

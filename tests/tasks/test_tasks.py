@@ -4,11 +4,14 @@ import pytest
 
 from rewards import REWARDS, ChoiceReference, LevelReference, build_reward
 from rewards.answer import Answer
+from thinker.prompts import RECOGNITION
 from thinker.tasks import TASKS
+from thinker.tasks.base import Verdict
 from thinker.tasks.choice import INSTRUCTION
 from thinker.tasks.level import LEVEL_QUESTION, LEVELS, level_word
 
 CHOICE, LEVEL, SCORE, OPEN = (TASKS[name] for name in ("choice", "level", "score", "open"))
+DISTORTION, DESCRIBE = TASKS["distortion"], TASKS["describe"]
 LISTED = "Which?\n A. blur \n(B) noise\nC) low contrast: grey"
 
 
@@ -150,11 +153,43 @@ def test_references_of_scores_and_texts() -> None:
 
 def test_every_task_reads_answers_its_own_way() -> None:
     said = {"score": "<answer>3.40</answer>", "level": "fair", "choice": "B", "open": "It stalls."}
+    said |= {"distortion": "It is severe noise.", "describe": "It is sharp."}
     values = {"score": 3.4, "level": "fair", "choice": "B", "open": "It stalls."}
+    values |= {"distortion": "severe noise", "describe": "It is sharp."}
     for name, task in TASKS.items():
         options = ("blur", "noise") if name == "choice" else ()
         answer = task.parse(said[name], task.read_reference(None, options))
         assert isinstance(answer, Answer) and answer.value == values[name]
+
+
+def test_an_answer_about_a_distortion_is_compared_by_type_and_by_severity() -> None:
+    known = DISTORTION.read_reference("It is severe noise.", ())
+    assert (known.answer, DISTORTION.read_reference(None, ()).answer) == ("severe noise", None)
+    table = {
+        "severe noise": Verdict(
+            is_correct=True, named="noise", right="noise", is_severity_correct=True
+        ),
+        "noise": Verdict(is_correct=True, named="noise", right="noise", is_severity_correct=False),
+        "severe blur": Verdict(
+            is_correct=False, named="blur", right="noise", is_severity_correct=True
+        ),
+        None: Verdict(is_correct=False, named=None, right="noise", is_severity_correct=False),
+    }
+    assert {said: DISTORTION.compare(said, known) for said in table} == table
+    bare = DISTORTION.read_reference("noise", ())
+    assert DISTORTION.compare("severe noise", bare).is_severity_correct is None
+    assert DISTORTION.question("", ()) == RECOGNITION
+
+
+def test_a_depiction_is_compared_by_the_level_that_it_ends_in() -> None:
+    known = DESCRIBE.read_reference("Sharp. Hence, the quality of this video is good.", ())
+    assert known.answer == "good"
+    table = {"The quality of this video is good.": True, "It is sharp.": False, None: False}
+    assert {said: DESCRIBE.compare(said, known).is_correct for said in table} == table
+    assert DESCRIBE.read_reference("It is sharp.", ()).answer is None
+    for task in (DISTORTION, DESCRIBE):
+        with pytest.raises(ValueError, match="reference 3"):
+            task.read_reference(3, ())
 
 
 def test_a_number_as_the_answer_of_an_open_question_gets_a_hint():

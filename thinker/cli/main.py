@@ -11,15 +11,14 @@ from typing import Protocol
 from thinker.cli import (
     compare,
     convert,
-    demo_data,
     estimate,
     eval,
     faithfulness,
-    import_labels,
     report,
     score,
     train,
 )
+from thinker.cli.data import demo_data, import_labels, records
 from thinker.cli.terminal import add_verbosity, set_up_terminal
 from thinker.utils.names import take_any_text
 
@@ -54,6 +53,7 @@ COMMANDS: tuple[Command, ...] = (
     faithfulness,
     demo_data,
     import_labels,
+    records,
     convert,
     estimate,
 )

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thinker.data.published import VIDEO_KEY, one_place_a_video
 from thinker.data.records import (
     BadValueError,
     dataset_key,
@@ -118,6 +119,7 @@ def question_of(value: object) -> Question:
     """The fields of one record; raises BadValueError with the reason."""
     fields = mapping(value, "the record")
     turns, answer = _turns(fields)
+    turns = _one_place_a_video(fields, turns)
     return Question(
         id=_id(fields),
         dataset=_dataset(fields),
@@ -172,6 +174,23 @@ def _turns(fields: dict[str, Any]) -> tuple[tuple[Turn, ...], Any]:
     except ValueError as error:
         raise BadValueError(str(error)) from None
     return turns, answer
+
+
+def _one_place_a_video(fields: dict[str, Any], turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The turns of a published record of videos, which marks two places for each of them, with one
+    place each (published.py)."""
+    if VIDEO_KEY not in fields:
+        return turns
+    given = [fields[key] for key in MEDIA_KEYS if fields.get(key) is not None]
+    num_media = sum(len(paths) if isinstance(paths, list) else 1 for paths in given)
+    if count_placeholders(turns) != 2 * num_media:
+        return turns
+    return tuple(
+        Turn(role=turn.role, text=one_place_a_video(turn.text, count_placeholders([turn]) // 2))
+        if turn.role == "user"
+        else turn
+        for turn in turns
+    )
 
 
 def _turn(turn: object, where: str) -> tuple[str, Any]:

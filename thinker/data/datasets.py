@@ -1,9 +1,9 @@
 """Data sets as YAML describes them: `data_configs/*.yaml` goes in, examples come out.
 
 A YAML file mirrors `DatasetConfig` or, where it describes one evaluation set and nothing else,
-`EvalSet` or `RecordSet`. `data_configs/README.md` shows them. Only paths know variables: `${NAME}`
-is looked up in the variables the caller gives, then in the environment. A relative path is relative
-to the folder of its YAML file.
+`EvalSet` or `RecordSet`; LLaVA's lists of files are read, too. `data_configs/README.md` shows them.
+Only paths know variables: `${NAME}` is looked up in the variables the caller gives, then in the
+environment. A relative path is relative to the folder of its YAML file.
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from thinker.config.shipped import DATA_CONFIGS
 from thinker.config.yaml_file import read_settings
 from thinker.data.bad_lines import Loaded, settle
 from thinker.data.paths import compile_content_pattern, media_rules
+from thinker.data.published import sources_of_list
 from thinker.data.read import (
     RecordRules,
     line_rules,
@@ -30,6 +31,7 @@ from thinker.data.read import (
     scan_train_jsonl,
 )
 from thinker.data.records import dataset_key, parse_mos
+from thinker.data.sampling import parse_sampling
 from thinker.data.scale import MosScale
 from thinker.tasks import TASKS
 from thinker.utils.names import path_text
@@ -38,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 EVAL_CONFIGS = DATA_CONFIGS / "eval"
 DOMAINS = ("in", "out")
-PATH_KEYS = ("jsonl", "meta", "video_root", "media_root")
+PATH_KEYS = ("jsonl", "meta", "video_root", "media_root", "json_path")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -104,9 +106,15 @@ class RecordSource:
     """The scale of labels that are numbers. None: there are no scores among the records."""
     content_pattern: str | None = None
     """As in `TrainSource`, for the paths of all media."""
+    sampling_strategy: str = "all"
+    """Which records of each file are taken: all, first:N, end:N or random:N, see
+    `thinker.data.sampling`."""
+    sampling_seed: int = 0
+    """Of the draw of random:N."""
 
     def __post_init__(self) -> None:
         _check_records(self)
+        parse_sampling(self.sampling_strategy)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -243,6 +251,8 @@ def load_dataset_config(
     for dotted, value in (overrides or {}).items():
         _override_path(raw, dotted, value, str(path))
     lookup = _Lookup(path.absolute().parent, {**os.environ, **(variables or {})})
+    if "datasets" in raw:
+        raw = sources_of_list(raw, path)
     if "meta" not in raw and "records" not in raw:
         return build(DatasetConfig, raw, str(path), context=lookup)
     eval_set: EvalSet | RecordSet
@@ -284,6 +294,7 @@ def load_train_examples(
                 task=source.task,
                 scale=source.mos_scale,
                 require_answers=require_answers,
+                sampling=parse_sampling(source.sampling_strategy, source.sampling_seed),
                 seen=seen,
             )
             parts.append(scan_records(path, record_rules))

@@ -36,6 +36,7 @@ from thinker.data.records import (
     show,
     train_record,
 )
+from thinker.data.sampling import EVERY_RECORD, Sampling
 from thinker.data.scale import MosScale
 from thinker.prompts import Turn, ask
 from thinker.tasks import TASKS, Task
@@ -85,6 +86,8 @@ class RecordRules:
     """The scale of labels that are numbers. None: it is not known, or there are none."""
     require_answers: bool = False
     """Whether a question without an answer is bad."""
+    sampling: Sampling = EVERY_RECORD
+    """Which records of the file are taken."""
     seen: dict[str, str] = field(default_factory=dict)
     """Where each example's id was used first, "file:line"."""
 
@@ -316,7 +319,11 @@ def scan_records(path: Path, rules: RecordRules) -> Loaded:
     except BadValueError as error:
         loaded.bad_lines.append(BadLine(file=file, line=error.line, reason=str(error)))
         return loaded
-    for index, (line, item) in enumerate(items):
+    try:
+        taken = rules.sampling.pick(list(enumerate(items)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    for index, (line, item) in taken:
         where = f"[{index}]: " if is_list else ""
         number_id = f"{path_text(file.name)}:{index + 1}"
         try:

@@ -21,6 +21,7 @@ from thinker.eval.metrics import (
 )
 from thinker.score.prediction import INVALID_ANSWER, OK, Prediction, score_of
 from thinker.tasks import TASKS
+from thinker.tasks.base import Verdict
 
 Row = Mapping[str, Any]
 """A prediction as plain values (`Prediction.to_row`)."""
@@ -88,17 +89,22 @@ def brief_figures(
 def judged_rows(examples: Sequence[Example], rows: Sequence[Row]) -> list[Judged]:
     """What figures are computed from: examples that were answered, validly or not."""
     return [
-        Judged(
-            is_valid=row["status"] == OK,
-            is_correct=is_correct(example, row["answer"]),
-            score=row["score"],
-            label=_label(example),
-            content=example.content,
-            tags=example.tags,
-        )
+        _judged(example, row)
         for example, row in zip(examples, rows, strict=True)
         if row["status"] in (OK, INVALID_ANSWER)
     ]
+
+
+def _judged(example: Example, row: Row) -> Judged:
+    judged = Judged(
+        is_valid=row["status"] == OK,
+        score=row["score"],
+        label=_label(example),
+        content=example.content,
+        tags=example.tags,
+    )
+    verdict = _verdict(example, row["answer"])
+    return judged if verdict is None else replace(judged, **vars(verdict))
 
 
 def right_answer(example: Example) -> str | None:
@@ -113,8 +119,15 @@ def right_answer(example: Example) -> str | None:
 
 def is_correct(example: Example, answer: object) -> bool | None:
     """Whether an answer is the right one; None (no answer at all) never is."""
-    right = right_answer(example)
-    return None if right is None else answer == right
+    verdict = _verdict(example, answer)
+    return None if verdict is None else verdict.is_correct
+
+
+def _verdict(example: Example, answer: object) -> Verdict | None:
+    """What the example's task says of an answer; None where there is nothing to compare it with."""
+    if right_answer(example) is None:
+        return None
+    return TASKS[example.task].compare(answer, parsed_reference(example))
 
 
 def _label(example: Example) -> float | None:

@@ -3,6 +3,8 @@ and a test."""
 
 from thinker.tasks.base import Task
 from thinker.tasks.choice import ChoiceTask
+from thinker.tasks.describe import DescribeTask
+from thinker.tasks.distortion import DistortionTask
 from thinker.tasks.level import LevelTask
 from thinker.tasks.open import OpenTask
 from thinker.tasks.score import ScoreTask
@@ -13,6 +15,8 @@ TASKS: dict[str, Task] = {
     "score": ScoreTask(),
     "level": LevelTask(),
     "choice": ChoiceTask(),
+    "distortion": DistortionTask(),
+    "describe": DescribeTask(),
     "open": OpenTask(),
 }
 """By name: what a record's `task` can say."""

@@ -6,9 +6,24 @@ figures that an evaluation of it yields (`thinker.eval.metrics` computes them). 
 reference as the file gives it; only the task knows what it means. docs/extending.md adds one.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rewards.answer import Answer, InvalidAnswer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """An answer beside the right one, as figures take it."""
+
+    is_correct: bool
+    """Whether it is right."""
+    named: str | None = None
+    """The class that it names, where classes are counted; None for an invalid answer."""
+    right: str | None = None
+    """The class that it should name."""
+    is_severity_correct: bool | None = None
+    """Whether the severity is right; None where the reference has none."""
 
 
 class Task(Protocol):
@@ -58,6 +73,14 @@ class Task(Protocol):
         known answer; it may say what the possible answers are."""
         ...
 
+    def compare(self, answer: Any, reference: Any) -> Verdict:
+        """An answer beside the right one; asked of tasks with accuracy among their figures.
+
+        answer: the value that `parse` found, None where it found none. reference: one whose
+        `answer` is known.
+        """
+        ...
+
 
 class WordTask:
     """What most tasks share: no options, the question and the lesson word by word.
@@ -83,3 +106,7 @@ class WordTask:
     def lesson(self, raw: str, options: tuple[str, ...]) -> str:
         """As the file gives the answer."""
         return raw
+
+    def compare(self, answer: Any, reference: Any) -> Verdict:
+        """Right is what equals the `answer` of the reference."""
+        return Verdict(is_correct=answer == reference.answer)

@@ -6,6 +6,7 @@ from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer
 from rewards.choice import LETTERS, YES_NO, ChoiceReference, option_key, parse_choice
+from thinker.tasks.base import Verdict
 
 INSTRUCTION = "Answer with the option's letter from the given choices directly."
 """Behind options that a record gives as a list; without it models write whole sentences."""
@@ -80,6 +81,10 @@ class ChoiceTask:
     def parse(self, completion: str, reference: ChoiceReference) -> Answer[str] | InvalidAnswer:
         """See `rewards.choice.parse_choice`."""
         return parse_choice(completion, reference)
+
+    def compare(self, answer: str | None, reference: ChoiceReference) -> Verdict:
+        """Right is the letter of the right option, or the right one of yes and no."""
+        return Verdict(is_correct=answer == reference.answer)
 
 
 def _without_letters(options: tuple[str, ...]) -> tuple[str, ...]:

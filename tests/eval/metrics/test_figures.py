@@ -97,3 +97,51 @@ def test_unknown_figures_and_too_many_rows_are_refused():
         evaluate_answers(["accuracy", "recall"], [], 0)
     with pytest.raises(ValueError, match="2 answers for n_total = 1"):
         evaluate_answers(["accuracy"], rows_of([True, True]), 1)
+
+
+def classes(*pairs, contents=None):
+    contents = contents or [None] * len(pairs)
+    return [
+        Judged(is_valid=named is not None, named=named, right=right, content=content)
+        for (right, named), content in zip(pairs, contents, strict=True)
+    ]
+
+
+def test_macro_f1_is_the_mean_over_the_classes_of_the_references():
+    """a: tp 1, fp 0, fn 1: 2/3. b: tp 1, fp 1, fn 1: 2/4. c is only named and has no F1 of its own;
+    naming it in place of b misses b: tp 1, fp 1, fn 2: 2/5. (2/3 + 2/5) / 2 = 8/15."""
+    rows = classes(("a", "a"), ("a", "b"), ("b", "b"), ("b", None))
+    assert FIGURES["macro_f1"](rows, Resampling(num_resamples=0)).value == pytest.approx(7 / 12)
+    rows += classes(("b", "c"))
+    result = FIGURES["macro_f1"](rows, Resampling(num_resamples=0))
+    assert (result.value, result.n) == (pytest.approx(8 / 15), 5)
+    nothing = FIGURES["macro_f1"](rows_of([True]), Resampling())
+    assert nothing.value is None and nothing.reason == "no answer has a class to compare with"
+
+
+def test_macro_f1_has_the_bootstrap_of_contents():
+    draw = np.random.default_rng(1)
+    pairs = [("abc"[i], "abcd"[j]) for i, j in draw.integers(0, 3, size=(40, 2))]
+    contents = [f"c{i}" for i in draw.integers(0, 9, size=40)]
+    rows = classes(*pairs, contents=contents)
+    result = FIGURES["macro_f1"](rows, Resampling(num_resamples=100, seed=5))
+
+    def by_hand(rows):
+        found = []
+        for name in {row.right for row in rows}:
+            hits = sum(row.right == row.named == name for row in rows)
+            wrong = sum((row.right == name) != (row.named == name) for row in rows)
+            found.append(2 * hits / (2 * hits + wrong))
+        return np.mean(found)
+
+    assert result.value == pytest.approx(by_hand(rows))
+    values = [by_hand([rows[i] for i in drawn]) for drawn in drawn_rows(contents, 100, seed=5)]
+    assert (result.ci_low, result.ci_high) == pytest.approx(np.quantile(values, [0.025, 0.975]))
+
+
+def test_severity_accuracy_is_of_the_answers_whose_reference_has_one():
+    rows = [Judged(is_valid=True, is_severity_correct=mark) for mark in (True, False, None, True)]
+    result = FIGURES["severity_accuracy"](rows, Resampling(num_resamples=0))
+    assert (result.value, result.n) == (pytest.approx(2 / 3), 3)
+    nothing = FIGURES["severity_accuracy"](rows_of([True]), Resampling())
+    assert nothing.value is None and nothing.reason == "no answer has a severity to compare with"

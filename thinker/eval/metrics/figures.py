@@ -26,6 +26,7 @@ from thinker.eval.metrics.agreement import (
 )
 from thinker.eval.metrics.bootstrap import (
     CONFIDENCE,
+    FloatArray,
     content_codes,
     count_units,
     mean_statistic,
@@ -42,6 +43,12 @@ class Judged:
     is_correct: bool | None = None
     """Whether it is the reference; False for an invalid answer. None where there is no reference,
     or none that an answer could equal."""
+    named: str | None = None
+    """The class that the answer names, where classes are counted; None for an invalid one."""
+    right: str | None = None
+    """The class that it should name; None where classes are not counted."""
+    is_severity_correct: bool | None = None
+    """Whether the severity that it names is the reference's; None where that has none."""
     score: float | None = None
     """The number that the answer stands for, where it stands for one."""
     label: float | None = None
@@ -88,10 +95,23 @@ def accuracy(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
 
     Three of four right, each of its own content: .75, Wilson's 95 % interval .301 to .954.
     """
-    compared = [row for row in rows if row.is_correct is not None]
+    return _share(rows, [row.is_correct for row in rows], "reference", resampling)
+
+
+def severity_accuracy(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
+    """The share of right severities among all answers whose reference has one, in 0..1: whatever
+    the type, and an answer that says none is wrong. Its interval is that of accuracy."""
+    return _share(rows, [row.is_severity_correct for row in rows], "severity", resampling)
+
+
+def _share(
+    rows: Sequence[Judged], marks: Sequence[bool | None], what: str, resampling: Resampling
+) -> MetricResult:
+    """The share of True among the marks that are not None, with its interval."""
+    compared = [row for row, mark in zip(rows, marks, strict=True) if mark is not None]
     if not compared:
-        return MetricResult(value=None, n=0, reason="no answer has a reference to compare with")
-    correct = np.array([row.is_correct for row in compared], dtype=np.float64)
+        return MetricResult(value=None, n=0, reason=f"no answer has a {what} to compare with")
+    correct = np.array([mark for mark in marks if mark is not None], dtype=np.float64)
     result = MetricResult(value=float(correct.mean()), n=correct.size)
     if not resampling.num_resamples:
         return result
@@ -108,6 +128,38 @@ def accuracy(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
     num_right = round(result.value * num_contents) if result.value is not None else 0
     low, high = stats.binomtest(num_right, num_contents).proportion_ci(CONFIDENCE, method="wilson")
     return replace(result, ci_low=float(low), ci_high=float(high))
+
+
+def macro_f1(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
+    """The mean, over the classes that references name, of F1 = 2 tp / (2 tp + fp + fn), in 0..1.
+
+    A class that only answers name has no F1 of its own; naming it misses the right one. An invalid
+    answer misses it, too. The interval is the percentile bootstrap over source contents; in a
+    resample the classes that are drawn count.
+
+    References a, a, b, b and answers a, b, b, none: F1 of a = 2/3 (tp 1, fn 1), of b = 2/4 (tp 1,
+    fp 1, fn 1), so .583.
+    """
+    compared = [row for row in rows if row.right is not None]
+    if not compared:
+        return MetricResult(value=None, n=0, reason="no answer has a class to compare with")
+    classes = sorted({row.right for row in compared if row.right is not None})
+    right_CN = np.array([[row.right == name for row in compared] for name in classes], float)
+    named_CN = np.array([[row.named == name for row in compared] for name in classes], float)
+
+    def statistic(weights_RN: FloatArray) -> FloatArray:
+        hits_RC = weights_RN @ (right_CN * named_CN).T
+        right_RC, named_RC = weights_RN @ right_CN.T, weights_RN @ named_CN.T
+        f1_RC = 2 * hits_RC / np.maximum(right_RC + named_RC, 1.0)  # tp + fn and tp + fp
+        is_drawn_RC = right_RC > 0
+        return (f1_RC * is_drawn_RC).sum(axis=1) / is_drawn_RC.sum(axis=1)
+
+    result = MetricResult(value=float(statistic(np.ones((1, len(compared))))[0]), n=len(compared))
+    if not resampling.num_resamples:
+        return result
+    codes = _content_codes(compared)
+    drawn = resample({"": statistic}, codes, resampling.num_resamples, resampling.seed)
+    return with_interval(result, drawn[""], count_units(codes))
 
 
 def _of_scores(figure: ScoreFigure) -> Figure:
@@ -131,6 +183,8 @@ def _of_scores(figure: ScoreFigure) -> Figure:
 FIGURES: dict[str, Figure] = {
     **{name: _of_scores(figure) for name, figure in SCORE_FIGURES.items()},
     "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "severity_accuracy": severity_accuracy,
 }
 """name: how it is computed. Figures of scores leave out what has no score; accuracy does not."""
 

@@ -1,0 +1,259 @@
+"""Labels → records: golden records of every kind, levels, cuts, stalls, bad labels, the command."""
+
+import json
+
+import pytest
+
+from tests.helpers.builder_sets import LABELS, SOURCES, plan, write_media
+from thinker.cli.main import main
+from thinker.data.bad_lines import BadLinesError
+from thinker.data.builders.build import KINDS, Plan, build_records
+from thinker.data.builders.draft import Style
+from thinker.data.builders.facts import LevelRule
+from thinker.data.builders.media import FileInfo
+from thinker.data.builders.pairs import Pairing
+from thinker.data.builders.sources import Sources, read_facts
+from thinker.data.builders.stage1 import Cut
+from thinker.data.builders.stage2 import stalled_frames
+from thinker.data.examples import lesson_turns
+from thinker.data.paths import media_rules
+from thinker.data.published import VIDEO_KEY
+from thinker.data.read import read_records
+from thinker.prompts import count_placeholders
+from thinker.tasks.level import LEVELS
+
+GOLDEN = json.loads((LABELS / "golden.json").read_text(encoding="utf-8"))
+"""By form and kind: the records of the set in the fixtures, read and approved by eye."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_media(tmp_path_factory.mktemp("media"))
+
+
+@pytest.mark.parametrize("form", ["short", "published"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_golden_records(kind: str, form: str, root) -> None:
+    built = build_records(plan(kind, root, is_published=form == "published"))
+    assert built.records == GOLDEN[form][kind]
+    assert (built.num_media, built.failed) == (5, [])
+
+
+def test_every_record_is_read_with_its_task_and_teaches_its_answer(root, tmp_path) -> None:
+    path = tmp_path / "records.jsonl"
+    records = [record for form in GOLDEN for kind in KINDS for record in GOLDEN[form][kind]]
+    lines = [json.dumps(r | {"id": number}) + "\n" for number, r in enumerate(records)]
+    path.write_text("".join(lines))
+    examples = read_records([path], root, require_answers=True).examples
+    assert len(examples) == len(records)
+    for example, record in zip(examples, records, strict=True):
+        assert example.task == record["task"]
+        assert count_placeholders(example.turns) == len(example.media)
+        assert lesson_turns(example)[-1].text == record["conversations"][-1]["value"]
+
+
+def test_published_videos_have_two_places_and_short_ones_one() -> None:
+    for form, per_video in (("published", 2), ("short", 1)):
+        for kind in KINDS:
+            for record in GOLDEN[form][kind]:
+                paths = record.get("image", record.get("video"))
+                paths = paths if isinstance(paths, list) else [paths]
+                is_video = paths[0].endswith(".mp4")
+                asked = record["conversations"][0]["value"]
+                num_places = asked.count("<image>") + asked.count("<video>")
+                assert num_places == len(paths) * (per_video if is_video else 1)
+                assert (VIDEO_KEY in record) == (is_video and form == "published")
+
+
+def test_levels_of_a_declared_range_and_of_a_set() -> None:
+    """Declared 0..100: 20 begins the second bin, 100 is in the fifth. Over the set 20..80: 32 is a
+    share of .2, 80 the maximum."""
+    declared = LevelRule(range=(0.0, 100.0))
+    shares = declared.shares([0, 19.9, 20, 60, 100])
+    assert [declared.word(s) for s in shares] == ["bad", "bad", "poor", "good", "excellent"]
+    own = LevelRule(range=None, words=("low", "poor", "fair", "good", "high"))
+    shares = own.shares([20, 32, 80])
+    assert [own.word(s) for s in shares] == ["low", "poor", "high"]
+    tenths = LevelRule(range=(0.1, 1.1))  # .3 - .1 is .19999999999999998, the edge all the same
+    assert tenths.word(tenths.shares([0.3])[0]) == "poor"
+    with pytest.raises(ValueError, match="MOS 101 is outside the declared range 0:100"):
+        declared.shares([101])
+    with pytest.raises(ValueError, match="all MOS of the set are 3; declare"):
+        own.shares([3, 3])
+    with pytest.raises(ValueError, match="five different words"):
+        LevelRule(range=None, words=("bad", "good"))
+
+
+def test_clips_are_cut_in_time_and_space_and_read_back(root, tmp_path) -> None:
+    """Two clips of .5 s and 32 x 32 of each video; pictures are cut in space only; the 30 rows of a
+    picture hold no 32."""
+    cut = Cut(num_clips=2, seconds=0.5, crop_px=32)
+    records = build_records(plan("distortion", root, cut=cut)).records
+    assert build_records(plan("distortion", root, cut=cut)).records == records
+    videos = [record for record in records if "video" in record]
+    assert len(videos) == 6 and len(records) == 8
+    for record in videos:
+        left, top, right, bottom = record["crop"]
+        assert record["end"] - record["start"] == pytest.approx(0.5) and record["end"] <= 2.0
+        assert (right - left, bottom - top) == (32, 32) and right <= 64 and bottom <= 48
+    assert not any("crop" in record or "start" in record for record in records[6:])
+    path = tmp_path / "cut.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    first = read_records([path], root).examples[0].media[0]
+    assert first.start_seconds == records[0]["start"] and first.crop.width == 32
+
+
+def test_a_published_clip_is_introduced_as_long_as_it_is(root) -> None:
+    cut = Cut(seconds=0.5)
+    (record, *_) = build_records(plan("distortion", root, is_published=True, cut=cut)).records
+    said = record["conversations"][0]["value"]
+    assert "is 0.5 seconds long" in said and "all 5 frames" in said
+
+
+def test_stalls_in_frames() -> None:
+    """At 10 frames a second; behind the end of the 20 frames nothing stalls."""
+    info = FileInfo(num_frames=20, fps=10.0, width=64, height=48)
+    assert stalled_frames([(0.5, 1.2), (1.9, 2.6)], info) == [(5, 12), (19, 20)]
+    assert stalled_frames([(0.5, 0.51)], info) == [(5, 6)]
+    assert stalled_frames([(0.2, 0.5), (0.52, 0.9)], info) == [(2, 9)]  # they touch
+
+
+def test_digits_say_each_frame(root) -> None:
+    style = Style(words=LEVELS, stall_form="digits")
+    records = build_records(plan("streaming", root, style=style)).records
+    assert ": 11000000001111000000\n" in records[0]["conversations"][0]["value"]
+
+
+def test_severities_are_asked_and_said(root) -> None:
+    style = Style(words=LEVELS, is_published=False, with_severity=True)
+    records = build_records(plan("distortion", root, style=style)).records
+    answers = [record["conversations"][1]["value"] for record in records]
+    assert answers == [
+        "It is none.",
+        "It is severe frame drops.",
+        "It is moderate noise.",
+        "It is mild gaussian noise.",
+        "It is slight blur.",
+    ]
+    assert all("sever" in record["conversations"][0]["value"] for record in records)
+
+
+def test_pairs_are_first_second_and_equal_in_both_orders(root) -> None:
+    """Of the three videos 80, 20, 52 there are three pairs; of the two pictures, 64 and 41, one."""
+    pairing = Pairing(num_pairs=10, equal_below=0.3)
+    records = build_records(plan("pair", root, pairing=pairing)).records
+    mos = {"a.mp4": 80, "b.mp4": 20, "c.mp4": 52, "d.png": 64, "e.png": 41}
+    assert len(records) == 4
+    for record in records:
+        first, second = (mos[path] for path in record.get("video", record.get("image")))
+        right = "C" if abs(first - second) < 30 else "A" if first > second else "B"
+        assert record["conversations"][1]["value"] == right
+
+
+def test_no_answers_are_as_frequent_as_yes(root) -> None:
+    names = ["blur", "noise", "shake"]
+    lines = [{"path": f"{i}.mp4", "distortion": names[i % 3]} for i in range(300)]
+    path = root / "many.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    built = build_records(plan("binary", root, sources=Sources(distortions=path)))
+    said = [record["conversations"][1]["value"] for record in built.records]
+    assert 120 < said.count("Yes") < 180 and len(said) == 300
+    style = Style(seed=1, is_published=False)
+    other = build_records(plan("binary", root, sources=Sources(distortions=path), style=style))
+    assert other.records != built.records
+
+
+def test_distortions_of_csv_and_severity_in_words(tmp_path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("path,distortion,severity\na.mp4,Low_Contrast,0.34\nb.mp4,noise,Strong\n")
+    rules = media_rules(tmp_path, None, require_files=False)
+    facts = read_facts(Sources(distortions=path), rules, None)
+    found = [(f.distortion, f.severity, f.concern) for f in facts]
+    assert found == [("low contrast", "moderate", "spatial"), ("noise", "strong", "spatial")]
+
+
+def test_all_bad_lines_of_all_files_are_told(tmp_path) -> None:
+    bad = {
+        "distortions": ['{"path": "a", "distortion": "noise", "severity": 2}',
+                        '{"path": "../a", "distortion": "noise"}', "{", '{"path": "a"}'],
+        "stalls": ['{"path": "a", "stalls": [[1, 1]]}',
+                   '{"path": "a", "stalls": [[1, 2], [1.5, 3]]}',
+                   '{"path": "a", "stalls": "none"}'],
+        "depictions": ['{"path": "a", "attribute": "sharpness"}',
+                       '{"path": "a", "text": "x", "time": [1, NaN]}'],
+    }  # fmt: skip
+    files = {}
+    for name, lines in bad.items():
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("\n".join(lines) + "\n")
+    rules = media_rules(tmp_path, None, require_files=False)
+    with pytest.raises(BadLinesError) as caught:
+        read_facts(Sources(**files), rules, None)
+    assert [(line.file.stem, line.line) for line in caught.value.bad_lines] == [
+        (name, number) for name, lines in bad.items() for number in range(1, len(lines) + 1)
+    ]
+    told = str(caught.value)
+    for reason in ("severity is 2, expected a number from 0 to 1", "without ..", "broken JSON",
+                   "missing field 'distortion'", "a stall is [1, 1]", "before the one before it",
+                   "expected a list of [start, end]", "expected an attribute with"):  # fmt: skip
+        assert reason in told
+
+
+def test_facts_given_twice_and_mos_without_a_range(tmp_path) -> None:
+    path = tmp_path / "twice.jsonl"
+    path.write_text('{"path": "a.mp4", "distortion": "noise"}\n' * 2)
+    rules = media_rules(tmp_path, None, require_files=False)
+    with pytest.raises(BadLinesError, match=r":2: the distortion of this path is given twice"):
+        read_facts(Sources(distortions=path), rules, None)
+    with pytest.raises(ValueError, match="MOS need the range that they are on"):
+        read_facts(SOURCES, rules, None)
+    with pytest.raises(ValueError, match="give at least one of --mos"):
+        Sources()
+
+
+def test_what_makes_no_record_says_what_is_needed(root) -> None:
+    for kind in KINDS:
+        if kind in ("distortion", "binary", "multiple-choice", "open"):
+            continue
+        sources = Sources(distortions=LABELS / "distortions.json")
+        with pytest.raises(ValueError, match=f"no record of kind {kind}, which needs"):
+            build_records(plan(kind, root, sources=sources))
+    with pytest.raises(ValueError, match="kind 'essay': expected one of distortion, ugc"):
+        Plan(kind="essay", sources=SOURCES, media_root=root)
+    with pytest.raises(ValueError, match="clips are cut for kind distortion, not for ugc"):
+        plan("ugc", root, cut=Cut(seconds=1.0))
+
+
+def command(root, tmp_path, *more: str) -> list[str]:
+    return ["records", *more, "--media-root", str(root), "--output", str(tmp_path / "out.jsonl")]
+
+
+def test_the_command_leaves_out_what_cannot_be_read_and_says_so(tmp_path, capsys) -> None:
+    write_media(tmp_path)
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    labels = ["--mos", str(LABELS / "mos.json"), "--scale", "0:100"]
+    assert main(command(tmp_path, tmp_path, "ugc", *labels)) == 0
+    told = capsys.readouterr().out
+    assert "1 of 5 media cannot be read, left out:" in told and "b.mp4" in told
+    assert "4 records, 4 different answers" in told
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["image"] for line in lines] == ["a.mp4", "c.mp4", "d.png", "e.png"]
+    assert main(command(tmp_path, tmp_path, "ugc", *labels)) == 2
+    assert "out.jsonl is there; delete it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["ugc", "--mos", "no.json", "--scale", "0:100"], "cannot read no.json"),
+        (["ugc", "--mos", "no.json", "--scale", "100"], "scale '100': expected min:max"),
+        (["ugc"], "give at least one of --mos"),
+        (["essay", "--mos", "x"], "kind 'essay'"),
+        (["ugc", "--mos", "x", "--endpoint", "http://127.0.0.1:9/v1"], "--endpoint-model together"),
+        (["ugc", "--mos", "x", "--stall-form", "prose"], "stall form 'prose'"),
+    ],
+)
+def test_what_the_command_refuses(more: list[str], message: str, root, tmp_path, capsys) -> None:
+    assert main(command(root, tmp_path, *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()

@@ -1,0 +1,129 @@
+"""The kinds of records, and the way from files of labels to records of one kind."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from thinker.data.builders import stage1, stage2, stage3
+from thinker.data.builders.draft import Draft, Style
+from thinker.data.builders.facts import Facts, LevelRule
+from thinker.data.builders.media import FileInfo, probe
+from thinker.data.builders.pairs import Pairing, pair
+from thinker.data.builders.rewrite import Rewritten
+from thinker.data.builders.sources import Sources, read_facts
+from thinker.data.builders.write import Record, check_records, record_of
+from thinker.data.paths import media_rules
+from thinker.prompts import STALL_FORMS
+from thinker.video import VideoError
+
+KINDS = ("distortion", "ugc", "streaming", *stage3.KINDS, "pair")
+"""In the order of VQA²'s stages; `distortion` is stage 1, `ugc` and `streaming` are stage 2."""
+NEEDS = {
+    "distortion": "--distortions",
+    "ugc": "--mos",
+    "streaming": "--mos and --stalls",
+    "binary": "--distortions, --stalls or --depictions",
+    "multiple-choice": "--distortions, --depictions or --mos, with at least two to choose from",
+    "open": "--distortions or --depictions",
+    "time": "--stalls, or --depictions with a time",
+    "conversation": "at least two facts of a medium",
+    "in-context": "--depictions with a time",
+    "causal": "--mos, and --depictions or --distortions",
+    "pair": "--mos of at least two videos or two images",
+}
+"""What a kind is made of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is built."""
+
+    kind: str
+    """One of `KINDS`."""
+    sources: Sources
+    """What is known of the media."""
+    media_root: Path
+    """Where the media lie."""
+    levels: LevelRule | None = None
+    """How MOS become levels; needed where there are MOS."""
+    style: Style = field(default_factory=Style)
+    """Words and draws."""
+    cut: stage1.Cut = field(default_factory=stage1.Cut)
+    """Clips of stage 1."""
+    pairing: Pairing = field(default_factory=Pairing)
+    """Pairs."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r}: expected one of {', '.join(KINDS)}")
+        if self.style.stall_form not in STALL_FORMS:
+            raise ValueError(
+                f"stall form {self.style.stall_form!r}: expected one of {', '.join(STALL_FORMS)}"
+            )
+        if self.cut.is_cut and self.kind != "distortion":
+            raise ValueError(f"clips are cut for kind distortion, not for {self.kind}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """The records of one kind."""
+
+    records: list[Record]
+    """As they are written."""
+    num_media: int
+    """Media that the files speak of."""
+    failed: list[VideoError]
+    """Media that had to be read and cannot be: they are in no record."""
+    rewritten: Rewritten | None
+    """What came of the endpoint, if there was one."""
+
+
+def build_records(
+    plan: Plan, reword: Callable[[Sequence[Draft]], Rewritten] | None = None
+) -> Built:
+    """Files of labels → records, each read by the one reader of records.
+
+    reword: has the drafts worded anew. Raises BadLinesError for bad labels, ValueError where they
+    make no record of this kind, and where no medium can be read.
+    """
+    is_published = plan.style.is_published
+    # Without a look at the files there is no need for them.
+    is_read = is_published or plan.cut.is_cut
+    media = media_rules(plan.media_root, None, require_files=False)
+    facts = read_facts(plan.sources, media, plan.levels)
+    infos: dict[str, FileInfo] = {}
+    failed: list[VideoError] = []
+    usable: Sequence[Facts] = facts
+    if is_read:
+        infos, failed = probe([known.path for known in facts], media.root)
+        usable = [known for known in facts if known.path in infos]
+        if not usable:
+            raise ValueError(f"none of the {len(facts)} media can be read; the first: {failed[0]}")
+    drafts = draft_records(plan, usable, infos)
+    if not drafts:
+        raise ValueError(
+            f"what the files say makes no record of kind {plan.kind}, which needs "
+            f"{NEEDS[plan.kind]}"
+        )
+    rewritten = None if reword is None else reword(drafts)
+    drafts = drafts if rewritten is None else rewritten.drafts
+    records = [
+        record_of(number, plan.kind, draft, infos, is_published=is_published)
+        for number, draft in enumerate(drafts)
+    ]
+    check_records(records, media)
+    return Built(records=records, num_media=len(facts), failed=failed, rewritten=rewritten)
+
+
+def draft_records(plan: Plan, facts: Sequence[Facts], infos: Mapping[str, FileInfo]) -> list[Draft]:
+    """The drafts of a plan's kind."""
+    style = plan.style
+    if plan.kind == "distortion":
+        return stage1.distortion(facts, style, plan.cut, infos)
+    if plan.kind == "ugc":
+        return stage2.ugc(facts, style)
+    if plan.kind == "streaming":
+        return stage2.streaming(facts, style, infos)
+    if plan.kind == "pair":
+        return pair(facts, style, plan.pairing)
+    return stage3.KINDS[plan.kind](facts, style)

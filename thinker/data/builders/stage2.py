@@ -1,0 +1,84 @@
+"""Stage 2 of VQA²: the level of a video or picture, and of streamed videos with their stalls."""
+
+from collections.abc import Mapping, Sequence
+
+from thinker.data.builders.draft import Asked, Draft, Style
+from thinker.data.builders.facts import Facts
+from thinker.data.builders.media import FileInfo
+from thinker.data.builders.wording import LEVEL_ANSWER
+from thinker.tasks.stall_text import stall_text
+
+STREAMING_QUESTION = (
+    "Based on the above stalling information and the video key frames, how would you evaluate the "
+    "quality of this video?"
+)
+
+
+def ugc(facts: Sequence[Facts], style: Style) -> list[Draft]:
+    """The level of every rated medium."""
+    return [
+        Draft(
+            paths=(known.path,),
+            medium=known.kind,
+            task="level",
+            asked=(level_asked(known, style.word("level", known.path, medium=known.kind)),),
+        )
+        for known in facts
+        if known.level is not None
+    ]
+
+
+def streaming(facts: Sequence[Facts], style: Style, infos: Mapping[str, FileInfo]) -> list[Draft]:
+    """The level of every rated video whose stalls are known, with the score behind it.
+
+    In the published form the stalls stand in the question, in words or as digits; else the record
+    has them as `stalls`, and the reader puts them into words.
+    """
+    drafts = []
+    for known in facts:
+        if known.level is None or known.stalls is None or known.share is None:
+            continue
+        fields: dict = {"gt_score": f"{100 * known.share:.6g}"}
+        said = ""
+        if style.is_published:
+            info = infos[known.path]
+            said = stall_text(stalled_frames(known.stalls, info), info.num_frames, style.stall_form)
+        else:
+            fields |= {"stalls": [list(one) for one in known.stalls]}
+            fields |= {"stall_form": style.stall_form}
+        drafts.append(
+            Draft(
+                paths=(known.path,),
+                medium="video",
+                task="level",
+                asked=(level_asked(known, STREAMING_QUESTION),),
+                tags={"type": "stalled" if known.stalls else "smooth"},
+                fields=fields,
+                introduction=said,
+            )
+        )
+    return drafts
+
+
+def stalled_frames(stalls: Sequence[tuple[float, float]], info: FileInfo) -> list[tuple[int, int]]:
+    """(first frame, frame behind the last one) of each stall, within the file; stalls that touch
+    are one.
+
+    At 10 frames a second [.5, 1.2] is (5, 12). A stall shorter than a frame still holds one.
+    """
+    runs: list[tuple[int, int]] = []
+    for start, end in stalls:
+        first = min(round(start * info.fps), info.num_frames - 1)
+        stop = min(max(round(end * info.fps), first + 1), info.num_frames)
+        if runs and first <= runs[-1][1]:
+            runs[-1] = (runs[-1][0], max(stop, runs[-1][1]))
+        else:
+            runs.append((first, stop))
+    return runs
+
+
+def level_asked(known: Facts, question: str) -> Asked:
+    """A question about the level, with the sentence that answers it."""
+    assert known.level is not None
+    answer = LEVEL_ANSWER.format(medium=known.kind, level=known.level)
+    return Asked(question=question, answer=answer, keep=(known.level,))
