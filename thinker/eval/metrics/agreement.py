@@ -10,7 +10,7 @@ of ITU-T P.1401 too.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -92,6 +92,8 @@ class ScoreReport:
     """Number of videos of the set, with those that got no score."""
     num_contents: int
     """Number of source contents among the scored videos: what the bootstrap draws from."""
+    by_tag: dict[str, dict[str, dict[str, MetricResult]]] = field(default_factory=dict)
+    """SRCC and PLCC by tag name, value and figure; empty where the videos have no tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
