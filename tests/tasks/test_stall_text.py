@@ -49,7 +49,10 @@ def test_digits() -> None:
 @pytest.mark.parametrize(
     ("layout", "expected"),
     [
-        ("lines", "Now you will receive a video:\nFrame1:<a>\nMotion Feature:<m>\nIt stalls.\nWhy?"),
+        (
+            "lines",
+            "Now you will receive a video:\nFrame1:<a>\nMotion Feature:<m>\nIt stalls.\nWhy?",
+        ),
         ("inline", "Now you will receive a video:Frame1: <a>Motion Feature: <m> It stalls. Why?"),
     ],
 )

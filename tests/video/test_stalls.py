@@ -125,5 +125,5 @@ def test_the_cache_tells_stalls_apart_and_old_entries_stay(video, tmp_path):
     clip, decoded = cache.fetch(medium(video, stalls=digits), SPEC)
     assert clip.stalls == FrameStalls(runs=((5, 10),), num_frames=20, form="digits")
     assert not decoded  # the same pictures, told otherwise
-    assert cache.fetch(medium(video), SPEC) [0].stalls is None
+    assert cache.fetch(medium(video), SPEC)[0].stalls is None
     assert len(list((tmp_path / "cache").iterdir())) == 3

@@ -20,6 +20,7 @@ from thinker.cli import (
     score,
     train,
 )
+from thinker.cli.files import stalls
 from thinker.cli.terminal import add_verbosity, set_up_terminal
 from thinker.utils.names import take_any_text
 
@@ -54,6 +55,7 @@ COMMANDS: tuple[Command, ...] = (
     faithfulness,
     demo_data,
     import_labels,
+    stalls,
     convert,
     estimate,
 )

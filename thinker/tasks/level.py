@@ -149,12 +149,15 @@ class LevelTask(WordTask):
             return LevelReference(levels=LEVELS, answer=level_word(max(float(raw), 1.0)))
         if not isinstance(raw, str):
             raise ValueError(f"reference {raw!r}: expected one of {', '.join(LEVELS)}")
-        for words in (LEVELS, VQA2_WORDS):
-            answer = _read(raw, words)
-            if isinstance(answer, Answer):
-                return LevelReference(levels=words, answer=answer.value)
-        expected = f"{', '.join(LEVELS)}, or low and high for the ends"
-        raise ValueError(f"reference {answer.detail}; expected one of {expected}")
+        ours, theirs = _read(raw, LEVELS), _read(raw, VQA2_WORDS)
+        if isinstance(ours, Answer):
+            return LevelReference(levels=LEVELS, answer=ours.value)
+        if isinstance(theirs, Answer):
+            return LevelReference(levels=VQA2_WORDS, answer=theirs.value)
+        raise ValueError(
+            f"reference {ours.detail}; expected one of {', '.join(LEVELS)}, or low and high for "
+            "the ends"
+        )
 
     def parse(self, completion: str, reference: LevelReference) -> Answer[str] | InvalidAnswer:
         """See `rewards.level.parse_level`; the value is one of `LEVELS`, by the rank of the

@@ -27,9 +27,10 @@ class FrameCache:
     The key is a hash of the file's *content*, the kind, range, crop and stalls of the medium, the
     spec and `READER_VERSION`: a moved or copied video hits, an edited one misses. The hash is
     BLAKE2b over all bytes, because two encodes of one source may share size, header and tail. A
-    process hashes the content once for each path, size and modification time. Files appear atomically (written
-    aside, then renamed) and carry a checksum, so readers of a shared folder never see half a clip,
-    and a damaged file is read again from the video. A cache can be pickled into workers.
+    process hashes the content once for each path, size and modification time. Files appear
+    atomically (written aside, then renamed) and carry a checksum, so readers of a shared folder
+    never see half a clip, and a damaged file is read again from the video. A cache can be pickled
+    into workers.
     """
 
     def __init__(self, folder: Path | str) -> None:

@@ -388,4 +388,13 @@ def evaluate_scores(
     num_contents = count_units(codes)
     for name, samples in resample(defined, codes, num_resamples, seed).items():
         results[name] = with_interval(results[name], samples, num_contents)
-    return ScoreReport(**results, n_scored=x.size, n_total=n_total, num_contents=num_contents)
+    return ScoreReport(
+        srcc=results["srcc"],
+        krcc=results["krcc"],
+        plcc=results["plcc"],
+        plcc_mapped=results["plcc_mapped"],
+        rmse_mapped=results["rmse_mapped"],
+        n_scored=x.size,
+        n_total=n_total,
+        num_contents=num_contents,
+    )

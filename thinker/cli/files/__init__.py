@@ -1,0 +1,1 @@
+"""Subcommands that look at files alone, without a policy."""
