@@ -1,13 +1,27 @@
-"""Stalls that are given: intervals, sequences, and what a clip carries of them."""
+"""Stalls: intervals and sequences, what a clip carries of them, and those found in files."""
 
 import dataclasses
+import json
+from fractions import Fraction
 
+import av
+import numpy as np
 import pytest
 
 from tests.helpers.video_checks import SPEC, assert_equal_clips
 from tests.helpers.video_factory import write_video
+from thinker.cli.main import main
+from thinker.data.demo.stalled import (
+    TEXTS,
+    StalledConfig,
+    generate_stalled_set,
+    stalled_mos,
+    stalled_times,
+)
+from thinker.data.read import read_records
 from thinker.video import FrameCache, VideoError, medium, read_clip
 from thinker.video.clip import clip_from_tensors, clip_to_tensors
+from thinker.video.stalls.detect import detect_stalls
 from thinker.video.stalls.intervals import (
     FrameStalls,
     Stalls,
@@ -127,3 +141,116 @@ def test_the_cache_tells_stalls_apart_and_old_entries_stay(video, tmp_path):
     assert not decoded  # the same pictures, told otherwise
     assert cache.fetch(medium(video), SPEC)[0].stalls is None
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+# --- found in files
+
+
+def moving(num_frames, stalls=(), *, cut=None, size=96):
+    """Pictures of a texture that moves two pixels a frame and stands still in `stalls`; from `cut`
+    on another one, which does not move."""
+    draw = np.random.default_rng(0)
+    textures = draw.integers(0, 256, (2, size // 8, 3 * size // 8)).astype(np.uint8)
+    first, other = (np.kron(texture, np.ones((8, 8), np.uint8)) for texture in textures)
+    frames, place = [], 0
+    for number in range(num_frames):
+        still = any(start <= number < stop for start, stop in stalls)
+        place += 0 if still else 2
+        picture = (
+            other[:, :size] if cut is not None and number >= cut else first[:, place:][:, :size]
+        )
+        frames.append(np.repeat(picture[..., None], 3, axis=2))
+    return frames
+
+
+def save(path, frames, times=None, *, codec="libx264", **options):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=20, options=options)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 20)
+        stream.codec_context.thread_count = 1
+        for number, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts = number if times is None else times[number]
+            frame.time_base = Fraction(1, 20)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_stalls_are_found_by_content(tmp_path):
+    """Of 60 frames at 20 a second: from the first on, in the middle across key frames, and one of
+    four frames, which is too short; then a shot that stands still behind a cut."""
+    stalls = [(0, 8), (20, 32), (38, 42)]
+    file = save(tmp_path / "a.mp4", moving(60, stalls, cut=50), g="9", crf="28")
+    found = detect_stalls(file)
+    assert found.intervals == ((0.0, 0.4), (1.0, 1.6))
+    assert (found.num_frames, found.seconds) == (60, 3.0)
+    smooth = detect_stalls(save(tmp_path / "b.mp4", moving(60), crf="28"))
+    assert smooth.intervals == ()
+    still = detect_stalls(save(tmp_path / "c.mp4", moving(40, [(0, 40)]), crf="28"))
+    assert still.intervals == ()  # nothing ever moves
+
+
+def test_stalls_are_found_by_time(tmp_path):
+    """A frame is shown for a second, one for .25 s (five times as long as the others, too short)."""
+    times = [*range(10), *range(29, 39), *range(43, 53)]
+    file = save(tmp_path / "v.mkv", moving(30), times, crf="28")
+    (found,) = detect_stalls(file).intervals
+    assert found == pytest.approx((0.5, 1.45), abs=0.002)
+
+
+def test_what_is_no_video_has_no_stalls(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video")
+    for name, reason in (
+        ("a.mp4", "not_a_video"),
+        ("gone.mp4", "missing"),
+        ("p.png", "unsupported"),
+    ):
+        with pytest.raises(VideoError) as caught:
+            detect_stalls(tmp_path / name)
+        assert caught.value.reason == reason
+
+
+def test_the_command_writes_records(tmp_path, capsys):
+    save(tmp_path / "a.mp4", moving(40, [(10, 20)]), crf="28")
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    output = tmp_path / "stalls.jsonl"
+    arguments = ["stalls", str(tmp_path), "--media-root", str(tmp_path), "--output", str(output)]
+    assert main(arguments) == 1
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["video"] for row in rows] == ["a.mp4", "b.mp4"]
+    assert (rows[0]["stalls"], rows[0]["num_frames"]) == ([[0.5, 1.0]], 40)
+    assert rows[1]["status"] == "not_a_video" and "1 of 2 videos" in capsys.readouterr().out
+    (example,) = read_records([output], tmp_path, skip_bad_lines=True).examples
+    assert (example.task, example.turns) == ("score", ())
+    assert example.media[0].stalls == Stalls(intervals=((0.5, 1.0),))
+    assert main(["stalls", str(tmp_path / "a.mp4"), "--media-root", str(tmp_path / "x")]) == 2
+
+
+# --- generated for the ablation
+
+
+def test_generated_clips_stall_as_their_records_say(tmp_path):
+    assert stalled_times(((2, 4),), 6) == [0, 1, 1, 1, 2, 3]
+    assert stalled_times(((0, 2),), 6) == [0, 0, 0, 1, 2, 3]
+    assert stalled_mos((), 72) == 4.8
+    assert stalled_mos(((10, 28),), 72) == pytest.approx(4.8 - 2.8 * (0.25 / 0.6) ** 0.7)
+    config = StalledConfig(num_train=4, num_eval=2, num_frames=48)
+    generate_stalled_set(tmp_path, config)
+    read = {
+        text: read_records([tmp_path / f"{text}_train.jsonl"], tmp_path / "videos").examples
+        for text in TEXTS
+    }
+    for told in zip(*read.values(), strict=True):
+        assert len({(one.media[0].path, one.reference) for one in told}) == 1
+    stalls = {text: [one.media[0].stalls for one in examples] for text, examples in read.items()}
+    assert stalls["none"] == [None] * 4 and stalls["wrong"] == stalls["sentences"][1:] + [
+        stalls["sentences"][0]
+    ]
+    assert [one.form for one in stalls["digits"]] == ["digits"] * 4
+    for example in read["sentences"]:
+        clip = read_clip(example.media[0], SPEC)
+        assert clip.stalls.num_frames == 48
+        assert clip.stalls.runs == runs_of_seconds(example.media[0].stalls.intervals, 48, 24)

@@ -78,9 +78,7 @@ def _detect(path: Path) -> FileStalls:
     frame = median(b - a for a, b in pairwise(seconds)) if len(seconds) > 1 else 0.0
     ends = [*seconds[1:], seconds[-1] + frame]
     found = still_runs(steps, starts, seconds, ends) + long_frames(seconds, frame)
-    return FileStalls(
-        intervals=_united(found), num_frames=len(seconds), seconds=round(ends[-1], 6)
-    )
+    return FileStalls(intervals=_united(found), num_frames=len(seconds), seconds=round(ends[-1], 6))
 
 
 def _small_frames(file: VideoFile) -> Iterator[np.ndarray]:
