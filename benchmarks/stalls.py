@@ -4,7 +4,7 @@
 
 A clip is a moving scene of 3 s at 24 frames a second with stalls, or one of the scenes without any
 that could be taken for some. A stall is found where an interval shares more than half of their
-union with it. The thresholds of thinker/video/stalls/detect.py were chosen on seeds 0 to 2.
+union with it. The thresholds of thinker/video/stalls/detect.py were chosen on seeds 0 and 1.
 """
 
 import argparse

@@ -194,7 +194,7 @@ def test_stalls_are_found_by_content(tmp_path):
 
 
 def test_stalls_are_found_by_time(tmp_path):
-    """A frame is shown for a second, one for .25 s (five times as long as the others, too short)."""
+    """A frame is shown for a second, one for .25 s (five times as long as others, too short)."""
     times = [*range(10), *range(29, 39), *range(43, 53)]
     file = save(tmp_path / "v.mkv", moving(30), times, crf="28")
     (found,) = detect_stalls(file).intervals

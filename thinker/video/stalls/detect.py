@@ -36,19 +36,20 @@ MIN_SECONDS = 0.25
 """Shortest stall. Films in a faster container repeat one frame in two to four; viewers begin to
 complain between .2 and .4 s."""
 
-MAX_STEP = 0.2
+MAX_STEP = 0.4
 """Most that a frame that stands still usually differs from the one before, mean grey levels of
 255."""
 
-MAX_DRIFT = 1.2
-"""Most that it differs from the first frame of its run. Encoders refine a picture that stands still,
-and a key frame codes it anew."""
+MAX_DRIFT = 4.0
+"""Most that it differs from the first frame of its run. Encoders refine a picture that stands
+still, and a key frame codes it anew, at low quality by 2 to 4 levels."""
 
 CUT_STEP = 24.0
 """A step between two frames from which on it is a cut."""
 
-MOTION_STEP = 0.3
-"""A step between two frames from which on something moves."""
+MOTION_STEP = 2.0
+"""A step between two frames from which on something moves at the end of a run: what a key frame
+makes of a still shot is no motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
