@@ -74,8 +74,9 @@ def test_affine_weights_rank_and_correlate_the_same() -> None:
     for weights, span in ((QUARTERS, (0, 1)), (FIFTHS, (0, 1)), ((1, 2, 3, 4, 5), (1, 5))):
         scores = shares @ np.array(LevelConfig(weights=weights, weight_range=span).scores)
         figures.append((stats.spearmanr(scores, mos).statistic, stats.pearsonr(scores, mos)[0]))
-    assert figures[0] == pytest.approx(figures[1], abs=1e-12)
-    assert figures[0] == pytest.approx(figures[2], abs=1e-12)
+    # 1e-6: shares in float32 sum to 1 within 1e-7, and the map is affine as far as they do.
+    assert figures[0] == pytest.approx(figures[1], abs=1e-6)
+    assert figures[0] == pytest.approx(figures[2], abs=1e-6)
     uneven = shares @ np.array(LevelConfig(weights=(1, 1.1, 1.2, 4.9, 5)).scores)
     assert stats.pearsonr(uneven, mos)[0] != pytest.approx(figures[0][1], abs=1e-3)
 
