@@ -79,7 +79,9 @@ def test_correlations_by_tag():
     rows.append(Judged(is_valid=False, label=2.0, tags=(("content_type", "game"),)))
     found = figures_by_tag(["srcc", "plcc"], rows)["content_type"]
     shown = {kind: (f["srcc"].value, f["plcc"].value, f["srcc"].n) for kind, f in found.items()}
-    assert shown["game"] == pytest.approx((1, 1, 3)) and shown["movie"] == pytest.approx((-1, -1, 3))
+    assert shown["game"] == pytest.approx((1, 1, 3)) and shown["movie"] == pytest.approx(
+        (-1, -1, 3)
+    )
     report = evaluate_answers(["srcc", "plcc"], rows, 7)
     assert set(report.scores_by_tag["content_type"]) == {"game", "movie"} and not report.by_tag
 
