@@ -18,7 +18,8 @@ class LevelReference:
     levels: tuple[str, ...]
     """The words that can be an answer, worst first."""
     answer: str | None
-    """The right one; None where it is not known."""
+    """The right one, of the words by which answers are compared (`thinker.tasks.level.LEVELS`);
+    None where it is not known."""
 
 
 def parse_level(completion: str, levels: tuple[str, ...]) -> Answer[str] | InvalidAnswer:

@@ -107,6 +107,9 @@ class MediaText:
     motion_slot: str | None = None
     """The same for the motion of a whole video, if it stands behind the frames."""
 
+    said: str | None = None
+    """What is said of it in words, behind all slots: its stalls. None where nothing is."""
+
 
 def place_media(turns: Sequence[Turn], media: Sequence[MediaText], layout: str) -> list[Turn]:
     """The turns with the text of a medium at each placeholder, in order; where there is no
@@ -156,7 +159,7 @@ def place_media(turns: Sequence[Turn], media: Sequence[MediaText], layout: str) 
 
 
 def _block(medium: MediaText, number: int | None, inline: bool) -> str:
-    """Opening, slots and motion slot of a medium, without a line break behind them."""
+    """Opening, slots, motion slot and words of a medium, without a line break behind them."""
     opening = OPENINGS[medium.kind]
     if number is not None:
         article = "an" if medium.kind == IMAGE else "a"
@@ -168,6 +171,8 @@ def _block(medium: MediaText, number: int | None, inline: bool) -> str:
         pieces = list(medium.slots)
     if medium.motion_slot is not None:
         pieces.append(f"Motion Feature:{space}{medium.motion_slot}")
+    if medium.said is not None:
+        pieces.append(f"{space}{medium.said}{space}")
     return ("" if inline else "\n").join([opening, *pieces])
 
 

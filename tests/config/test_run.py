@@ -44,7 +44,7 @@ def test_the_set_of_keys_is_frozen():
         "stages.rewards", "stages.rewards.name", "stages.rewards.weight", "stages.rewards.config",
         "stages.perturbations", "stages.logprobs", "stages.max_skipped_steps",
         "model", "model.path", "model.backbone", "model.dtype", "model.motion", "model.clip",
-        "model.slowfast", "model.texts",
+        "model.slowfast", "model.levels", "model.texts",
         "data", "data.eval", "data.eval.config", "data.eval.overrides", "data.variables",
         "data.cache",
         "data.held_out", "data.num_workers", "data.max_failed_share", "data.skip_bad_lines",

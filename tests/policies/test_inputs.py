@@ -11,6 +11,7 @@ from tests.helpers.policy_factory import (
     BACKBONES,
     SIZE,
     conversations,
+    one_clip,
     random_clip,
     random_still,
     small_policy,
@@ -18,8 +19,11 @@ from tests.helpers.policy_factory import (
 from thinker import prompts
 from thinker.policies import Prompt
 from thinker.policies.encode import encode_prompts
+from thinker.policies.inputs import UNKNOWN_LENGTH
 from thinker.prompts import Turn, ask
-from thinker.video import read_clip
+from thinker.tasks.stall_text import stall_text
+from thinker.video import medium, read_clip
+from thinker.video.stalls.intervals import FrameStalls, Stalls, stalls_of_sequence
 
 
 def slot(backbone: str, visual: int, motion: int) -> str:
@@ -261,3 +265,28 @@ def test_words_are_what_stands_beside_the_marks():
     turns are no words."""
     assert prompts.words(Turn(role="user", text="<image>\nWhat is <video>?")) == "What is ?"
     assert prompts.words(Turn(role="assistant", text="An <image>.")) == "An <image>."
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("form", ["sentences", "digits"])
+def test_stalls_stand_behind_the_video_in_the_prompt(backbone, form):
+    policy = small_policy(backbone)
+    smooth = random_clip(policy, 1)
+    stalls = FrameStalls(runs=((2, 4),), num_frames=5, form=form)
+    clip = dataclasses.replace(smooth, stalls=stalls)
+    said = stall_text(((2, 4),), 5, form)
+    text = policy.tokenizer.decode(policy.inputs.prompt_ids(one_clip([clip], "Why?")[0]))
+    plain = policy.tokenizer.decode(policy.inputs.prompt_ids(one_clip([smooth], "Why?")[0]))
+    assert text == plain.replace("Why?", f"{said}\nWhy?") and said not in plain
+    assert clip.key == smooth.key  # the same pictures: encoded once
+
+    # The bound for an engine covers it, and what is not known yet is beyond every context.
+    given = Stalls(intervals=((0.5, 1.0),), form=form)
+    media = (medium("v.mp4", stalls=given),)
+    known = medium("v.mp4", stalls=stalls_of_sequence("00110", form))
+    bound = policy.inputs.max_tokens_of([(("video",), ask("Why?"))])
+    bound += policy.inputs.max_said_tokens([(known,), (medium("w.mp4"),)])
+    length = len(policy.inputs.prompt_ids(one_clip([clip], "Why?")[0]))
+    assert length <= bound <= length + 150
+    unknown = policy.inputs.max_said_tokens([media]) == UNKNOWN_LENGTH
+    assert unknown == (form == "digits")

@@ -35,8 +35,7 @@ from thinker.score.prediction import (
     standard_deviation,
 )
 from thinker.score.scorer import QualityScorer
-from thinker.tasks import level
-from thinker.tasks.level import LEVEL_QUESTION
+from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION, LEVELS
 
 SCORES = {"a": "<think>It is blur.</think><answer>2.50</answer>"}
 
@@ -188,8 +187,8 @@ def test_level_mode_equals_a_forward_of_each_video_alone(backbone):
         clips[1] = random_clip(policy, 2, height=40, width=80)
     asked = [*one_clip(clips, LEVEL_QUESTION), *conversations(policy)]
     requests = encode_prompts(policy, asked)
-    got = level_probabilities(policy, requests)
-    prefix, firsts = level_ids(policy.tokenizer)
+    got = level_probabilities(policy, requests, ["video"] * len(asked))
+    prefix, firsts = level_ids(policy.tokenizer, LEVELS, LEVEL_PREFIX)
     for row, prompt in enumerate(asked):
         ids = [*policy.inputs.prompt_ids(prompt), *prefix]
         ids = torch.tensor([ids])
@@ -223,10 +222,9 @@ def test_level_mode_scores_without_generating(policy, videos):
     assert prediction.score == pytest.approx(1 + 4 * unit)
 
 
-def test_level_words_that_begin_alike_are_refused(policy, monkeypatch):
-    monkeypatch.setattr(level, "LEVELS", ("good", "good"))
+def test_level_words_that_begin_alike_are_refused(policy):
     with pytest.raises(ValueError, match="five different"):
-        level_ids(policy.tokenizer)
+        level_ids(policy.tokenizer, ("good", "good"), LEVEL_PREFIX)
 
 
 def test_reason_mode_is_the_same_in_a_batch_and_alone(policy):

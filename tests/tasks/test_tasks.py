@@ -8,7 +8,7 @@ from thinker.prompts import RECOGNITION
 from thinker.tasks import TASKS
 from thinker.tasks.base import Verdict
 from thinker.tasks.choice import INSTRUCTION
-from thinker.tasks.level import LEVEL_QUESTION, LEVELS, level_word
+from thinker.tasks.level import LEVEL_QUESTION, LEVELS, VQA2_WORDS, level_word
 
 CHOICE, LEVEL, SCORE, OPEN = (TASKS[name] for name in ("choice", "level", "score", "open"))
 DISTORTION, DESCRIBE = TASKS["distortion"], TASKS["describe"]
@@ -43,9 +43,24 @@ def test_references_of_levels(raw: object, word: str | None) -> None:
     assert LEVEL.read_reference(raw, ()) == LevelReference(levels=LEVELS, answer=word)
 
 
+def test_levels_in_the_words_of_vqa2() -> None:
+    """Answers are compared by rank: high is what LEVELS call excellent."""
+    known = LEVEL.read_reference("The quality of this video is high.", ())
+    assert known == LevelReference(levels=VQA2_WORDS, answer="excellent")
+    said = {
+        "low": "bad", "The quality of the video is low.": "bad", "fair": "fair",
+        "Its contrast is high. Hence, the quality of this video is good.": "good",
+    }  # fmt: skip
+    assert {text: LEVEL.parse(text, known).value for text in said} == said
+    for text in ("It has low contrast.", "excellent"):
+        assert LEVEL.parse(text, known).reason == "no_option"
+
+
 def test_what_is_no_level_has_a_reason() -> None:
     for raw, reason in (
-        ("high", "'high' names none of bad, poor"),
+        ("nice", "'nice' names none of bad, poor.*or low and high"),
+        ("It has low contrast.", "names none of bad, poor"),
+        ("fair or good", "names fair and good"),
         (5.1, "not on the answer scale"),
         (True, "expected one of bad, poor"),
     ):

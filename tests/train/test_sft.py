@@ -11,11 +11,13 @@ from thinker.data.examples import Example
 from thinker.policies import Prompt
 from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.prompts import Turn, ask
+from thinker.tasks.stall_text import stall_text
 from thinker.train.sft.collator import PackedCollator
 from thinker.train.sft.tokens import tokenise
 from thinker.train.sft.trainer import packed_loss
 from thinker.video import VideoError
 from thinker.video.medium import medium
+from thinker.video.stalls.intervals import FrameStalls, Stalls
 
 LONG = "It is blur, and then it is blur again, and so on to the end of the video."
 
@@ -189,3 +191,21 @@ def test_a_text_that_ends_turns_is_refused():
         turns = talk("Good?", first, "Why?", last)
         with pytest.raises(ValueError, match=rf"{reason} holds '<\|im_end\|>'"):
             tokenise(policy, [], turns)
+
+
+def test_lessons_say_where_a_video_stalls():
+    """The words are read, not taught, and lessons about one video with the same stalls share
+    them."""
+    policy = small_policy("internvl3")
+    stalls = FrameStalls(runs=((2, 4),), num_frames=5, form="digits")
+    clip = dataclasses.replace(random_clip(policy, 1), stalls=stalls)
+    lesson = tokenise(policy, [clip], talk("<video>\nWhat is it?", "It is blur."))
+    said = stall_text(((2, 4),), 5, "digits")
+    read = [i for i, taught in zip(lesson.ids, lesson.taught, strict=True) if not taught]
+    assert f"{said}\nWhat is it?" in policy.tokenizer.decode(read)
+    told = medium("/m/1.mp4", stalls=Stalls(intervals=((0.1, 0.2),)))
+    other = dataclasses.replace(told, stalls=None)
+    examples = [dataclasses.replace(EXAMPLES[n], media=(m,)) for n, m in
+                ((0, told), (1, told), (2, other))]  # fmt: skip
+    rows = PackedCollator(policy, lambda wanted: clip if wanted.stalls else Media(policy)(wanted))
+    assert [len(row.lessons) for row in rows.rows(examples)] == [2, 1]

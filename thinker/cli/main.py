@@ -18,7 +18,7 @@ from thinker.cli import (
     score,
     train,
 )
-from thinker.cli.data import demo_data, import_labels, records
+from thinker.cli.data import demo_data, import_labels, records, stalls
 from thinker.cli.terminal import add_verbosity, set_up_terminal
 from thinker.utils.names import take_any_text
 
@@ -54,6 +54,7 @@ COMMANDS: tuple[Command, ...] = (
     demo_data,
     import_labels,
     records,
+    stalls,
     convert,
     estimate,
 )

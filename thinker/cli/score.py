@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,12 +76,14 @@ def _score_here(paths: list[Path], args: argparse.Namespace) -> int:
     check_model_options(args)
     if len(paths) == 1:  # nothing is to be read ahead, and a worker takes seconds to start
         reading = replace(reading, num_workers=0)
-    scored = predictions(load_scorer(args), paths, reading, start=args.start, end=args.end)
+    scorer = load_scorer(args)
+    words = scorer.policy.inputs.levels.words
+    scored = predictions(scorer, paths, reading, start=args.start, end=args.end)
     failures = 0
     with Progress(len(paths), unit="video", shown=len(paths) >= PROGRESS_FROM) as progress:
         for prediction in scored:
             failures += prediction.status != OK
-            shown = json.dumps(prediction.to_row()) if args.json else describe(prediction)
+            shown = json.dumps(prediction.to_row()) if args.json else describe(prediction, words)
             progress.write(shown)
             progress.update()
     return 1 if failures else 0
@@ -112,9 +115,11 @@ def _score_by_ray(paths: list[Path], args: argparse.Namespace) -> int:
     return 0 if set(counts) <= {OK} else 1
 
 
-def describe(prediction: "Prediction") -> str:
-    """A prediction as lines for a person, wrapped to the terminal."""
+def describe(prediction: "Prediction", words: Sequence[str] | None = None) -> str:
+    """A prediction as lines for a person, wrapped to the terminal. words: the policy's level words,
+    where they are not `thinker.tasks.level.LEVELS`."""
     from thinker.score.prediction import OK
+    from thinker.tasks.level import LEVELS
     from thinker.utils.names import path_text
 
     width = max(40, shutil.get_terminal_size().columns)
@@ -129,9 +134,7 @@ def describe(prediction: "Prediction") -> str:
         score += f", 90 % in {low:.2f} to {high:.2f}, spread {prediction.spread:.2f}"
     lines.append(("score", score))
     if prediction.mode == "level" and prediction.distribution:
-        from thinker.tasks.level import LEVELS
-
-        shares = zip(LEVELS, prediction.distribution, strict=True)
+        shares = zip(words or LEVELS, prediction.distribution, strict=True)
         lines.append(("levels", ", ".join(f"{word} {p:.2f}" for word, (_, p) in shares)))
     if prediction.status != OK:
         lines.append(("status", f"{prediction.status}: {prediction.error}"))

@@ -104,6 +104,9 @@ class ModelSettings:
     clip: dict[str, Any] = field(default_factory=dict)
     """Fields of `ClipConfig` for a new frame sampler. As with `motion`, a saved policy has its
     own."""
+    levels: dict[str, Any] = field(default_factory=dict)
+    """Fields of `LevelConfig`: words, weights, question and prefix by which mode "level" scores the
+    policy from now on. Empty keeps those of the policy that the run starts from."""
     slowfast: str | None = None
     """File of a SlowFast checkpoint to load into a new motion branch. None leaves it random."""
     texts: str | None = None

@@ -1,6 +1,6 @@
 """One record of a question, from a JSON value to checked fields.
 
-Two forms, which may be mixed in a file, and whose other keys are ignored:
+Three forms, which may be mixed in a file, and whose other keys are ignored:
 
 - a conversation, as LLaVA, VQA² and ViDA write it:
   `{"id": 1, "video": "a.mp4", "conversations": [{"from": "human", "value": "<video>\\nWhy?"},
@@ -10,8 +10,11 @@ Two forms, which may be mixed in a file, and whose other keys are ignored:
 - a flat question, as benchmarks write it: `{"image": "a.png", "question": "Which?", "candidates":
   ["blur", "noise"], "correct_ans": "blur", "concern": "type"}`
 
-Both take `system_prompt`, `task`, `options`, an answer field, `dataset_name`, `start` and `end` in
-seconds, `crop` and tags. data_configs/README.md has the table.
+- a rated file, as VQA²'s scorer lists them, which asks the policy's own question: `{"video_path":
+  "a.mp4", "mos": 61.2}`; `gt_score`, or an id "a.mp4->61.2", stand for `mos`.
+
+All take `system_prompt`, `task`, `options`, an answer field, `dataset_name`, `start` and `end` in
+seconds, `crop`, `stalls` with `stall_form`, and tags. data_configs/README.md has the table.
 """
 
 import re
@@ -26,23 +29,33 @@ from thinker.data.records import (
     file_name,
     label_number,
     mapping,
+    parse_mos,
     prose,
     show,
     text,
 )
-from thinker.prompts import Turn, check_turns, count_placeholders
+from thinker.prompts import Turn, ask, check_turns, count_placeholders
 from thinker.tasks import TASKS
 from thinker.video.medium import Crop
+from thinker.video.stalls.intervals import Stalls, stalls_of_sequence
 
-MEDIA_KEYS = {"image": "image", "images": "image", "video": "video", "videos": "video"}
+MEDIA_KEYS = {
+    "image": "image", "images": "image", "img_path": "image",
+    "video": "video", "videos": "video", "video_path": "video",
+}  # fmt: skip
 """Where paths stand, and the placeholder of what stands there. The kind of a medium follows from
 its file, as VQA² writes `image` for videos, too."""
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 ROLES |= {"system": "system"}
+ASKED_KEYS = ("conversations", "messages", "question")
+LABEL_KEYS = ("mos", "gt_score")
+"""Where the label stands in a list of rated files, which asks nothing; beside a conversation these
+fields are ignored, as VQA²'s records give the score behind their level there."""
 ANSWER_KEYS = ("answer", "reference", "correct_ans", "correct_choice")
 TAG_KEYS = {
     "type": "type", "question_type": "type", "concern": "concern", "quality_concern": "concern",
+    "content_type": "content_type",
 }  # fmt: skip
 """Fields that are tags without being listed under `tags`, and the names of the tags."""
 
@@ -63,6 +76,8 @@ class MediumName:
     """Where it ends."""
     crop: Crop | None = None
     """The part of the picture that is meant."""
+    stalls: Stalls | None = None
+    """Where the video stalls, if the record says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +167,11 @@ def _dataset(fields: dict[str, Any]) -> str | None:
 
 def _turns(fields: dict[str, Any]) -> tuple[tuple[Turn, ...], Any]:
     """The turns up to the last user's, and the assistant's answer to it where there is one."""
-    key = _one_of(fields, ("conversations", "messages", "question"), "what is asked")
+    if not any(key in fields for key in ASKED_KEYS):
+        label = _label_of_list(fields)
+        if label is not None:
+            return ask(""), label
+    key = _one_of(fields, ASKED_KEYS, "what is asked")
     if key == "question":
         spoken: list[tuple[str, Any]] = [("user", fields["question"])]
     else:
@@ -191,6 +210,19 @@ def _one_place_a_video(fields: dict[str, Any], turns: tuple[Turn, ...]) -> tuple
         else turn
         for turn in turns
     )
+
+
+def _label_of_list(fields: dict[str, Any]) -> Any:
+    """The label of an entry of a list of rated files, as VQA² scores them: `mos`, `gt_score`, or
+    an id of the form "name->score". None where there is none."""
+    given = [key for key in LABEL_KEYS if fields.get(key) is not None]
+    named = fields.get("id")
+    arrow = named.rpartition("->") if isinstance(named, str) else ("", "", "")
+    if len(given) + bool(arrow[1]) > 1:
+        places = [*given, *(["id"] if arrow[1] else [])]
+        raise BadValueError(f"the label stands in {' and in '.join(places)}; expected it once")
+    label = fields[given[0]] if given else arrow[2] or None
+    return None if label is None else parse_mos(label)
 
 
 def _turn(turn: object, where: str) -> tuple[str, Any]:
@@ -278,6 +310,7 @@ def _media(fields: dict[str, Any], turns: tuple[Turn, ...]) -> tuple[MediumName,
             start_seconds=part.get("start"),
             end_seconds=part.get("end"),
             crop=part.get("crop"),
+            stalls=part.get("stalls"),
         )
         for path in ordered
     )
@@ -305,7 +338,7 @@ def _in_order(paths: dict[str, list[str]], turns: tuple[Turn, ...]) -> list[str]
 
 
 def _part(fields: dict[str, Any]) -> dict[str, Any]:
-    """`start` and `end` in seconds, and `crop`, where they are given."""
+    """`start` and `end` in seconds, `crop` and `stalls`, where they are given."""
     part: dict[str, Any] = {}
     for key in ("start", "end"):
         value = fields.get(key)
@@ -326,4 +359,26 @@ def _part(fields: dict[str, Any]) -> dict[str, Any]:
             part["crop"] = Crop(left=left, top=top, right=right, bottom=bottom)
         except ValueError as error:
             raise BadValueError(str(error)) from None
-    return part
+    stalls = _stalls(fields)
+    return part if stalls is None else part | {"stalls": stalls}
+
+
+def _stalls(fields: dict[str, Any]) -> Stalls | None:
+    """`stalls` as [start, end] in seconds each, or as a 0/1 sequence; `stall_form` is how they are
+    told."""
+    given, form = fields.get("stalls"), fields.get("stall_form") or "sentences"
+    if given is None:
+        return None
+    is_list = isinstance(given, list) and all(isinstance(one, list) for one in given)
+    try:
+        if is_list:
+            if any(len(one) != 2 for one in given):
+                raise ValueError("a stall has a start and an end, [1.5, 3.25]")
+            return Stalls(intervals=tuple((one[0], one[1]) for one in given), form=form)
+        if isinstance(given, list | str):
+            return stalls_of_sequence(given, form)
+    except ValueError as error:
+        raise BadValueError(f"stalls: {error}") from None
+    raise BadValueError(
+        f"stalls is {show(given)}, expected a list of [start, end] in seconds, or a 0/1 sequence"
+    )

@@ -136,6 +136,7 @@ class RecordRules:
                 start_seconds=named.start_seconds,
                 end_seconds=named.end_seconds,
                 crop=named.crop,
+                stalls=named.stalls,
             )
         )
 

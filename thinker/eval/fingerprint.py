@@ -14,7 +14,7 @@ from thinker.data.datasets import EvalSet
 from thinker.eval.sets import LoadedSet, Subset
 from thinker.policies.digest import model_digest
 from thinker.score.scorer import QualityScorer
-from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION
+from thinker.tasks.level import LevelConfig
 from thinker.utils.names import path_text
 from thinker.video import READER_VERSION
 
@@ -23,7 +23,8 @@ def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
     """Model and settings of a scorer."""
     level = scorer.mode == "level"
     own_question = scorer.policy.inputs.question  # two policies may differ in it
-    question = LEVEL_QUESTION + LEVEL_PREFIX if level else own_question
+    levels = scorer.policy.inputs.levels
+    question = levels.video_question + levels.video_prefix if level else own_question
     values: dict[str, Any] = {
         "model": model_digest(scorer.model_name, scorer.policy),
         "version": scorer.version,
@@ -33,6 +34,8 @@ def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
         "clip_spec": asdict(scorer.clip_spec),
         "reader_version": READER_VERSION,
     }
+    if levels != LevelConfig():  # by which levels are read in the other modes, too
+        values["levels"] = levels.to_dict()
     if not level:
         values |= {"backend": scorer.rollout.name, "max_new_tokens": scorer.max_new_tokens}
     if scorer.mode == "sample":

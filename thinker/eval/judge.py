@@ -19,6 +19,7 @@ from thinker.eval.metrics import (
     evaluate_answers,
     evaluate_scores,
 )
+from thinker.eval.metrics.figures import CORRELATIONS, figures_by_tag
 from thinker.score.prediction import INVALID_ANSWER, OK, Prediction, score_of
 from thinker.tasks import TASKS
 from thinker.tasks.base import Verdict
@@ -59,6 +60,8 @@ def set_report(
         [example.content for example, _ in scored],
         n_total,
     )
+    tagged = judged_rows(examples, rows) if any(example.tags for example in examples) else []
+    report = replace(report, by_tag=figures_by_tag(CORRELATIONS, tagged))
     if scale is None:
         left_out = MetricResult(value=None, n=report.n_scored, reason=NO_SCALE)
         return replace(report, rmse_mapped=left_out)

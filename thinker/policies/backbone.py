@@ -86,6 +86,10 @@ class PolicyConfig:
     scoring_question: str | None = None
     """What the policy was trained to be asked; None stands for `thinker.prompts.SCORING`."""
 
+    level_config: dict | None = None
+    """The fields of a `LevelConfig` (`thinker.tasks.level`), as plain values; None stands for its
+    defaults, which are those of every policy that was saved without this key."""
+
     auto_map: ClassVar[dict] = {}
     """TRL 1.16 reads it of every architecture that is not transformers' own."""
 

@@ -22,7 +22,14 @@ from thinker import prompts
 from thinker.config.build import build
 from thinker.policies.motion import MotionConfig
 from thinker.prompts import MediaText, Turn
+from thinker.tasks.level import LevelConfig
+from thinker.tasks.stall_text import stall_text
 from thinker.video import Clip, ClipSpec
+from thinker.video.medium import Medium
+from thinker.video.stalls.intervals import FrameStalls, Stalls
+
+UNKNOWN_LENGTH = 2**30
+"""Tokens of a text whose length is not known: more than any context."""
 
 TOKENS_PER_TURN = 8
 """At most: the marks, the role and the line breaks that a chat template puts around a turn."""
@@ -127,6 +134,12 @@ class _Shape:
     """`Clip.kind`."""
     slot_tokens: tuple[int, ...]
     """Visual tokens of each slot."""
+    stalls: FrameStalls | None = None
+    """`Clip.stalls`."""
+
+
+def _said_of_stalls(stalls: FrameStalls) -> str:
+    return stall_text(stalls.runs, stalls.num_frames, stalls.form)
 
 
 def placeholder_ids(config: Any) -> list[int]:
@@ -153,6 +166,7 @@ class PolicyInputs:
         self.clip_config = ClipConfig.from_dict(config.clip_config)
         self.motion_config = MotionConfig.from_dict(config.motion_config)
         self.question = config.scoring_question or prompts.SCORING
+        self.levels = LevelConfig.from_dict(getattr(config, "level_config", None) or {})
         self._placeholder_ids = placeholder_ids(config)
         self.image_token = self.tokenizer.convert_ids_to_tokens(config.image_token_id)
         self._prompt_ids = lru_cache(maxsize=256)(self._build_prompt_ids)
@@ -225,6 +239,22 @@ class PolicyInputs:
             for kinds, (_, turns) in longest.items()
         )
 
+    def max_said_tokens(self, shown: Iterable[Sequence[Medium]]) -> int:
+        """Upper bound on what is said of the stalls of media beyond `max_tokens_of`, given the
+        media of each prompt. `UNKNOWN_LENGTH` for a digit a frame of a video whose frames nobody
+        has counted yet."""
+        given = {tuple(m.stalls for m in media if m.stalls is not None) for media in shown}
+        return max((sum(map(self._said_tokens, stalls)) for stalls in given), default=0)
+
+    def _said_tokens(self, stalls: Stalls) -> int:
+        if stalls.form == "digits" and stalls.num_frames is None:
+            return UNKNOWN_LENGTH
+        count = len(stalls.intervals)
+        runs = [(2 * number, 2 * number + 1) for number in range(count)]
+        text = stall_text(runs, max(stalls.num_frames or 0, 2 * count, 1), stalls.form)
+        # Numbers and shares of a real video are longer than these, by seven digits at most.
+        return len(self.tokenizer(text)["input_ids"]) + 8 * (count + 8)
+
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         """Placeholder text of one slot."""
         raise NotImplementedError
@@ -235,7 +265,9 @@ class PolicyInputs:
         Raises ValueError where the turns do not end with the user's, where they mark places for
         another number of media, and where they hold a placeholder token of the policy itself.
         """
-        shapes = tuple(_Shape(clip.kind, self.slot_tokens(clip)) for clip in prompt.clips)
+        shapes = tuple(
+            _Shape(clip.kind, self.slot_tokens(clip), clip.stalls) for clip in prompt.clips
+        )
         return list(self._prompt_ids(shapes, prompt.turns))
 
     def check_turns(self, turns: Sequence[Turn]) -> None:
@@ -284,6 +316,7 @@ class PolicyInputs:
             kind=shape.kind,
             slots=tuple(self.slot_text(tokens, per_slot) for tokens in shape.slot_tokens),
             motion_slot=self.slot_text(1, 0) if mode == "pooled" else None,
+            said=None if shape.stalls is None else _said_of_stalls(shape.stalls),
         )
 
     def media_inputs(self, clips: Sequence[Clip]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from thinker.policies.motion import MotionConfig
 from thinker.policies.registry import BACKBONES, Backbone, backbone_name
 from thinker.policies.shards import read_headers
 from thinker.policies.tiny import TinySize, wake_motion, wake_vision
+from thinker.tasks.level import LevelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,12 @@ class Policy:
         rope = getattr(text, "rope_parameters", None) or {}
         stretched = rope.get("rope_type") in ("dynamic", "linear")
         return int(text.max_position_embeddings * (rope.get("factor", 1) if stretched else 1))
+
+    def set_levels(self, levels: LevelConfig) -> None:
+        """Score by other level words, weights, question or prefix in mode "level"; they are saved
+        with the policy."""
+        self.model.config.level_config = levels.to_dict()
+        self.inputs.levels = levels
 
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors), configuration, generation config, processor and a model

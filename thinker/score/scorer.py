@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,9 +44,10 @@ from thinker.score.prediction import (
     of_levels,
 )
 from thinker.score.question import Question, read_questions
-from thinker.tasks.level import LEVEL_QUESTION, LEVEL_SCORES
+from thinker.tasks.level import LEVELS
 from thinker.utils.tensors import out_of_memory
 from thinker.video import Clip, ClipSpec, VideoError, medium, read_clip
+from thinker.video.medium import Medium
 from thinker.video.read import clip_from_frames
 from thinker.video.read_ahead import Read, Reading
 
@@ -59,7 +61,7 @@ BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
 Larger batches gain a CPU little, tiny policies apart, and delay the first result."""
 
 Frames = torch.Tensor | np.ndarray
-Video = str | Path | Frames
+Video = str | Path | Medium | Frames
 
 
 class QualityScorer:
@@ -154,8 +156,10 @@ class QualityScorer:
         if self.backend == "hf" or self._given_rollout is not None:
             return
         asked = {(tuple(m.kind for m in e.media), e.turns) for e in examples}
-        asked.discard((("video",), ()))  # what every engine takes
-        longest = inputs.max_tokens_of(asked) if asked else 0
+        said = inputs.max_said_tokens(example.media for example in examples)
+        if not said:
+            asked.discard((("video",), ()))  # what every engine takes
+        longest = inputs.max_tokens_of(asked) + said if asked else 0
         longest = min(longest, self.policy.context_tokens)  # longer ones become rows
         if longest <= (self._max_prompt_tokens or inputs.max_prompt_tokens()):
             return
@@ -178,11 +182,12 @@ class QualityScorer:
         mode: str | None = None,
     ) -> Prediction | list[Prediction]:
         """Score one video or image, given as a path or as frames, or its part from `start` to `end`
-        (seconds). A list of paths gives a list of predictions.
+        (seconds); or a `Medium`, which has its own range. A list of paths gives a list of
+        predictions. Where a medium says where it stalls, the prompt says so.
 
         Frames are uint8 RGB, a tensor (T, 3, H, W) or an array (T, H, W, 3), and count as 25 fps.
         """
-        if isinstance(video, str | Path | torch.Tensor | np.ndarray):
+        if isinstance(video, str | Path | Medium | torch.Tensor | np.ndarray):
             return self._score_all([video], start, end, mode)[0]
         return self._score_all(video, start, end, mode)
 
@@ -219,7 +224,7 @@ class QualityScorer:
     ) -> Clip | Prediction:
         """The clip of a file or of frames, or the row of what cannot be read."""
         try:
-            if isinstance(video, str | Path):
+            if isinstance(video, str | Path | Medium):
                 return read_clip(medium(video, start=start, end=end), self.clip_spec)
             return clip_from_frames(video, self.clip_spec, start=start, end=end)
         except VideoError as error:
@@ -287,7 +292,7 @@ class QualityScorer:
             waiting = waiting[len(predictions) :]
 
     def _prompt_length(self, question: Question, mode: str) -> int:
-        return len(self.policy.inputs.prompt_ids(_prompt(question, mode)))
+        return len(self.policy.inputs.prompt_ids(self._prompt(question, mode)))
 
     def _fitting(self, questions: list[Question], mode: str) -> list[Prediction]:
         """Predictions of as many of the first questions as fit into memory, at least of one."""
@@ -325,10 +330,11 @@ class QualityScorer:
         return [of_draws(draws) for draws in self._draws(questions, self.num_samples, sampling)]
 
     def _level(self, questions: list[Question]) -> list[Prediction]:
-        requests = encode_prompts(self.policy, [_prompt(q, "level") for q in questions])
-        shares = level_probabilities(self.policy, requests).tolist()
+        requests = encode_prompts(self.policy, [self._prompt(q, "level") for q in questions])
+        shares = level_probabilities(self.policy, requests, list(map(_kind, questions))).tolist()
+        scores = self.policy.inputs.levels.scores
         return [
-            of_levels(_blank(question), tuple(zip(LEVEL_SCORES, row, strict=True)))
+            of_levels(_blank(question), tuple(zip(scores, row, strict=True)))
             for question, row in zip(questions, shares, strict=True)
         ]
 
@@ -336,12 +342,27 @@ class QualityScorer:
         self, questions: list[Question], num_generations: int, sampling: Sampling
     ) -> list[list[Prediction]]:
         """What each completion of each question makes."""
-        requests = encode_prompts(self.policy, [_prompt(q, "reason") for q in questions])
+        requests = encode_prompts(self.policy, [self._prompt(q, "reason") for q in questions])
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
         return [
-            [judged(_blank(q), *draw, q.reference) for draw in self._texts(group)]
+            [judged(_blank(q), *draw, self._reference(q)) for draw in self._texts(group)]
             for q, group in zip(questions, groups, strict=True)
         ]
+
+    def _reference(self, question: Question) -> Any:
+        """What answers are read by: of levels by the policy's own words, where it has some."""
+        words = self.policy.inputs.levels.words
+        if question.task == "level" and question.reference is not None and words != LEVELS:
+            return replace(question.reference, levels=words)
+        return question.reference
+
+    def _prompt(self, question: Question, mode: str) -> Prompt:
+        """What the policy reads. Mode "level" asks for a level, unless the question does so
+        itself."""
+        turns = question.turns
+        if mode == "level" and not (question.task == "level" and turns):
+            turns = ask(self.policy.inputs.levels.question(_kind(question)))
+        return Prompt(clips=question.clips, turns=turns)
 
     def _texts(self, group: list[Completion]) -> list[tuple[str, int]]:
         ids = [completion.token_ids for completion in group]
@@ -388,12 +409,9 @@ def _blank(question: Question) -> Prediction:
     )
 
 
-def _prompt(question: Question, mode: str) -> Prompt:
-    """What the policy reads. Mode "level" asks for a level, unless the question does so itself."""
-    turns = question.turns
-    if mode == "level" and not (question.task == "level" and turns):
-        turns = ask(LEVEL_QUESTION)
-    return Prompt(clips=question.clips, turns=turns)
+def _kind(question: Question) -> str:
+    """The kind of the first medium, whose wording a level is asked in."""
+    return question.clips[0].kind if question.clips else "video"
 
 
 def _checked(name: str, value: str, known: Sequence[str]) -> str:

@@ -29,6 +29,8 @@ from thinker.policies import (
     outline_policy,
     tiny_policy,
 )
+from thinker.policies.inputs import UNKNOWN_LENGTH
+from thinker.tasks.level import LevelConfig
 from thinker.train.parts import check_parts, freeze_others
 from thinker.train.resume import check_settings
 from thinker.train.run_data import Labels, RunData
@@ -95,6 +97,8 @@ def check_start(config: RunConfig, labels: Labels) -> None:
     slowfast = config.model.slowfast
     if slowfast is not None and not Path(slowfast).is_file():
         raise ValueError(f"model.slowfast is {slowfast!r}, expected the file of a checkpoint")
+    if config.model.levels:
+        build(LevelConfig, config.model.levels, "model.levels")
     model = outline(config, labels)
     if slowfast is not None and model.model.motion is None:
         raise ValueError("model.slowfast is given, but this policy has no motion branch")
@@ -136,6 +140,8 @@ def start_policy(config: RunConfig, labels: Labels) -> Policy:
         policy = load_policy(settings.path, dtype=dtype, **_new_parts(config))
         if policy.new_parts:
             logger.info("new motion branch: %d tensors", len(policy.new_parts))
+    if settings.levels:
+        policy.set_levels(build(LevelConfig, settings.levels, "model.levels"))
     if settings.slowfast is not None:
         policy.model.model.motion.load_slowfast_checkpoint(settings.slowfast)
     return policy
@@ -172,15 +178,20 @@ def check_lengths(policy: Policy, labels: Labels) -> None:
     """Raises ValueError for an example whose prompt does not fit into the model's context."""
     inputs, room = policy.inputs, policy.context_tokens
     asked = {
-        (tuple(m.kind for m in example.media), example.turns): example.id
+        (example.media, example.turns): example.id
         for sources in labels.stages.values()
         for source in sources
         for example in source.examples
     }
-    if asked and inputs.max_tokens_of(asked) < room:
+    kinds = {media: tuple(medium.kind for medium in media) for media, _ in asked}
+    said = {media: inputs.max_said_tokens([media]) for media, _ in asked}
+    # A digit a frame of a file that is not read yet: its row shows whether it is too long.
+    said = {media: length if length < UNKNOWN_LENGTH else 0 for media, length in said.items()}
+    bound = inputs.max_tokens_of((kinds[media], turns) for media, turns in asked) if asked else 0
+    if bound + max(said.values(), default=0) < room:
         return
-    for (kinds, turns), name in asked.items():
-        length = inputs.max_prompt_tokens(kinds, turns)
+    for (media, turns), name in asked.items():
+        length = inputs.max_prompt_tokens(kinds[media], turns) + said[media]
         if length >= room:
             raise ValueError(
                 f"example {name}: its prompt may have {length} tokens, the model's context has "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,12 +24,13 @@ logger = logging.getLogger(__name__)
 class FrameCache:
     """Clips on disk, lossless (raw uint8), one safetensors file each: `<folder>/<key>.safetensors`.
 
-    The key is a hash of the file's *content*, the kind, range and crop of the medium, the spec and
-    `READER_VERSION`: a moved or copied video hits, an edited one misses. The hash is BLAKE2b over
-    all bytes, because two encodes of one source may share size, header and tail. A process hashes
-    the content once for each path, size and modification time. Files appear atomically (written
-    aside, then renamed) and carry a checksum, so readers of a shared folder never see half a clip,
-    and a damaged file is read again from the video. A cache can be pickled into workers.
+    The key is a hash of the file's *content*, the kind, range, crop and stalls of the medium, the
+    spec and `READER_VERSION`: a moved or copied video hits, an edited one misses. The hash is
+    BLAKE2b over all bytes, because two encodes of one source may share size, header and tail. A
+    process hashes the content once for each path, size and modification time. Files appear
+    atomically (written aside, then renamed) and carry a checksum, so readers of a shared folder
+    never see half a clip, and a damaged file is read again from the video. A cache can be pickled
+    into workers.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -52,6 +53,8 @@ class FrameCache:
         file = self._file(wanted, spec)
         clip = _load_clip(file, wanted.path)
         if clip is not None:
+            if wanted.stalls is not None and clip.stalls is not None:
+                clip = replace(clip, stalls=replace(clip.stalls, form=wanted.stalls.form))
             return clip, False
         clip = read_clip(wanted, spec)
         try:
@@ -62,7 +65,9 @@ class FrameCache:
 
     def _file(self, wanted: Medium, spec: ClipSpec) -> Path:
         part = asdict(wanted)
-        path = part.pop("path")
+        path, stalls = part.pop("path"), part.pop("stalls")
+        if stalls is not None:  # the same pictures, however their stalls are told
+            part["stalls"] = {k: value for k, value in stalls.items() if k != "form"}
         key = [READER_VERSION, self._content_hash(path), path.suffix.lower(), part, asdict(spec)]
         digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=20)
         return self.folder / f"{digest.hexdigest()}.safetensors"

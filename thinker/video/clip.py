@@ -20,6 +20,7 @@ import torch
 from thinker.video.file import MAX_ASPECT_RATIO
 from thinker.video.geometry import Geometry, tile_grid
 from thinker.video.medium import KINDS, Crop
+from thinker.video.stalls.intervals import FrameStalls
 
 RESAMPLERS = ("torch", "pil")
 READERS = ("pyav", "decord")
@@ -184,6 +185,8 @@ class Clip:
     variant: str = ""
     """What was done to the frames after reading them: "reverse:7" of a perturbed copy, nothing of a
     clip as it was read. Frames that come from no file are told apart by a hash of them."""
+    stalls: FrameStalls | None = None
+    """Where the part that was read stalls, as it was given with the medium; None: not given."""
     note: str = ""
     """What was done otherwise than asked, for a person: that another reader stepped in, and why.
     Nothing else is ever done otherwise."""
@@ -302,7 +305,8 @@ _FACTS = {  # the scalars of a clip
 def clip_to_tensors(clip: Clip) -> dict[str, torch.Tensor]:
     """Everything but the path and the variant: of a clip as `read_clip` gives it."""
     scalars = {name: kind(getattr(clip, name)) for name, kind in _FACTS.items()}
-    facts = json.dumps(scalars | {"crop": asdict(clip.crop) if clip.crop else None})
+    parts = {name: getattr(clip, name) for name in ("crop", "stalls")}
+    facts = json.dumps(scalars | {name: asdict(part) for name, part in parts.items() if part})
     return {
         "keyframes": clip.keyframes_KCHW,
         "motion": clip.motion_MCHW,
@@ -323,11 +327,18 @@ def clip_from_tensors(tensors: dict[str, torch.Tensor], path: Path) -> Clip:
         raise ValueError(f"tensors of a clip are {sorted(expected)}, got {sorted(tensors)}")
     facts = json.loads(bytes(tensors["facts"].tolist()))
     crop = facts.pop("crop", None) if isinstance(facts, dict) else None
+    stalls = facts.pop("stalls", None) if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or {k: type(v) for k, v in facts.items()} != _FACTS:
         raise ValueError(f"facts of a clip are {list(_FACTS)}, got {facts!r:.80}")
     sides = {field.name for field in fields(Crop)}
     if crop is not None and not (isinstance(crop, dict) and set(crop) == sides):
         raise ValueError(f"the crop of a clip has {sorted(sides)}, got {crop!r:.80}")
+    if stalls is not None:
+        try:
+            runs = tuple((first, stop) for first, stop in stalls.pop("runs"))
+            stalls = FrameStalls(runs=runs, **stalls)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ValueError(f"the stalls of a clip are {stalls!r:.80}") from None
     indices = [tensors["keyframe_indices"], tensors["motion_indices"]]
     if any(tensor.dtype != torch.int64 or tensor.ndim != 1 for tensor in indices):
         raise ValueError("indices of a clip are one-dimensional int64 tensors")
@@ -340,5 +351,6 @@ def clip_from_tensors(tensors: dict[str, torch.Tensor], path: Path) -> Clip:
         keyframe_indices=tuple(indices[0].tolist()),
         motion_indices=tuple(indices[1].tolist()),
         crop=None if crop is None else Crop(**crop),
+        stalls=stalls,
         **facts,
     )

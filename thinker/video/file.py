@@ -59,6 +59,7 @@ REASONS = {
     "unsupported": "the file is valid, but uses something this reader does not handle",
     "empty_range": "no frame lies between start and end",
     "outside_picture": "the crop reaches beyond the picture",
+    "stalls": "the stalls that are given do not fit the video",
     "unexpected": "the reader met an error that it does not know; the log has its traceback",
     "crashed": "the decoding process died",
     "timeout": "decoding took longer than allowed",

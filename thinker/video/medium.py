@@ -11,6 +11,7 @@ from pathlib import Path
 
 from thinker.video.file import IMAGE_SUFFIXES
 from thinker.video.sources.chunks import is_animated
+from thinker.video.stalls.intervals import Stalls
 
 KINDS = ("video", "image")
 
@@ -67,6 +68,9 @@ class Medium:
     """Frames before this time count, itself excluded; None: to the last."""
     crop: Crop | None = None
     """What to cut out of every picture before it is resized; None: all of it."""
+    stalls: Stalls | None = None
+    """Where the video stalls, of the whole file, which a prompt then says; None: it says nothing
+    of stalls."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -74,6 +78,8 @@ class Medium:
         start, end = self.start_seconds, self.end_seconds
         if self.kind == "image" and (start is not None or end is not None):
             raise ValueError(f"a range of time is for videos, {self.path} is an image")
+        if self.kind == "image" and self.stalls is not None:
+            raise ValueError(f"stalls are for videos, {self.path} is an image")
         for name, value in (("start_seconds", start), ("end_seconds", end)):
             if value is None:
                 continue
@@ -88,9 +94,15 @@ class Medium:
 Source = Medium | Path | str  # whatever `medium` takes
 
 
-def medium(source: Source, *, start: float | None = None, end: float | None = None) -> Medium:
-    """The medium of a path, or its part from `start` to `end` (seconds). A `Medium` is given back
-    as it is, if no range is given with it.
+def medium(
+    source: Source,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    stalls: Stalls | None = None,
+) -> Medium:
+    """The medium of a path, or its part from `start` to `end` (seconds), and where it stalls. A
+    `Medium` is given back as it is, if nothing is given with it.
 
     An image or a video by its suffix, except that of a picture file the header is read: an animated
     WebP, PNG or AVIF is a video, as a GIF is. A file that is not there goes by its suffix.
@@ -98,9 +110,9 @@ def medium(source: Source, *, start: float | None = None, end: float | None = No
     Example: `medium("a/b.PNG")` → `Medium(path=Path("a/b.PNG"), kind="image")`.
     """
     if isinstance(source, Medium):
-        assert start is None and end is None, "a Medium has its own range"
+        assert (start, end, stalls) == (None, None, None), "a Medium has its own"
         return source
     path = Path(source)
     is_still = path.suffix.lower() in IMAGE_SUFFIXES and not is_animated(path)
     kind = "image" if is_still else "video"
-    return Medium(path=path, kind=kind, start_seconds=start, end_seconds=end)
+    return Medium(path=path, kind=kind, start_seconds=start, end_seconds=end, stalls=stalls)

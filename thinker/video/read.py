@@ -28,6 +28,7 @@ from thinker.video.mp4 import MAX_FRAME_PIXELS
 from thinker.video.sources.animated import AnimatedPicture
 from thinker.video.sources.chunks import is_animated
 from thinker.video.sources.decord_frames import DecordFile, NotByDecord
+from thinker.video.stalls.intervals import FrameStalls, frame_stalls
 
 # Part of every cache key: raise it whenever the same file and spec would give other pixels, times
 # or indices.
@@ -139,6 +140,7 @@ def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
     first, num_in_range = frames_in_range(
         path, index.seconds, wanted.start_seconds, wanted.end_seconds
     )
+    stalls = _stalls(wanted, index)
     keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
 
@@ -180,7 +182,18 @@ def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
         height=height,
         width=width,
         crop=wanted.crop,
+        stalls=stalls,
     )
+
+
+def _stalls(wanted: Medium, index: FrameIndex) -> FrameStalls | None:
+    """The stalls of the part that is read; those that do not fit the file are a `VideoError`."""
+    if wanted.stalls is None:
+        return None
+    try:
+        return frame_stalls(wanted.stalls, index.seconds, wanted.start_seconds, wanted.end_seconds)
+    except ValueError as error:
+        raise VideoError(wanted.path, "stalls", str(error)) from None
 
 
 def _stretched(

@@ -9,6 +9,7 @@ import pytest
 from tests.helpers.label_columns import drawn_rows, load
 from thinker.eval import metrics
 from thinker.eval.metrics import FIGURES, Judged, Resampling, evaluate_answers, figures
+from thinker.eval.metrics.figures import figures_by_tag
 
 
 def rows_of(correct, contents=None, **fields):
@@ -66,6 +67,23 @@ def test_invalid_answers_are_wrong_and_failed_media_are_no_coverage():
     assert (report.figures["accuracy"].value, report.figures["accuracy"].n) == (0.5, 4)
     nothing = evaluate_answers(["accuracy"], [], 2).figures["accuracy"]
     assert nothing.value is None and "no answer has a reference" in nothing.reason
+
+
+def test_correlations_by_tag():
+    """Of two types: 1 2 3 against 1 2 3 ranks the same, 3 2 1 the other way round."""
+    rows = [
+        Judged(is_valid=True, score=score, label=label, tags=(("content_type", kind),))
+        for kind, scores in (("game", (1, 2, 3)), ("movie", (3, 2, 1)))
+        for score, label in zip(scores, (1.0, 2.0, 3.0), strict=True)
+    ]
+    rows.append(Judged(is_valid=False, label=2.0, tags=(("content_type", "game"),)))
+    found = figures_by_tag(["srcc", "plcc"], rows)["content_type"]
+    shown = {kind: (f["srcc"].value, f["plcc"].value, f["srcc"].n) for kind, f in found.items()}
+    assert shown["game"] == pytest.approx((1, 1, 3)) and shown["movie"] == pytest.approx(
+        (-1, -1, 3)
+    )
+    report = evaluate_answers(["srcc", "plcc"], rows, 7)
+    assert set(report.scores_by_tag["content_type"]) == {"game", "movie"} and not report.by_tag
 
 
 def test_accuracy_by_tag():

@@ -9,13 +9,22 @@ HELP = "generate the demo set"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument(
+        "--stalled", action="store_true", help="clips that stall, with four forms of records"
+    )
     parser.add_argument("--small", action="store_true", help="a tenth of the set, for a smoke run")
 
 
 def run(args: argparse.Namespace) -> int:
     from thinker.data.demo.generate import generate_demo_set
     from thinker.data.demo.plan import SyntheticConfig
+    from thinker.data.demo.stalled import StalledConfig, generate_stalled_set
 
+    if args.stalled:
+        config = StalledConfig(num_train=60, num_eval=16) if args.small else StalledConfig()
+        generate_stalled_set(args.output, config)
+        print(f"{config.num_train} training and {config.num_eval} held-out clips in {args.output}")
+        return 0
     small = {"num_train_contents": 40, "num_eval_contents": 12} if args.small else {}
     demo = generate_demo_set(args.output, SyntheticConfig(**small))
     print(f"{demo.num_train} training and {demo.num_eval} held-out videos in {demo.root}")

@@ -10,7 +10,7 @@ of ITU-T P.1401 too.
 """
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -92,6 +92,8 @@ class ScoreReport:
     """Number of videos of the set, with those that got no score."""
     num_contents: int
     """Number of source contents among the scored videos: what the bootstrap draws from."""
+    by_tag: dict[str, dict[str, dict[str, MetricResult]]] = field(default_factory=dict)
+    """SRCC and PLCC by tag name, value and figure; empty where the videos have no tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,4 +388,13 @@ def evaluate_scores(
     num_contents = count_units(codes)
     for name, samples in resample(defined, codes, num_resamples, seed).items():
         results[name] = with_interval(results[name], samples, num_contents)
-    return ScoreReport(**results, n_scored=x.size, n_total=n_total, num_contents=num_contents)
+    return ScoreReport(
+        srcc=results["srcc"],
+        krcc=results["krcc"],
+        plcc=results["plcc"],
+        plcc_mapped=results["plcc_mapped"],
+        rmse_mapped=results["rmse_mapped"],
+        n_scored=x.size,
+        n_total=n_total,
+        num_contents=num_contents,
+    )

@@ -33,6 +33,9 @@ from thinker.eval.metrics.bootstrap import (
     resample,
 )
 
+ByTag = dict[str, dict[str, dict[str, MetricResult]]]
+"""Tag name → value → figure name → result."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
@@ -67,6 +70,8 @@ class AnswerReport:
     """By the names that the task gives."""
     by_tag: dict[str, dict[str, MetricResult]]
     """Accuracy by tag name and value; empty where the task names no accuracy."""
+    scores_by_tag: ByTag
+    """The correlations that the task names, by tag name, value and figure."""
     n_valid: int
     """Number of examples with a valid answer."""
     n_answered: int
@@ -86,6 +91,9 @@ class Resampling:
     seed: int = 0
     """Of the draws."""
 
+
+CORRELATIONS = ("srcc", "plcc")
+"""The figures of scores that are given for each value of a tag."""
 
 Figure = Callable[[Sequence[Judged], Resampling], MetricResult]
 
@@ -212,7 +220,8 @@ def evaluate_answers(
         raise ValueError(f"{len(rows)} answers for n_total = {n_total}, which counts all examples")
     return AnswerReport(
         figures={name: FIGURES[name](rows, resampling) for name in names},
-        by_tag=_by_tag(rows, resampling) if "accuracy" in names else {},
+        by_tag=_accuracy_by_tag(rows, resampling) if "accuracy" in names else {},
+        scores_by_tag=figures_by_tag([n for n in names if n in CORRELATIONS], rows, resampling),
         n_valid=sum(row.is_valid for row in rows),
         n_answered=len(rows),
         n_total=n_total,
@@ -220,15 +229,34 @@ def evaluate_answers(
     )
 
 
-def _by_tag(rows: Sequence[Judged], resampling: Resampling) -> dict[str, dict[str, MetricResult]]:
-    """Accuracy of the rows of each value of each tag, values in the order of their names."""
+def figures_by_tag(
+    names: Sequence[str], rows: Sequence[Judged], resampling: Resampling | None = None
+) -> ByTag:
+    """The named figures of the rows of each value of each tag, values in the order of their names.
+
+    Example: SRCC and PLCC by `content_type`, as streaming sets are reported.
+    """
+    resampling = resampling or Resampling()
     groups: dict[str, dict[str, list[Judged]]] = {}
     for row in rows:
-        for name, value in row.tags:
+        for name, value in row.tags if names else ():
             groups.setdefault(name, {}).setdefault(value, []).append(row)
     return {
-        name: {value: accuracy(values[value], resampling) for value in sorted(values)}
-        for name, values in groups.items()
+        tag: {
+            value: {name: FIGURES[name](values[value], resampling) for name in names}
+            for value in sorted(values)
+        }
+        for tag, values in groups.items()
+    }
+
+
+def _accuracy_by_tag(
+    rows: Sequence[Judged], resampling: Resampling
+) -> dict[str, dict[str, MetricResult]]:
+    found = figures_by_tag(["accuracy"], rows, resampling)
+    return {
+        tag: {value: figures["accuracy"] for value, figures in values.items()}
+        for tag, values in found.items()
     }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from thinker.data.datasets import DOMAINS
 from thinker.eval.metrics.agreement import MetricResult, ScoreReport
-from thinker.eval.metrics.figures import AnswerReport
+from thinker.eval.metrics.figures import CORRELATIONS, AnswerReport, ByTag
 
 AVERAGED = ("srcc", "krcc", "plcc", "plcc_mapped")
 """The figures that are averaged. RMSE is not: each set has a label scale of its own."""
@@ -101,6 +101,9 @@ def format_table(summary: Summary) -> str:
         cells = [_cell(r.srcc, interval=True), _cell(r.plcc, interval=True)]
         cells += [_cell(result) for result in (r.plcc_mapped, r.krcc, r.rmse_mapped)]
         lines.append([name, domain, f"{r.n_scored}/{r.n_total}", *cells])
+        lines += [
+            [label, "", str(n), *cells, "", "", ""] for label, n, cells in _tag_lines(r.by_tag)
+        ]
         results = (r.srcc, r.krcc, r.plcc, r.plcc_mapped, r.rmse_mapped)
         reasons += [f"{name}: {reason}" for reason in {x.reason: None for x in results if x.reason}]
     for a in summary.averages:
@@ -126,14 +129,29 @@ def format_answers(sets: Sequence[tuple[str, str, AnswerReport]]) -> str:
         lines.append([set_name, task, *counts, *cells])
         for tag, values in report.by_tag.items():
             for value, figure in values.items():
-                by_value = ["" for _ in names]
-                by_value[names.index("accuracy")] = _cell(figure, interval=True)
+                found = {"accuracy": figure} | report.scores_by_tag.get(tag, {}).get(value, {})
+                by_value = [
+                    _cell(found[name], interval=True) if name in found else "" for name in names
+                ]
                 lines.append([f"  {tag}={value}", "", str(figure.n), "", *by_value])
         figures = report.figures.values()
         reasons += [
             f"{set_name}: {reason}" for reason in {f.reason: None for f in figures} if reason
         ]
     return "\n".join(_aligned(lines) + reasons)
+
+
+def _tag_lines(by_tag: ByTag) -> list[tuple[str, int, list[str]]]:
+    """Label, number of videos and cells of SRCC and PLCC of each value of each tag."""
+    return [
+        (
+            f"  {tag}={value}",
+            figures["srcc"].n,
+            [_cell(figures[name], interval=True) for name in CORRELATIONS],
+        )
+        for tag, values in by_tag.items()
+        for value, figures in values.items()
+    ]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:

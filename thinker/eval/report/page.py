@@ -87,6 +87,8 @@ class SetSection:
     """Predictions against MOS, and error by MOS."""
     cases: tuple[Case, ...]
     """The worst first."""
+    by_tag: dict[str, Any]
+    """SRCC and PLCC by tag name, value and figure; empty where the videos have no tags."""
 
 
 def write_report(folder: Path) -> Path:
@@ -205,8 +207,11 @@ def set_section(
 ) -> SetSection:
     """Plots and worst cases of one set of scores."""
     scored = [row for row in rows if row.pred_score is not None and row.gt_score is not None]
+    by_tag = entry["report"].get("by_tag", {})  # an older summary has none
     if len(scored) < 2:
-        return SetSection(name=entry["name"], num_scored=len(scored), plots=(), cases=())
+        return SetSection(
+            name=entry["name"], num_scored=len(scored), plots=(), cases=(), by_tag=by_tag
+        )
     predicted = [row.pred_score or 0.0 for row in scored]
     mos = [row.gt_score or 0.0 for row in scored]
     root = text_path(entry["media_root"])
@@ -221,6 +226,7 @@ def set_section(
             _case(f"{key}_worst{number}", row, error, root, pictures)
             for number, (row, error) in enumerate(worst_cases(scored))
         ),
+        by_tag=by_tag,
     )
 
 

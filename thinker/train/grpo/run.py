@@ -48,7 +48,8 @@ def train_grpo(
             max_prompt_tokens=policy.inputs.max_tokens_of(
                 (tuple(medium.kind for medium in example.media), example.turns)
                 for example in [*trained, *held_out]
-            ),
+            )
+            + policy.inputs.max_said_tokens(example.media for example in [*trained, *held_out]),
         ),
         perturbations=stage.perturbations,
         evaluate_policy=partial(logged_figures, data=data, config=config),
