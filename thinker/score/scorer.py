@@ -18,6 +18,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +27,13 @@ from safetensors import SafetensorError
 from thinker.config.run import BACKENDS
 from thinker.data.examples import Example
 from thinker.policies import Policy, load_policy
-from thinker.policies.encode import encode_prompts
-from thinker.policies.inputs import Prompt
-from thinker.prompts import ask
+from thinker.policies.encode import Encode, EncodedPrompt, encode_prompts
+from thinker.prompts import Turn
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
+from thinker.score.conversation import Conversation
 from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
-    INVALID_ANSWER,
     OUT_OF_MEMORY,
     PROMPT_TOO_LONG,
     Prediction,
@@ -42,10 +42,11 @@ from thinker.score.prediction import (
     of_draws,
     of_levels,
 )
-from thinker.score.question import Question, read_questions
-from thinker.tasks.level import LEVEL_QUESTION, LEVEL_SCORES
+from thinker.score.question import Question, asked, blank_row, prompt_of, read_questions
+from thinker.score.timeline import Moment, moments
+from thinker.tasks.level import LEVEL_SCORES
 from thinker.utils.tensors import out_of_memory
-from thinker.video import Clip, ClipSpec, VideoError, medium, read_clip
+from thinker.video import Clip, ClipSpec, Medium, VideoError, medium, read_clip
 from thinker.video.read import clip_from_frames
 from thinker.video.read_ahead import Read, Reading
 
@@ -59,7 +60,8 @@ BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
 Larger batches gain a CPU little, tiny policies apart, and delay the first result."""
 
 Frames = torch.Tensor | np.ndarray
-Video = str | Path | Frames
+Video = str | Path | Medium | Frames
+HERE = Reading(num_workers=0)
 
 
 class QualityScorer:
@@ -105,6 +107,8 @@ class QualityScorer:
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
         self.batch_size, self.seed = batch_size, seed
         self.model_name, self.version = model_name, version("vqa-thinker")
+        self.encode: Encode | None = None
+        """How clips become embeddings, for a conversation that keeps them; None runs the policy."""
 
     @classmethod
     def from_pretrained(
@@ -151,15 +155,22 @@ class QualityScorer:
                     inputs.check_turns(example.turns)
                 except ValueError as error:
                     raise ValueError(f"example {example.id}: {error}") from None
+        self.make_room({(tuple(m.kind for m in e.media), e.turns) for e in examples})
+
+    def make_room(
+        self, prompts: set[tuple[tuple[str, ...], tuple[Turn, ...]]], *, at_least: int = 0
+    ) -> None:
+        """Make sure that the engine takes prompts with media of these kinds and these turns; see
+        `prepare`. at_least: tokens, where it has to be started anew."""
         if self.backend == "hf" or self._given_rollout is not None:
             return
-        asked = {(tuple(m.kind for m in e.media), e.turns) for e in examples}
-        asked.discard((("video",), ()))  # what every engine takes
-        longest = inputs.max_tokens_of(asked) if asked else 0
+        inputs = self.policy.inputs
+        prompts = prompts - {(("video",), ())}  # what every engine takes
+        longest = inputs.max_tokens_of(prompts) if prompts else 0
         longest = min(longest, self.policy.context_tokens)  # longer ones become rows
         if longest <= (self._max_prompt_tokens or inputs.max_prompt_tokens()):
             return
-        self._max_prompt_tokens = longest
+        self._max_prompt_tokens = min(max(longest, at_least), self.policy.context_tokens)
         started = self.__dict__.pop("rollout", None)
         if started is not None:
             started.close()
@@ -182,13 +193,97 @@ class QualityScorer:
 
         Frames are uint8 RGB, a tensor (T, 3, H, W) or an array (T, H, W, 3), and count as 25 fps.
         """
-        if isinstance(video, str | Path | torch.Tensor | np.ndarray):
+        if isinstance(video, Video):
             return self._score_all([video], start, end, mode)[0]
         return self._score_all(video, start, end, mode)
 
     def _score_all(self, videos, start, end, mode) -> list[Prediction]:
         clips = (self.read(video, start=start, end=end) for video in videos)
         return list(self.answer_stream(map(_scoring_question, clips), mode=mode))
+
+    def ask(
+        self,
+        media: Video | Sequence[Video],
+        question: str,
+        *,
+        system: str | None = None,
+        task: str = "open",
+        mode: str | None = None,
+    ) -> Prediction:
+        """Ask about one or several videos and images, or parts of them (`thinker.video.medium`).
+
+        question, system, task: as `thinker.score.question.asked` takes them. A medium that cannot
+        be read is a row with its status; ValueError for what cannot be asked.
+
+        Example: `scorer.ask(["a.mp4", "b.mp4"], "Which one is sharper?").answer`.
+        """
+        media = _listed(media)
+        wanted = asked(question, task=task, system=system, num_media=len(media))
+        self.policy.inputs.check_turns(wanted.turns)
+        check_mode(_checked("mode", mode or self.mode, MODES), task)
+        clips = []
+        for each in media:
+            clip = self.read(each)
+            if isinstance(clip, Prediction):
+                return replace(clip, task=task)
+            clips.append(clip)
+        self.make_room({(tuple(clip.kind for clip in clips), wanted.turns)})
+        (prediction,) = self.answer_stream([replace(wanted, clips=tuple(clips))], mode=mode)
+        return prediction
+
+    def conversation(
+        self,
+        media: Video | Sequence[Video | Clip] | Clip,
+        *,
+        system: str | None = None,
+        temperature: float = 0.0,
+    ) -> Conversation:
+        """A conversation about media, which are read and encoded once.
+
+        media: also clips that were read before. Raises `VideoError` where one cannot be read.
+        """
+        clips = []
+        for each in _listed(media):
+            if not isinstance(each, str | Path | Medium | Clip):
+                each = clip_from_frames(each, self.clip_spec)
+            clips.append(each if isinstance(each, Clip) else read_clip(each, self.clip_spec))
+        return Conversation(self, clips, system=system, temperature=temperature)
+
+    def timeline(
+        self,
+        video: str | Path | Medium,
+        *,
+        window_seconds: float,
+        question: str | None = None,
+        system: str | None = None,
+        task: str = "open",
+        mode: str | None = None,
+        reading: Reading = HERE,
+    ) -> Iterator[Moment]:
+        """The score of every window of a video, in order, while it is read; or the answer to a
+        question that is asked of each. Memory does not grow with the length of the video.
+
+        window_seconds: as `thinker.video.windows.Windows` takes it. question, system, task: as
+        those of `ask`. A window that cannot be answered is a row with its status; a file that
+        cannot be opened is one. Raises ValueError for what cannot be asked.
+
+        Example: `[moment.prediction.score for moment in scorer.timeline("a.mp4",
+        window_seconds=2)]`.
+        """
+        wanted = Question() if question is None else asked(question, task=task, system=system)
+        if wanted.turns:
+            self.policy.inputs.check_turns(wanted.turns)
+        check_mode(_checked("mode", mode or self.mode, MODES), wanted.task)
+        self.make_room({(("video",), wanted.turns)})
+        return moments(
+            medium(video),
+            window_seconds,
+            self.clip_spec,
+            partial(self.answer_stream, mode=mode),
+            wanted,
+            reading,
+            ahead=self.batch_size,
+        )
 
     def predict(
         self, examples: Sequence[Example], *, mode: str | None = None, read: Read | None = None
@@ -197,8 +292,7 @@ class QualityScorer:
 
         read: how a medium becomes a clip, for a caller that keeps clips; None reads the file.
         """
-        here = Reading(num_workers=0)
-        return list(self.predict_stream(examples, here, mode=mode, read=read))
+        return list(self.predict_stream(examples, HERE, mode=mode, read=read))
 
     def predict_stream(
         self,
@@ -219,7 +313,7 @@ class QualityScorer:
     ) -> Clip | Prediction:
         """The clip of a file or of frames, or the row of what cannot be read."""
         try:
-            if isinstance(video, str | Path):
+            if isinstance(video, str | Path | Medium):
                 return read_clip(medium(video, start=start, end=end), self.clip_spec)
             return clip_from_frames(video, self.clip_spec, start=start, end=end)
         except VideoError as error:
@@ -227,9 +321,10 @@ class QualityScorer:
 
     def failed(self, error: VideoError) -> Prediction:
         """The prediction of a video that could not be read."""
-        return self._signed(failed(error), self.mode)
+        return self.signed(failed(error), self.mode)
 
-    def _signed(self, prediction: Prediction, mode: str, seconds: float = 0.0) -> Prediction:
+    def signed(self, prediction: Prediction, mode: str, seconds: float = 0.0) -> Prediction:
+        """A row with what this scorer says of itself."""
         return replace(
             prediction, mode=mode, seconds=seconds, model=self.model_name, version=self.version
         )
@@ -270,15 +365,15 @@ class QualityScorer:
         asked = {place: item for place, item in enumerate(items) if isinstance(item, Question)}
         for place, item in enumerate(items):
             if isinstance(item, Prediction):
-                yield place, self._signed(item, mode)
+                yield place, self.signed(item, mode)
             else:
                 check_mode(mode, item.task)
         lengths = {place: self._prompt_length(item, mode) for place, item in asked.items()}
         room = self.policy.context_tokens
         for place in [place for place, length in lengths.items() if length >= room]:
             error = f"the prompt has {lengths[place]} tokens, the model's context {room}"
-            row = replace(_blank(asked.pop(place)), status=PROMPT_TOO_LONG, error=error)
-            yield place, self._signed(replace(row, frame_indices=()), mode)
+            row = replace(blank_row(asked.pop(place)), status=PROMPT_TOO_LONG, error=error)
+            yield place, self.signed(replace(row, frame_indices=()), mode)
         waiting = sorted(asked, key=lambda place: lengths[place])
         while waiting:
             batch = waiting[: self.batch_size]
@@ -287,7 +382,7 @@ class QualityScorer:
             waiting = waiting[len(predictions) :]
 
     def _prompt_length(self, question: Question, mode: str) -> int:
-        return len(self.policy.inputs.prompt_ids(_prompt(question, mode)))
+        return len(self.policy.inputs.prompt_ids(prompt_of(question, mode)))
 
     def _fitting(self, questions: list[Question], mode: str) -> list[Prediction]:
         """Predictions of as many of the first questions as fit into memory, at least of one."""
@@ -297,7 +392,7 @@ class QualityScorer:
                 began = time.perf_counter()
                 predictions = judges[mode](questions)
                 seconds = (time.perf_counter() - began) / len(questions)
-                return [self._signed(prediction, mode, seconds) for prediction in predictions]
+                return [self.signed(prediction, mode, seconds) for prediction in predictions]
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -306,8 +401,8 @@ class QualityScorer:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if len(questions) == 1:
-                row = replace(_blank(questions[0]), status=OUT_OF_MEMORY, error=message)
-                return [self._signed(replace(row, frame_indices=()), mode)]
+                row = replace(blank_row(questions[0]), status=OUT_OF_MEMORY, error=message)
+                return [self.signed(replace(row, frame_indices=()), mode)]
             self.batch_size = len(questions) // 2
             logger.warning(
                 "out of memory with %d questions at once; going on with %d",
@@ -325,21 +420,25 @@ class QualityScorer:
         return [of_draws(draws) for draws in self._draws(questions, self.num_samples, sampling)]
 
     def _level(self, questions: list[Question]) -> list[Prediction]:
-        requests = encode_prompts(self.policy, [_prompt(q, "level") for q in questions])
+        requests = self._encoded(questions, "level")
         shares = level_probabilities(self.policy, requests).tolist()
         return [
-            of_levels(_blank(question), tuple(zip(LEVEL_SCORES, row, strict=True)))
+            of_levels(blank_row(question), tuple(zip(LEVEL_SCORES, row, strict=True)))
             for question, row in zip(questions, shares, strict=True)
         ]
+
+    def _encoded(self, questions: list[Question], mode: str) -> list[EncodedPrompt]:
+        prompts = [prompt_of(question, mode) for question in questions]
+        return encode_prompts(self.policy, prompts, self.encode)
 
     def _draws(
         self, questions: list[Question], num_generations: int, sampling: Sampling
     ) -> list[list[Prediction]]:
         """What each completion of each question makes."""
-        requests = encode_prompts(self.policy, [_prompt(q, "reason") for q in questions])
+        requests = self._encoded(questions, "reason")
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
         return [
-            [judged(_blank(q), *draw, q.reference) for draw in self._texts(group)]
+            [judged(blank_row(q), *draw, q.reference) for draw in self._texts(group)]
             for q, group in zip(questions, groups, strict=True)
         ]
 
@@ -371,29 +470,12 @@ def check_mode(mode: str, task: str) -> None:
         )
 
 
+def _listed(media: Any) -> list[Any]:
+    return [media] if isinstance(media, Video | Clip) else list(media)
+
+
 def _scoring_question(item: Clip | Prediction) -> Question | Prediction:
     return Question(clips=(item,)) if isinstance(item, Clip) else item
-
-
-def _blank(question: Question) -> Prediction:
-    """The row of a question before it is answered."""
-    first = question.clips[0] if question.clips else None
-    return Prediction(
-        path=None if first is None else first.path,
-        score=None,
-        status=INVALID_ANSWER,
-        task=question.task,
-        frame_indices=() if first is None else first.keyframe_indices,
-        note="; ".join(dict.fromkeys(clip.note for clip in question.clips if clip.note)) or None,
-    )
-
-
-def _prompt(question: Question, mode: str) -> Prompt:
-    """What the policy reads. Mode "level" asks for a level, unless the question does so itself."""
-    turns = question.turns
-    if mode == "level" and not (question.task == "level" and turns):
-        turns = ask(LEVEL_QUESTION)
-    return Prompt(clips=question.clips, turns=turns)
 
 
 def _checked(name: str, value: str, known: Sequence[str]) -> str:

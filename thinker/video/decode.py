@@ -184,16 +184,25 @@ class VideoFile:
     what read the index goes on to decode. Raises `VideoError`.
 
     deinterlace: frames that the file marks as interlaced are made whole by FFmpeg's bwdif.
+    index: of this file, where it is known already. from_start: whether frames that no seek leads to
+    are looked for from the start of the file on.
     """
 
     pixel_aspect = Fraction(1)
     """Width of a pixel over its height, in the upright picture that was given last."""
 
-    def __init__(self, path: Path, *, deinterlace: bool = False) -> None:
-        self.path, self._deinterlace = path, deinterlace
+    def __init__(
+        self,
+        path: Path,
+        *,
+        deinterlace: bool = False,
+        index: FrameIndex | None = None,
+        from_start: bool = True,
+    ) -> None:
+        self.path, self._deinterlace, self._from_start = path, deinterlace, from_start
         self._container, self._stream = _open_by_header(path)
         try:
-            self.index = _index(path, self._container, self._stream)
+            self.index = index or _index(path, self._container, self._stream)
         except BaseException:
             self._container.close()
             raise
@@ -246,6 +255,8 @@ class VideoFile:
                 yield number, frame
                 del frame
         except VideoError:
+            if not self._from_start:
+                raise
             # A seek can look like damage: references from before an H.264 open GOP, intra refresh,
             # coarse indices. From the start of the file only damage fails, and raises.
             yield from self._decode_from_start(missing)
