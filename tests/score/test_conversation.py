@@ -55,7 +55,10 @@ def test_every_answer_is_that_of_the_whole_conversation_in_one_prompt(backbone):
     counters = watched(policy)
     turns = (Turn(role="system", text="Be short."),)
     lengths = []
-    for question in ("Does <image> come from <video>?".replace("<image>", "<video>", 1), *QUESTIONS):
+    for question in (
+        "Does <image> come from <video>?".replace("<image>", "<video>", 1),
+        *QUESTIONS,
+    ):
         row = talk.ask(question)
         turns = (*turns, *ask(question))
         lengths.append(len(policy.inputs.prompt_ids(Prompt(clips=tuple(clips), turns=turns))))

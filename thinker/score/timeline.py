@@ -129,7 +129,7 @@ def write_table(file: TextIO, rows: Iterable[Moment]) -> Iterator[Moment]:
         yield moment
 
 
-def plot_timeline(rows: Sequence[Moment], path: Path) -> None:
+def plot_timeline(rows: Sequence[Moment], path: Path | str) -> None:
     """Draw the score of each window as a step, with its spread, to a PNG; a window without one is a
     cross on the axis. Needs the extra `report`."""
     try:

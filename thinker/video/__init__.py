@@ -14,6 +14,7 @@ data set.
 - `cache.py`: `FrameCache`, `ClipReader`
 - `check.py`: `check_videos`; `read_ahead.py`: the same for scoring; both in worker processes
   (utils/worker_pool.py)
+- `windows.py`: `Windows`, those of one long video in one pass
 - `find.py`: what a user names → files; `perturb.py`: frames in another order
 """
 

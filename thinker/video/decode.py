@@ -246,6 +246,9 @@ class VideoFile:
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         pts = self.index.pts
         if pts is None:
+            if not self._from_start:
+                detail = "frames are known by their count, and damage lies before these"
+                raise VideoError(self.path, "decode_error", detail)
             yield from self._decode_from_start({number: number for number in wanted})
             return
         missing = {pts[number]: number for number in wanted}

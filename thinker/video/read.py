@@ -191,9 +191,7 @@ class Sample:
         large = np.stack([self._small_keyframes[i] for i in keyframes])
         return Clip(
             path=self._wanted.path,
-            keyframes_KCHW=torch.from_numpy(
-                np.stack([self._small_keyframes[i] for i in keyframes])
-            ),
+            keyframes_KCHW=torch.from_numpy(large),
             motion_MCHW=torch.from_numpy(dense),
             keyframe_seconds=torch.tensor([seconds[i] for i in keyframes], dtype=torch.float64),
             motion_seconds=torch.tensor([seconds[i] for i in motion], dtype=torch.float64),

@@ -47,7 +47,7 @@ class Windows:
         self._places = {wanted: place for place, wanted in enumerate(self.media)}
         self._next = 0
         self._clips: Iterator[Clip | VideoError] | None = None
-        self._only_by_seek = False
+        self._damaged: int | None = None
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_clips": None}  # an open file stays where it was opened
@@ -105,7 +105,7 @@ class Windows:
         if result.reason != "empty_range":  # which the pass itself gives, and goes on
             # It has looked from the start of the file on, and what is damaged there lies before
             # every later window, too: those can be had by a seek only.
-            self._clips, self._only_by_seek = None, True
+            self._clips, self._damaged = None, place
         raise result
 
     def _from(self, place: int) -> Iterator[Clip | VideoError]:
@@ -123,7 +123,7 @@ class Windows:
             path,
             deinterlace=spec.deinterlace == "bwdif",
             index=index,
-            from_start=not self._only_by_seek,
+            from_start=self._damaged is None or place < self._damaged,
         ) as file:
             frames = file.frames(numbers)
             samples.reverse()  # each goes once its clip is made
