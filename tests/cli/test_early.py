@@ -8,6 +8,7 @@ import pytest
 from tests.helpers.policy_factory import small_policy
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
+from thinker.utils.journal import encode_row
 
 META = {"annotations": [{"image_id": "a.mp4", "ann_type": "score", "score": "3.1"}]}
 CHOICE = {
@@ -90,7 +91,9 @@ def test_no_weights_are_loaded_for_what_is_wrong(no_weights, capsys, command, me
 
 
 def test_a_folder_of_other_settings_is_refused_before_the_weights(no_weights, place, capsys):
-    (place / "old").mkdir()
+    rows = place / "old" / "rows" / "probe.0-of-1.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_bytes(encode_row(0, {"id": "v0"}))
     (place / "old" / "run.json").write_text(json.dumps({"mode": "sample", "num_shards": 1}))
     assert main(["eval", "--model", "model", "--output-dir", "old", *META_SET.split()]) == 2
     assert "mode was 'sample', is 'reason'" in capsys.readouterr().err

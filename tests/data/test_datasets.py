@@ -535,7 +535,7 @@ def test_labels_without_a_scale_have_no_target(tmp_path: Path, root: Path) -> No
     assert (example.mos, example.target, example.content) == (700.0, None, "mine")
     assert parsed_reference(example) is None
     records = tmp_path / "records.jsonl"
-    record = {"video": "a/1.mp4", "question": "Rate it.", "answer": 700, "task": "score"}
+    record = {"video": "1.mp4", "question": "Rate it.", "answer": 700, "task": "score"}
     records.write_text(json.dumps(record) + "\n")
     (asked,) = read_records([records], root).examples
     assert (asked.mos, asked.target, parsed_reference(asked)) == (700.0, None, None)

@@ -73,6 +73,16 @@ def statuses(output):
     return [row["status"] for row in table(output)]
 
 
+def assert_equal_tables(one, two):
+    """Rows are equal; figures but for the batch that a row was scored in."""
+    for row, other in zip(one, two, strict=True):
+        for name, value in row.items():
+            if value.replace(".", "", 1).isdigit():
+                assert float(value) == pytest.approx(float(other[name]), abs=1e-3), name
+            else:
+                assert value == other[name], name
+
+
 FIRST = ["ok", "missing", "empty", "ok", "ok"]
 
 
@@ -105,7 +115,7 @@ def test_rows_are_tried_again_by_status(model, folder, tmp_path, capsys, caplog)
     assert read_rows(journal)[1]["status"] == "missing"
     assert main([*arguments, "--retry", "missing,empty"]) == 0
     assert main(command(model, folder, whole)) == 0
-    assert table(output) == table(whole)
+    assert_equal_tables(table(output), table(whole))
 
 
 def test_every_shard_tries_its_own_rows_again(model, folder, tmp_path, capsys):
@@ -119,7 +129,7 @@ def test_every_shard_tries_its_own_rows_again(model, folder, tmp_path, capsys):
     assert statuses(output) == ["ok", "ok", "empty", "ok", "ok"]  # windows 0 1, 4 | 2 3
     assert main(command(model, folder, output, shards[1], "--retry", "missing,empty")) == 0
     assert main(command(model, folder, whole)) == 0
-    assert table(output) == table(whole)
+    assert_equal_tables(table(output), table(whole))
 
 
 def test_a_folder_without_rows_takes_the_mended_command(model, folder, tmp_path, monkeypatch):

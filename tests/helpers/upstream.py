@@ -405,6 +405,19 @@ NAMES = (
         path="vllm.v1.core.sched.scheduler.Scheduler.shutdown",
         why="as engine_core.engine_core.scheduler: releases what the scheduler holds",
     ),
+    # transformers: what a run says where, and what libraries say in a terminal
+    Name(
+        path="transformers.integrations.get_available_reporting_integrations",
+        why="the values of report_to that would work here",
+    ),
+    Name(
+        path="transformers.integrations.integration_utils.INTEGRATION_TO_CALLBACK",
+        why="all values of report_to",
+    ),
+    Name(
+        path="transformers.utils.logging",
+        why="disable_progress_bar and set_verbosity_error, where it was imported before us",
+    ),
     # vLLM: weights over NCCL, which needs GPUs: only names and signatures are held
     Name(
         path=f"{WEIGHTS}.packed_tensor.packed_nccl_broadcast_producer",

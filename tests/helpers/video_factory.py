@@ -38,6 +38,7 @@ CODECS = {
     ),
     "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "25", "b": "0"}),
     "mpeg4": ("mpeg4", {"qscale": "3"}),
+    "mpeg2": ("mpeg2video", {"qscale": "3"}),
     # preset 8 and no temporal filter: faster settings merge neighbouring frames of so short-lived a
     # content
     "av1": ("libsvtav1", {"preset": "8", "crf": "20", "svtav1-params": "lp=1:enable-tf=0"}),

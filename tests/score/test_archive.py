@@ -60,6 +60,7 @@ def test_an_archive_is_scored_resumed_and_kept_from_another_configuration(
     cluster, model, archive, tmp_path, capsys, caplog, monkeypatch
 ):
     monkeypatch.setattr(archive_module, "CHUNK", 2)
+    archive = shutil.copytree(archive, tmp_path / "archive")  # a file of it is mended below
     output = tmp_path / "out.parquet"
     assert main(command(model, archive, output)) == 1  # one file is no video
     assert "5 videos: 4 ok, 1 not_a_video" in capsys.readouterr().out

@@ -37,7 +37,7 @@ LORA = "{lora: 1e-4}"
         # 6 videos: 64 rollouts in groups of 2 are of 32 of them, 8 rollouts of 4, twice 8 of 8
         ([f"{GRPO}.trainer.per_device_train_batch_size=64"], "6 videos, but one batch takes 32"),
         ([f"{GRPO}.trainer.steps_per_generation=2"], "holds 6 videos, but one batch takes 8 "),
-        ([f"{GRPO}.trainer.per_device_train_batch_size=5"], "multiple of num_generations"),
+        ([f"{GRPO}.trainer.per_device_train_batch_size=5"], "divisible by num_generations"),
         ([f"{GRPO}.trainer.per_device_train_batch_size=0"], "expected at least 1"),
         ([f"{SFT}.trainer.max_steps=-1", f"{SFT}.trainer.num_train_epochs=0"], "no step would be"),
         ([f"{GRPO}.trainer.report_to=[wnadb]"], "stages.grpo.trainer: .*report_to is 'wnadb'"),
@@ -50,7 +50,7 @@ LORA = "{lora: 1e-4}"
         (["model.slowfast=/nowhere.pyth"], "model.slowfast is '/nowhere.pyth', expected the file"),
         (["model.texts=/nowhere.txt"], "model.texts: cannot read /nowhere.txt"),
         (["model.backbone=llama"], "no tiny policy for backbone 'llama'"),
-        (["model.path=/nowhere"], "/nowhere: there is no such folder"),
+        (["model.path=/nowhere", "model.motion={}"], "/nowhere: there is no such folder"),
         (["model.motion={motion_mode: none}"], "train names motion_projector, which this policy"),
         ([f"{GRPO}.train={LORA}", f"{GRPO}.lora={{target_modules: [q_prj]}}"],
          "stages.grpo.lora.target_modules names q_prj, expected linear layers .*q_proj"),

@@ -13,7 +13,7 @@ from tests.helpers.video_checks import SPEC, assert_equal_clips
 from tests.helpers.video_factory import frame_pattern, write_video
 from thinker.video import VideoError, medium, read_clip
 from thinker.video.boundary import attempt
-from thinker.video.windows import Windows
+from thinker.video.sources.windows import Windows
 
 
 @pytest.fixture(scope="module")

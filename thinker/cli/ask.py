@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if question is not None:
         _check_question(question, media, args)
     if args.every is not None:
-        from thinker.video.windows import check_seconds
+        from thinker.video.sources.windows import check_seconds
 
         check_seconds(args.every)
         if media[0].kind == "image":

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _score_windows(paths: list[Path], args: argparse.Namespace) -> int:
     from thinker.video.medium import medium
-    from thinker.video.windows import check_seconds
+    from thinker.video.sources.windows import check_seconds
 
     check_seconds(args.timeline)
     if args.engine == "ray":

@@ -58,7 +58,9 @@ class ThinkerQwen2_5_VLConfig(PolicyConfig, Qwen2_5_VLConfig):
 def check_sections(text: Any) -> None:
     """Raises ValueError where the sections of M-RoPE do not fill the heads, on which the first
     forward would fail."""
-    sections = text.rope_parameters["mrope_section"]
+    sections = text.rope_parameters.get("mrope_section")
+    if sections is None:  # older configurations: the default of transformers
+        return
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     if 2 * sum(sections) != width or text.hidden_size % text.num_attention_heads:
         raise ValueError(

@@ -263,7 +263,7 @@ class QualityScorer:
         """The score of every window of a video, in order, while it is read; or the answer to a
         question that is asked of each. Memory does not grow with the length of the video.
 
-        window_seconds: as `thinker.video.windows.Windows` takes it. question, system, task: as
+        window_seconds: as `thinker.video.sources.windows.Windows` takes it. question, system, task: as
         those of `ask`. A window that cannot be answered is a row with its status; a file that
         cannot be opened is one. Raises ValueError for what cannot be asked.
 

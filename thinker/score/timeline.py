@@ -1,7 +1,7 @@
 """A long video window by window: a score, or the answer to a question, for each of them.
 
 In: a video and the length of a window. Out: a `Moment` each, in order, while the video is read;
-their CSV and their picture. One pass over the file (video/windows.py), one batch of windows in
+their CSV and their picture. One pass over the file (video/sources/windows.py), one batch of windows in
 memory and one that is read ahead.
 """
 
@@ -17,7 +17,7 @@ from thinker.utils.names import path_text
 from thinker.utils.text import safe_cell
 from thinker.video import ClipSpec, Medium, VideoError
 from thinker.video.read_ahead import Reading, read_ahead
-from thinker.video.windows import Windows, check_seconds
+from thinker.video.sources.windows import Windows, check_seconds
 
 COLUMNS = (
     "path", "start_seconds", "end_seconds", "score", "spread", "interval_low", "interval_high",

@@ -19,13 +19,23 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinker.video.file import VideoError, picture_format
+from thinker.video.cut import (
+    Cut,
+    PacketFacts,
+    decode_cut,
+    find_cut,
+    has_leading_pictures,
+    packets_shown,
+    require_whole,
+    starts_afresh,
+)
+from thinker.video.file import VideoError, count_null_frames, picture_format
 from thinker.video.mp4 import MAX_DURATION_SECONDS, MAX_FRAME_PIXELS, MAX_FRAMES, MAX_STREAMS
 from thinker.video.sources.deinterlace import deinterlaced
 
@@ -73,6 +83,8 @@ class FrameIndex:
     """Presentation times, the first frame at 0."""
     fps: float
     """Mean rate."""
+    cut: Cut | None = None
+    """Where a file that was cut out of a longer recording becomes whole; None: it starts afresh."""
 
 
 Opened = tuple["av.container.InputContainer", "av.VideoStream"]
@@ -97,10 +109,11 @@ def _open_by_header(path: Path) -> Opened:
     return _open(path)
 
 
-def _open(path: Path, **probing: str) -> Opened:
+def _open(path: Path, *, is_cut: bool = False, **probing: str) -> Opened:
     """Container and video stream; one thread, and damage raises instead of being concealed.
 
-    probing: settings of the decoders that look into the first frames.
+    is_cut: decoded as players do; damage is what `decode_cut` is told. probing: settings of the
+    decoders that look into the first frames.
     """
     import av
 
@@ -139,7 +152,7 @@ def _open(path: Path, **probing: str) -> Opened:
             # A damaged slice or a missing reference is an error, not a picture patched up from a
             # neighbour.
             context.options = {
-                "err_detect": "crccheck+explode",
+                "err_detect": "crccheck" if is_cut else "crccheck+explode",
                 "max_pixels": str(MAX_FRAME_PIXELS),
             }
             return container, stream
@@ -174,7 +187,9 @@ def _failed(path: Path, reason: str, error: Exception, what: str = "") -> VideoE
     """The `VideoError` of a decoder's error; a packet that no memory holds is one, too."""
     if isinstance(error, MemoryError):
         reason = "memory"
-    return VideoError(path, reason, f"{what}{error}")
+    # The log is kept once a cut file was read; what is said of this one must not depend on that.
+    said = str(error).partition("; last error log")[0]
+    return VideoError(path, reason, f"{what}{said}")
 
 
 class VideoFile:
@@ -203,6 +218,9 @@ class VideoFile:
         self._container, self._stream = _open_by_header(path)
         try:
             self.index = index or _index(path, self._container, self._stream)
+            if self.index.cut:
+                self._container.close()
+                self._container, self._stream = _open(path, is_cut=True)
         except BaseException:
             self._container.close()
             raise
@@ -267,10 +285,14 @@ class VideoFile:
     def _decode_from_start(self, numbers: dict[int, int]) -> Iterator[tuple[int, av.VideoFrame]]:
         """The frames of {pts or count: frame number}, by a decoder of its own."""
         self._container.close()  # two decoders' reference frames need twice the memory
-        container, self._stream = _open(self.path)
+        cut = self.index.cut
+        container, self._stream = _open(self.path, is_cut=cut is not None)
         with container:
             by_pts = self.index.pts is not None
-            yield from _decode_run(self.path, container, self._stream, numbers, by_pts=by_pts)
+            whole_from = cut.whole_from if cut else None
+            yield from _decode_run(
+                self.path, container, self._stream, numbers, whole_from, by_pts=by_pts
+            )
 
     def _seek_and_decode(
         self, first_pts: int, numbers: dict[int, int]
@@ -291,7 +313,12 @@ class VideoFile:
                 self._container.seek(seek_pts, stream=self._stream)
             except av.error.FFmpegError as error:  # an index that leads nowhere
                 raise _failed(self.path, "decode_error", error) from None
-            yield from _decode_run(self.path, self._container, self._stream, run, by_pts=True)
+            cut = self.index.cut
+            # Leading pictures of the seek point are not asked for here.
+            whole_from = max(cut.whole_from, seek_pts) if cut else None
+            yield from _decode_run(
+                self.path, self._container, self._stream, run, whole_from, by_pts=True
+            )
 
 
 def _index(
@@ -301,33 +328,40 @@ def _index(
     import av
 
     try:
-        found = (
-            (packet.pts, packet.is_keyframe, packet.is_discard)
-            for packet in container.demux(stream)
-            if packet.size
-        )
+        demuxed = (packet for packet in container.demux(stream) if packet.size)
+        first = next(demuxed, None)
+        if first is None:
+            raise VideoError(path, "no_frames", "a video stream without packets")
+        is_fresh = starts_afresh(first, stream.codec_context)
+        all_packets = chain([first], demuxed)
+        found = (PacketFacts(p.pts, p.is_keyframe, p.is_discard) for p in all_packets)
         packets = list(islice(found, MAX_FRAMES + 1))
     except av.error.FFmpegError as error:
         raise _failed(path, "decode_error", error, "reading packets: ") from None
-    if not packets:
-        raise VideoError(path, "no_frames", "a video stream without packets")
     if len(packets) > MAX_FRAMES:
         raise VideoError(path, "too_long", f"more than {MAX_FRAMES} frames")
-    # Discarded: cut away by an edit list, so decoded but never shown.
-    shown = sorted(pts for pts, _, is_discard in packets if pts is not None and not is_discard)
-    has_times = len(set(shown)) == sum(not is_discard for _, _, is_discard in packets)
     rate = _rate(container, stream)
     time_base = stream.time_base
-    if container.format.name in _WITHOUT_TIMES or not has_times or time_base is None:
+    if container.format.name in _WITHOUT_TIMES or time_base is None:
+        return _count_frames(path, rate)
+    cut = None
+    if not is_fresh or has_leading_pictures(packets):
+        cut = _find_cut(path, packets)
+    if cut:
+        packets = packets_shown(packets, cut)
+    # Discarded: cut away by an edit list, so decoded but never shown.
+    shown = sorted(p.pts for p in packets if p.pts is not None and not p.is_discard)
+    if len(set(shown)) != sum(not p.is_discard for p in packets):
         return _count_frames(path, rate)
     if not shown:
         raise VideoError(path, "no_frames", "all frames are cut away by the edit list")
     seconds = [float((pts - shown[0]) * time_base) for pts in shown]
     return FrameIndex(
         pts=shown,
-        starts=sorted(pts for pts, is_start, _ in packets if is_start and pts is not None),
+        starts=sorted(p.pts for p in packets if p.is_keyframe and p.pts is not None),
         seconds=seconds,
         fps=rate or ((len(shown) - 1) / seconds[-1] if len(shown) > 1 else 0.0),
+        cut=cut,
     )
 
 
@@ -343,23 +377,50 @@ def _rate(container: av.container.InputContainer, stream: av.VideoStream) -> flo
     return float((is_raw and stream.codec_context.framerate) or stream.average_rate or 0)
 
 
-def _count_frames(path: Path, rate: float) -> FrameIndex:
-    """Index of a file without presentation times: decoded once, its constant rate gives times.
+def _find_cut(path: Path, packets: list[PacketFacts]) -> Cut | None:
+    """As `find_cut`; None where no packet is marked as a keyframe: no marks tell nothing."""
+    import av
 
-    Where frames are known by their count alone, one that is lost would shift all that follow.
+    if not any(packet.is_keyframe for packet in packets):
+        return None
+    container, stream = _open(path, is_cut=True)
+    with container:
+        try:
+            return find_cut(path, container, stream, packets)
+        except av.error.FFmpegError as error:
+            raise _failed(path, "decode_error", error, "reading packets: ") from None
+
+
+def _count_frames(path: Path, rate: float) -> FrameIndex:
+    """Index of a file without presentation times, decoded once.
+
+    Its constant rate gives the times; in an AVI, the place of each frame among the slots of the
+    file, some of which may be empty. Where frames are known by their count alone, one that is lost
+    would shift all that follow.
     """
     if not rate:
         raise VideoError(path, "unsupported", "neither presentation times nor a frame rate")
     container, stream = _open(path)
+    slots: list[int] = []
     with container:
         declared = stream.frames  # 0: unknown
-        num_frames = sum(1 for _ in _decode_stream(path, container, stream))
-    if not num_frames:
+        stream_index, is_avi = stream.index, container.format.name == "avi"
+        slot_seconds = stream.time_base if is_avi and stream.time_base else 1 / rate
+        for frame in _decode_stream(path, container, stream):
+            following = slots[-1] + 1 if slots else 0
+            # Of the packet at which the frame came out, as FFmpeg takes it; the last frames come
+            # out when there are no more packets.
+            slot = frame.dts if is_avi and frame.dts is not None else following
+            slots.append(max(slot, following))
+    if not slots:
         raise VideoError(path, "no_frames", "the decoder gives no frame")
-    if num_frames < declared:
-        detail = f"the header says {declared} frames, {num_frames} come out of the decoder"
-        raise VideoError(path, "decode_error", detail)
-    return FrameIndex(pts=None, starts=[], seconds=[i / rate for i in range(num_frames)], fps=rate)
+    if len(slots) < declared:
+        num_nulls = count_null_frames(path, stream_index) if is_avi else 0
+        if len(slots) + num_nulls < declared:
+            detail = f"the header says {declared} frames, {len(slots)} come out of the decoder"
+            raise VideoError(path, "decode_error", f"{detail}, {num_nulls} are empty")
+    seconds = [float((slot - slots[0]) * slot_seconds) for slot in slots]
+    return FrameIndex(pts=None, starts=[], seconds=seconds, fps=rate)
 
 
 def _decode_run(
@@ -367,6 +428,7 @@ def _decode_run(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     numbers: dict[int, int],
+    whole_from: int | None,
     *,
     by_pts: bool,
 ) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -374,7 +436,7 @@ def _decode_run(
     missing = dict(numbers)
     last = max(missing)
     wanted = frozenset(numbers) if by_pts else None
-    for count, frame in enumerate(_decode_stream(path, container, stream, wanted)):
+    for count, frame in enumerate(_decode_stream(path, container, stream, wanted, whole_from)):
         key = frame.pts if by_pts else count
         if key is None:
             continue
@@ -395,8 +457,11 @@ def _decode_stream(
     container: av.container.InputContainer,
     stream: av.VideoStream,
     wanted: frozenset[int] | None = None,
+    whole_from: int | None = None,
 ) -> Iterator[av.VideoFrame]:
     """Frames in display order: all, or those `wanted` (by pts) and what their decoding passes.
+
+    whole_from: of a cut file; errors in pictures before this pts do not count.
 
     No other frame is built upon one that is not a reference (most B frames): where it is not wanted
     either, the decoder leaves it out. The frames that come out are the same to the bit.
@@ -406,12 +471,19 @@ def _decode_stream(
     context = stream.codec_context
     try:
         for packet in container.demux(stream):
-            if packet.is_corrupt:
-                raise VideoError(path, "decode_error", f"damaged packet at pts {packet.pts}")
+            pts = packet.pts
+            is_lost = whole_from is not None and pts is not None and pts < whole_from
+            if packet.is_corrupt and not is_lost:
+                raise VideoError(path, "decode_error", f"damaged packet at pts {pts}")
             if wanted is not None and context.name in _SKIPS_AT_ONCE:
-                needed = packet.pts is None or packet.pts in wanted
+                needed = pts is None or pts in wanted
                 context.skip_frame = "DEFAULT" if needed else "NONREF"
-            yield from packet.decode()
+            if whole_from is None:
+                yield from packet.decode()
+            else:
+                frames, complaints = decode_cut(packet)
+                require_whole(path, complaints, whole_from)
+                yield from frames
     except av.error.FFmpegError as error:
         raise _failed(path, "decode_error", error) from None
 

@@ -84,6 +84,9 @@ class VideoError(ValueError):
         return type(self), (self.path, self.reason, self.detail)
 
 
+# Where the pictures of an AVI lie; a large one consists of several RIFF chunks ("AVIX").
+_AVI_LISTS = (b"AVI ", b"AVIX", b"movi", b"rec ")
+
 # A video with its index in front may start with any of these (QuickTime has no "ftyp").
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
 
@@ -224,3 +227,27 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
         strip = image.crop((0, top, image.width, min(top + num_rows, image.height)))
         picture_HWC[top : top + num_rows] = np.asarray(strip.convert("RGB"))
     return picture_HWC
+
+
+def count_null_frames(path: Path, stream_index: int) -> int:
+    """Empty chunks of a video stream in an AVI: slots in which nothing new is shown, as capture
+    programs write them for frames that they dropped. 0 where the chunks do not follow each other
+    as they should."""
+    wanted = {b"%02ddc" % stream_index, b"%02ddb" % stream_index}
+    num_nulls = riff_end = 0
+    with open(path, "rb") as file:
+        while len(head := file.read(8)) == 8:
+            kind, size = head[:4], int.from_bytes(head[4:], "little")
+            if kind == b"RIFF":
+                riff_end = file.tell() + size
+            elif file.tell() > riff_end:  # rubbish after the last chunk
+                break
+            if kind in (b"RIFF", b"LIST"):
+                if file.read(4) in _AVI_LISTS:
+                    continue
+                size -= 4
+            num_nulls += kind in wanted and not size
+            file.seek(max(size + (size & 1), 0), os.SEEK_CUR)
+            if not kind.replace(b" ", b"").isalnum() or file.tell() > riff_end + 1:
+                return 0
+    return num_nulls
