@@ -263,9 +263,9 @@ class QualityScorer:
         """The score of every window of a video, in order, while it is read; or the answer to a
         question that is asked of each. Memory does not grow with the length of the video.
 
-        window_seconds: as `thinker.video.sources.windows.Windows` takes it. question, system, task: as
-        those of `ask`. A window that cannot be answered is a row with its status; a file that
-        cannot be opened is one. Raises ValueError for what cannot be asked.
+        window_seconds: of `thinker.video.sources.windows.Windows`. question, system, task: as those
+        of `ask`. A window that cannot be answered is a row with its status; a file that cannot be
+        opened is one. Raises ValueError for what cannot be asked.
 
         Example: `[moment.prediction.score for moment in scorer.timeline("a.mp4",
         window_seconds=2)]`.

@@ -1,8 +1,8 @@
 """A long video window by window: a score, or the answer to a question, for each of them.
 
 In: a video and the length of a window. Out: a `Moment` each, in order, while the video is read;
-their CSV and their picture. One pass over the file (video/sources/windows.py), one batch of windows in
-memory and one that is read ahead.
+their CSV and their picture. One pass over the file (video/sources/windows.py), one batch of windows
+in memory and one that is read ahead.
 """
 
 import csv
