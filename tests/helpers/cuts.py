@@ -60,7 +60,8 @@ def cut_packets(
 
 
 def hls_segments(source: Path, folder: Path, seconds: float) -> list[Path]:
-    """The pieces of an HLS stream, of at least `seconds` each, in order."""
+    """The pieces of an HLS stream, of at least `seconds` each, in order; without those in which no
+    packet came to lie."""
     folder.mkdir()
     options = {"hls_time": str(seconds), "hls_list_size": "0"}
     with (
@@ -73,7 +74,16 @@ def hls_segments(source: Path, folder: Path, seconds: float) -> list[Path]:
             if packet.size:
                 packet.stream = copy
                 sink.mux(packet)
-    return sorted(folder.glob("*.ts"), key=lambda path: int(path.stem.removeprefix("list")))
+    pieces = [path for path in folder.glob("*.ts") if _has_packets(path)]
+    return sorted(pieces, key=lambda path: int(path.stem.removeprefix("list")))
+
+
+def _has_packets(path: Path) -> bool:
+    try:
+        with av.open(str(path)) as container:
+            return any(packet.size for packet in container.demux(video=0))
+    except (av.error.FFmpegError, IndexError):
+        return False
 
 
 def plain_decode(path: Path) -> list[tuple[float, np.ndarray]]:

@@ -405,6 +405,7 @@ NAMES = (
         path="vllm.v1.core.sched.scheduler.Scheduler.shutdown",
         why="as engine_core.engine_core.scheduler: releases what the scheduler holds",
     ),
+    Name(path="av.video.frame.PictureType", why="whether a picture is an I picture"),
     # transformers: what a run says where, and what libraries say in a terminal
     Name(
         path="transformers.integrations.get_available_reporting_integrations",

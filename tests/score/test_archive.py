@@ -106,8 +106,8 @@ def test_odd_files_cost_one_row_each_and_come_back_by_name(
     for _ in range(2):  # the second one finds every row of the first
         assert main(command(model, folder, output)) == 1
         assert f"9 videos: {len(paths)} ok, 1 unsupported" in capsys.readouterr().out
-    table = pq.read_table(output).to_pydict()
-    ok = [text for text, status in zip(table["path"], table["status"], strict=True) if status == OK]
+    done = done_paths(output)
+    ok = [text for text, row in done.items() if row.status == OK]
     assert sorted(map(text_path, ok)) == sorted(paths)
 
 

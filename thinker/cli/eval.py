@@ -77,8 +77,11 @@ def _sources(args: argparse.Namespace) -> list["Source"]:
         ("--video-root", args.video_root, "--meta", args.meta is not None),
     ):
         if (root is not None) != needed:
-            is_missing = "is missing, the folder that the media of" if needed else "is for"
-            raise ValueError(f"{name} {is_missing} {of_what}{' lie in' if needed else ''}")
+            if needed:
+                raise ValueError(
+                    f"{name} is missing, the folder that the media of {of_what} lie in"
+                )
+            raise ValueError(f"{name} is for {of_what}; leave it out")
     for root in (*(args.video_root or ()), *([args.media_root] if args.media_root else ())):
         if not root.is_dir():
             raise ValueError(f"there is no folder {root}; expected the one that the media lie in")

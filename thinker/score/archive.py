@@ -12,6 +12,7 @@ tried again replace the old ones within their part, which is written anew as a w
 """
 
 import hashlib
+import io
 import json
 import os
 from collections import Counter
@@ -164,7 +165,7 @@ def replace_rows(part: Path, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow.parquet as pq
 
     new = {row["path"]: _flat(row) for row in rows}
-    kept = pq.read_table(part, schema=_schema()).to_pylist()
+    kept = pq.read_table(io.BytesIO(part.read_bytes()), schema=_schema()).to_pylist()
     _write(part, [new.get(row["path"], row) for row in kept])
 
 
@@ -223,7 +224,9 @@ def done_paths(output: Path) -> dict[str, DoneRow]:
 
     done: dict[str, DoneRow] = {}
     for part in _parts(output):
-        table = pq.read_table(part, columns=["path", "status"]).to_pydict()
+        # pyarrow takes no path that is not UTF-8, but any file that is open.
+        with open(part, "rb") as file:
+            table = pq.read_table(file, columns=["path", "status"]).to_pydict()
         for path, status in zip(table["path"], table["status"], strict=True):
             if path in done:
                 raise ValueError(f"{part}: {path} has a row in another part, too")

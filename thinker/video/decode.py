@@ -8,7 +8,7 @@ has leading pictures (open GOP: x265's default, many H.264 broadcasts, MPEG-4 wi
 silently returns a picture 2 to 10 frames away; on bit errors it may silently repeat a neighbour; it
 fails on closed-GOP HEVC and on some widths (96). PyAV hands out every frame with its presentation
 time, so a frame here is either the one asked for or a `VideoError`, at less CPU time. Converted
-checkpoints still get decord's pixels, each compared with the frame (`sources/decord_frames.py`).
+checkpoints still get decord's pixels, each compared with its frame (`sources/decord_frames.py`).
 What no decoder can tell: bits damaged into another valid stream (HEVC notices little).
 """
 

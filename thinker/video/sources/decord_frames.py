@@ -115,4 +115,4 @@ def _as_decord(frame: av.VideoFrame) -> np.ndarray:
     """The stored frame as RGB (H, W, 3), by the filter that decord puts its frames through."""
     graph = filter_graph(frame, ("scale", f"{frame.width}:{frame.height}"), ("format", "rgb24"))
     graph.push(frame)
-    return graph.pull().to_ndarray()
+    return graph.vpull().to_ndarray()

@@ -105,7 +105,7 @@ class _Stretch:
         assert self._graph is not None
         while self._waiting:
             try:
-                filtered = self._graph.pull()
+                filtered = self._graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             assert isinstance(filtered, av.VideoFrame)

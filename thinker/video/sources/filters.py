@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def filter_graph(frame: av.VideoFrame, *filters: tuple[str, str]) -> av.filter.Graph:
     """A chain of filters, each a name and its settings, for frames of this one's size and format.
 
-    Example: `filter_graph(frame, ("hflip", ""))`, then `push(frame)` and `pull()`.
+    Example: `filter_graph(frame, ("hflip", ""))`, then `push(frame)` and `vpull()`.
     """
     import av.filter
 
