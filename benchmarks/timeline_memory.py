@@ -7,11 +7,13 @@ by window in a process of its own, which says what it holds after loading and at
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -46,8 +48,8 @@ def peak_mb() -> float:
 
 
 def score(path: Path, window: float, num_workers: int) -> None:
-    """Print a JSON line: what the loaded policy takes, and the peak, of this process and of the
-    largest worker."""
+    """Print a JSON line: what the loaded policy takes, and the peak, of this process and of all
+    that it starts together (seen every .2 s)."""
     from thinker.policies import tiny_policy
     from thinker.score.scorer import QualityScorer
     from thinker.video.read_ahead import Reading
@@ -56,22 +58,35 @@ def score(path: Path, window: float, num_workers: int) -> None:
     loaded, began = peak_mb(), time.perf_counter()
     reading = Reading(num_workers=num_workers)
     statuses: dict[str, int] = {}
+    others, ended = [0.0], threading.Event()
+    watch = threading.Thread(target=watch_others, args=(others, ended))
+    watch.start()
     for moment in scorer.timeline(path, window_seconds=window, reading=reading):
         status = moment.prediction.status
         statuses[status] = statuses.get(status, 0) + 1
-    print(
-        json.dumps(
-            {
-                "windows": statuses,
-                "loaded_mb": round(loaded),
-                "peak_mb": round(peak_mb()),
-                "largest_worker_mb": round(
-                    resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-                ),
-                "seconds": round(time.perf_counter() - began),
-            }
-        )
-    )
+    ended.set()
+    watch.join()
+    figures = {
+        "windows": statuses,
+        "loaded_mb": round(loaded),
+        "peak_mb": round(peak_mb()),
+        "others_peak_mb": round(max(others)),
+        "seconds": round(time.perf_counter() - began),
+    }
+    print(json.dumps(figures))
+
+
+def watch_others(seen: list[float], ended: threading.Event) -> None:
+    """Append the memory of all processes below this one, in MB, until `ended`."""
+    import psutil
+
+    this = psutil.Process()
+    while not ended.wait(0.2):
+        total = 0
+        for process in this.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        seen.append(total / 2**20)
 
 
 def main() -> None:

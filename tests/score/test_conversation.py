@@ -53,6 +53,8 @@ def test_every_answer_is_that_of_the_whole_conversation_in_one_prompt(backbone):
     clips = [random_clip(policy, 1), random_still(policy, 2)]
     talk = scorer(policy).conversation(clips, system="Be short.")
     counters = watched(policy)
+    motion_calls = []
+    policy.model.model.motion.slowfast.register_forward_hook(lambda *_: motion_calls.append(1))
     turns = (Turn(role="system", text="Be short."),)
     lengths = []
     for question in (
@@ -64,9 +66,10 @@ def test_every_answer_is_that_of_the_whole_conversation_in_one_prompt(backbone):
         lengths.append(len(policy.inputs.prompt_ids(Prompt(clips=tuple(clips), turns=turns))))
         taken = counters.take()
         first = question.startswith("Does")
-        assert (taken["frames/no_grad"] > 0) == first
+        assert (taken["frames/no_grad"] > 0) == first == bool(motion_calls)
         expected = in_one_prompt(policy, clips, turns)
         counters.take()
+        motion_calls.clear()
         assert row.completion == expected
         turns = (*turns, Turn(role="assistant", text=expected))
     assert talk.turns == turns

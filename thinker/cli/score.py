@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from thinker.video.medium import medium
 
     if args.engine == "ray" and args.output is None:
-        raise ValueError("--engine ray needs --output, a folder of Parquet parts")
+        raise ValueError("--output is a folder of Parquet parts; --engine ray needs it")
     if args.output is not None and args.engine != "ray" and args.timeline is None:
         raise ValueError("--output is for --engine ray and --timeline; else rows are printed")
     if args.retry is not None and args.engine != "ray":

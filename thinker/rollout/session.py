@@ -8,6 +8,7 @@ that of the whole prompt, whatever was said before.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ class HfSession:
     def __init__(self, rollout: HfRollout):
         self._rollout = rollout
         self._ids: list[int] = []
-        self._cache = None
+        self._cache: Any = None
         self.num_forwarded = 0
         """Prompt tokens that were forwarded so far; the others were in the cache."""
 

@@ -141,15 +141,16 @@ def plot_timeline(rows: Sequence[Moment], path: Path | str) -> None:
 
     figure, axis = plt.subplots(figsize=(11, 3.2))
     timed = [row for row in rows if row.end_seconds is not None]
-    edges = [row.start_seconds for row in timed] + [row.end_seconds for row in timed[-1:]]
+    edges = [row.start_seconds for row in timed]
+    edges += [row.end_seconds for row in timed[-1:] if row.end_seconds is not None]
     nothing = float("nan")
     scores = [nothing if r.prediction.score is None else r.prediction.score for r in timed]
     spreads = [r.prediction.spread or 0.0 for r in timed]
     if timed:
         low = [score - spread for score, spread in zip(scores, spreads, strict=True)]
         high = [score + spread for score, spread in zip(scores, spreads, strict=True)]
-        axis.stairs(high, edges, baseline=low, fill=True, alpha=0.25, linewidth=0)
-        axis.stairs(scores, edges, baseline=None, linewidth=1.6)
+        axis.stairs(high, edges, baseline=low, fill=True, color="tab:blue", alpha=0.25)
+        axis.stairs(scores, edges, baseline=None, color="tab:blue", linewidth=1.6)
     lost = [row.start_seconds for row in timed if row.prediction.score is None]
     if lost:
         axis.plot(lost, [1.0] * len(lost), "x", color="tab:red", label="no score", clip_on=False)
