@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from thinker.cli import (
+    ask,
     compare,
     convert,
     estimate,
@@ -47,6 +48,7 @@ class Command(Protocol):
 COMMANDS: tuple[Command, ...] = (
     train,
     score,
+    ask,
     eval,
     report,
     compare,

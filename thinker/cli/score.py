@@ -1,11 +1,14 @@
 """`thinker score` and `single_infer.py`: score videos and print the rows, or score an archive."""
 
 import argparse
+import importlib.util
+import io
 import json
 import logging
 import shutil
+import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +23,7 @@ from thinker.cli.model_options import (
 
 if TYPE_CHECKING:
     from thinker.score.prediction import Prediction
+    from thinker.score.timeline import Moment
 
 NAME = "score"
 HELP = "score videos, with reasoning"
@@ -40,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end", type=float, help="seconds")
     parser.add_argument("--json", action="store_true", help="one JSON line a video")
     parser.add_argument("--engine", choices=("local", "ray"), default="local")
-    parser.add_argument("--output", type=Path, help="folder of Parquet parts, with --engine ray")
+    parser.add_argument(
+        "--timeline", type=float, metavar="SECONDS", help="a score for every window of a video"
+    )
+    parser.add_argument(
+        "--output", type=Path,
+        help="folder: of Parquet parts with --engine ray, of CSV and picture with --timeline",
+    )  # fmt: skip
     parser.add_argument(
         "--retry", help="statuses of rows to try again, such as missing,timeout, of engine ray"
     )
@@ -54,8 +64,10 @@ def run(args: argparse.Namespace) -> int:
     from thinker.video.find import find_videos
     from thinker.video.medium import medium
 
-    if (args.engine == "ray") != (args.output is not None):
-        raise ValueError("--output is for --engine ray, which needs it; else rows are printed")
+    if args.engine == "ray" and args.output is None:
+        raise ValueError("--output is a folder of Parquet parts; --engine ray needs it")
+    if args.output is not None and args.engine != "ray" and args.timeline is None:
+        raise ValueError("--output is for --engine ray and --timeline; else rows are printed")
     if args.retry is not None and args.engine != "ray":
         raise ValueError("--retry is for --engine ray, which keeps rows; score these videos again")
     paths = find_videos(args.video)
@@ -64,7 +76,65 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"none of the files exists: {names}{' …' if len(paths) > 5 else ''}")
     for path in paths:
         medium(path, start=args.start, end=args.end)  # raises where it has no such part
+    if args.timeline is not None:
+        return _score_windows(paths, args)
     return _score_by_ray(paths, args) if args.engine == "ray" else _score_here(paths, args)
+
+
+def _score_windows(paths: list[Path], args: argparse.Namespace) -> int:
+    from thinker.video.medium import medium
+    from thinker.video.sources.windows import check_seconds
+
+    check_seconds(args.timeline)
+    if args.engine == "ray":
+        raise ValueError("--timeline is not for --engine ray, which scores whole files")
+    media = [medium(path, start=args.start, end=args.end) for path in paths]
+    for one in media:
+        if one.kind == "image":
+            raise ValueError(f"--timeline is of videos, {one.path} is an image")
+    if args.output is not None and importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("pictures need matplotlib: pip install 'vqa-thinker[report]'")
+    reading = reading_settings(args)
+    check_model_options(args)
+    scorer = load_scorer(args)
+    tables = (scorer.timeline(one, window_seconds=args.timeline, reading=reading) for one in media)
+    if args.output is None:
+        return 1 if sum(_print_windows(table, args) for table in tables) else 0
+    return _write_windows(tables, args)
+
+
+def _print_windows(rows: Iterable["Moment"], args: argparse.Namespace) -> int:
+    """Print rows as they come. Returns how many have no score."""
+    from thinker.cli.ask import describe_moment
+    from thinker.score.prediction import OK
+
+    failures = 0
+    for moment in rows:
+        failures += moment.prediction.status != OK
+        print(json.dumps(moment.to_row()) if args.json else describe_moment(moment), flush=True)
+    return failures
+
+
+def _write_windows(tables: Iterable[Iterator["Moment"]], args: argparse.Namespace) -> int:
+    """Print rows, and write those of video N, from 1, to `timeline_N.csv` and `timeline_N.png`."""
+    from thinker.score.timeline import plot_timeline, write_table
+    from thinker.utils.atomic import atomic_file
+    from thinker.utils.names import path_text
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    for number, rows in enumerate(tables, start=1):
+        target = args.output / f"timeline_{number}.csv"
+        kept = []
+        with atomic_file(target) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+            for moment in write_table(text, rows):
+                kept.append(moment)
+                failures += _print_windows([moment], args)
+            text.detach()
+        plot_timeline(kept, target.with_suffix(".png"))
+        print(f"{path_text(target)} and .png", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _score_here(paths: list[Path], args: argparse.Namespace) -> int:

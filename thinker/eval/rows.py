@@ -21,6 +21,7 @@ from thinker.score.prediction import INVALID_ANSWER, OK
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
 from thinker.utils.names import path_text, printable
+from thinker.utils.text import safe_cell
 
 COLUMNS = (
     "filename", "pred_score", "gt_score", "status", "error", "reasoning",
@@ -127,17 +128,6 @@ def _bad_row(name_column: str, bad: BadLine) -> dict[str, object]:
 
 def _plain(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def safe_cell(text: str) -> str:
-    """Text that a spreadsheet will not take for a formula: a leading = + - @ or control character
-    gets an apostrophe before it (OWASP, CSV injection, full-width forms too), and so does a leading
-    apostrophe, so that the one added can be told; NUL, which ends a cell in some, goes.
-
-    Example: `safe_cell("=1+1") == "'=1+1"`.
-    """
-    text = text.replace("\0", "")
-    return "'" + text if text[:1] and text[:1] in "'=+-@＝＋－＠\t\r\n" else text
 
 
 # reading back

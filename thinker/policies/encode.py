@@ -54,7 +54,7 @@ def encode_prompts(
         return []
     inputs, backbone, device = policy.inputs, policy.model.model, policy.model.device
     clips, rows = distinct_clips(prompts)
-    embeds = _encode_clips(clips, encode or partial(_run_policy, policy))
+    embeds = _encode_clips(clips, encode or partial(run_policy, policy))
     token_ids = [inputs.prompt_ids(prompt) for prompt in prompts]
     ids = [torch.tensor(row, device=device) for row in token_ids]
     mask = left_pad([torch.ones_like(row) for row in ids])
@@ -77,7 +77,8 @@ def encode_prompts(
     ]
 
 
-def _run_policy(policy: Policy, clips: list[Clip]) -> list[torch.Tensor]:
+def run_policy(policy: Policy, clips: list[Clip]) -> list[torch.Tensor]:
+    """The embeddings of clips of one kind and shape, by the vision tower and the motion branch."""
     media = to_device(policy.inputs.media_inputs(clips), policy.model.device)
     return policy.model.model.encode_media(**media)
 

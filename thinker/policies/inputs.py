@@ -246,6 +246,11 @@ class PolicyInputs:
         given = {tuple(m.stalls for m in media if m.stalls is not None) for media in shown}
         return max((sum(map(self._said_tokens, stalls)) for stalls in given), default=0)
 
+    def said_tokens(self, clips: Iterable[Clip]) -> int:
+        """As `max_said_tokens`, of clips that were read."""
+        said = [_said_of_stalls(clip.stalls) for clip in clips if clip.stalls is not None]
+        return sum(len(self.tokenizer(text)["input_ids"]) + TOKENS_PER_TURN for text in said)
+
     def _said_tokens(self, stalls: Stalls) -> int:
         if stalls.form == "digits" and stalls.num_frames is None:
             return UNKNOWN_LENGTH

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinker.data.examples import Example, parsed_reference
-from thinker.prompts import Turn
-from thinker.score.prediction import Prediction, failed
+from thinker.policies.inputs import Prompt
+from thinker.prompts import VIDEO, Turn, ask, count_placeholders
+from thinker.score.prediction import INVALID_ANSWER, Prediction, failed
+from thinker.tasks import TASKS
+from thinker.tasks.level import LevelConfig
 from thinker.video import Clip, VideoError
 from thinker.video.read_ahead import Read, Reading, read_ahead
 
@@ -28,6 +31,73 @@ class Question:
     """How the answer is read: a key of `thinker.tasks.TASKS`."""
     reference: Any = None
     """What the task made of the reference, with the options; None where it needs none."""
+
+
+def asked(
+    text: str, *, task: str = "open", system: str | None = None, num_media: int = 1
+) -> Question:
+    """The question that a person asks in so many words, its media not read yet.
+
+    text: `<image>` or `<video>` in it marks the place of a medium, in order; without any, media
+    stand before it. system: what is said before everything else. Raises ValueError for an empty
+    text, an unknown task, another number of media than the task is asked of, and places for another
+    number of media.
+    """
+    if not text.strip():
+        raise ValueError("the question is empty; write what you want to know")
+    if task not in TASKS:
+        raise ValueError(f"task is {task!r}, expected one of {', '.join(TASKS)}")
+    check_num_media(task, num_media)
+    options = TASKS[task].options(text, ())
+    turns = ask(TASKS[task].question(text, options))
+    num_places = count_placeholders(turns)
+    if num_places not in (0, num_media):
+        raise ValueError(
+            f"the question marks places for {num_places} media by <image> or <video>, {num_media} "
+            "are given; mark one for each of them, or none"
+        )
+    if system is not None:
+        turns = (Turn(role="system", text=system), *turns)
+    reference = TASKS[task].read_reference(None, options)
+    return Question(turns=turns, task=task, reference=reference)
+
+
+def check_num_media(task: str, count: int) -> None:
+    """Raises ValueError where a task is asked of another number of media."""
+    fewest, most = TASKS[task].num_media
+    if count < fewest or (most is not None and count > most):
+        expected = f"{fewest}" if most == fewest else f"{fewest} to {most or 'any number'}"
+        raise ValueError(
+            f"task {task} is asked of {expected} video or image, {count} are given; give as many, "
+            "or ask an open question"
+        )
+
+
+def blank_row(question: Question) -> Prediction:
+    """The row of a question before it is answered."""
+    first = question.clips[0] if question.clips else None
+    return Prediction(
+        path=None if first is None else first.path,
+        score=None,
+        status=INVALID_ANSWER,
+        task=question.task,
+        frame_indices=() if first is None else first.keyframe_indices,
+        note="; ".join(dict.fromkeys(clip.note for clip in question.clips if clip.note)) or None,
+    )
+
+
+def prompt_of(question: Question, levels: LevelConfig | None = None) -> Prompt:
+    """What the policy reads. levels: of the policy in mode "level", which asks for a level unless
+    the question does so itself; None in mode "reason"."""
+    turns = question.turns
+    if levels is not None and not (question.task == "level" and turns):
+        turns = ask(levels.question(medium_kind(question)))
+    return Prompt(clips=question.clips, turns=turns)
+
+
+def medium_kind(question: Question) -> str:
+    """The kind of the first medium, whose wording a level is asked in."""
+    return question.clips[0].kind if question.clips else VIDEO
 
 
 def question_of(example: Example, clips: tuple[Clip, ...]) -> Question:

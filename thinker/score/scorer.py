@@ -27,14 +27,14 @@ from safetensors import SafetensorError
 from thinker.config.run import BACKENDS
 from thinker.data.examples import Example
 from thinker.policies import Policy, load_policy
-from thinker.policies.encode import encode_prompts
+from thinker.policies.encode import Encode, EncodedPrompt, encode_prompts
 from thinker.policies.inputs import Prompt
-from thinker.prompts import ask
+from thinker.prompts import Turn
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
+from thinker.score.conversation import Conversation
 from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
-    INVALID_ANSWER,
     OUT_OF_MEMORY,
     PROMPT_TOO_LONG,
     Prediction,
@@ -43,11 +43,18 @@ from thinker.score.prediction import (
     of_draws,
     of_levels,
 )
-from thinker.score.question import Question, read_questions
+from thinker.score.question import (
+    Question,
+    asked,
+    blank_row,
+    medium_kind,
+    prompt_of,
+    read_questions,
+)
+from thinker.score.timeline import Moment, moments
 from thinker.tasks.level import LEVELS
 from thinker.utils.tensors import out_of_memory
-from thinker.video import Clip, ClipSpec, VideoError, medium, read_clip
-from thinker.video.medium import Medium
+from thinker.video import Clip, ClipSpec, Medium, VideoError, medium, read_clip
 from thinker.video.read import clip_from_frames
 from thinker.video.read_ahead import Read, Reading
 
@@ -62,6 +69,7 @@ Larger batches gain a CPU little, tiny policies apart, and delay the first resul
 
 Frames = torch.Tensor | np.ndarray
 Video = str | Path | Medium | Frames
+HERE = Reading(num_workers=0)
 
 
 class QualityScorer:
@@ -107,6 +115,8 @@ class QualityScorer:
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
         self.batch_size, self.seed = batch_size, seed
         self.model_name, self.version = model_name, version("vqa-thinker")
+        self.encode: Encode | None = None
+        """How clips become embeddings, for a conversation that keeps them; None runs the policy."""
 
     @classmethod
     def from_pretrained(
@@ -153,17 +163,31 @@ class QualityScorer:
                     inputs.check_turns(example.turns)
                 except ValueError as error:
                     raise ValueError(f"example {example.id}: {error}") from None
+        self.make_room(
+            {(tuple(m.kind for m in e.media), e.turns) for e in examples},
+            said=inputs.max_said_tokens(e.media for e in examples),
+        )
+
+    def make_room(
+        self,
+        prompts: set[tuple[tuple[str, ...], tuple[Turn, ...]]],
+        *,
+        said: int = 0,
+        at_least: int = 0,
+    ) -> None:
+        """Make sure that the engine takes prompts with media of these kinds and these turns; see
+        `prepare`. said: tokens of what a prompt says of stalls. at_least: tokens, where it has to
+        be started anew."""
         if self.backend == "hf" or self._given_rollout is not None:
             return
-        asked = {(tuple(m.kind for m in e.media), e.turns) for e in examples}
-        said = inputs.max_said_tokens(example.media for example in examples)
+        inputs = self.policy.inputs
         if not said:
-            asked.discard((("video",), ()))  # what every engine takes
-        longest = inputs.max_tokens_of(asked) + said if asked else 0
+            prompts = prompts - {(("video",), ())}  # what every engine takes
+        longest = inputs.max_tokens_of(prompts) + said if prompts else 0
         longest = min(longest, self.policy.context_tokens)  # longer ones become rows
         if longest <= (self._max_prompt_tokens or inputs.max_prompt_tokens()):
             return
-        self._max_prompt_tokens = longest
+        self._max_prompt_tokens = min(max(longest, at_least), self.policy.context_tokens)
         started = self.__dict__.pop("rollout", None)
         if started is not None:
             started.close()
@@ -187,13 +211,100 @@ class QualityScorer:
 
         Frames are uint8 RGB, a tensor (T, 3, H, W) or an array (T, H, W, 3), and count as 25 fps.
         """
-        if isinstance(video, str | Path | Medium | torch.Tensor | np.ndarray):
+        if isinstance(video, Video):
             return self._score_all([video], start, end, mode)[0]
         return self._score_all(video, start, end, mode)
 
     def _score_all(self, videos, start, end, mode) -> list[Prediction]:
         clips = (self.read(video, start=start, end=end) for video in videos)
         return list(self.answer_stream(map(_scoring_question, clips), mode=mode))
+
+    def ask(
+        self,
+        media: Video | Sequence[Video],
+        question: str,
+        *,
+        system: str | None = None,
+        task: str = "open",
+        mode: str | None = None,
+    ) -> Prediction:
+        """Ask about one or several videos and images, or parts of them (`thinker.video.medium`).
+
+        question, system, task: as `thinker.score.question.asked` takes them. A medium that cannot
+        be read is a row with its status; ValueError for what cannot be asked.
+
+        Example: `scorer.ask(["a.mp4", "b.mp4"], "Which one is sharper?").answer`.
+        """
+        media = _listed(media)
+        wanted = asked(question, task=task, system=system, num_media=len(media))
+        self.policy.inputs.check_turns(wanted.turns)
+        check_mode(_checked("mode", mode or self.mode, MODES), task)
+        clips = []
+        for each in media:
+            clip = self.read(each)
+            if isinstance(clip, Prediction):
+                return replace(clip, task=task)
+            clips.append(clip)
+        kinds = tuple(clip.kind for clip in clips)
+        self.make_room({(kinds, wanted.turns)}, said=self.policy.inputs.said_tokens(clips))
+        (prediction,) = self.answer_stream([replace(wanted, clips=tuple(clips))], mode=mode)
+        return prediction
+
+    def conversation(
+        self,
+        media: Video | Sequence[Video | Clip] | Clip,
+        *,
+        system: str | None = None,
+        temperature: float = 0.0,
+    ) -> Conversation:
+        """A conversation about media, which are read and encoded once.
+
+        media: also clips that were read before. Raises `VideoError` where one cannot be read.
+        """
+        clips = []
+        for each in _listed(media):
+            if not isinstance(each, str | Path | Medium | Clip):
+                each = clip_from_frames(each, self.clip_spec)
+            clips.append(each if isinstance(each, Clip) else read_clip(each, self.clip_spec))
+        return Conversation(self, clips, system=system, temperature=temperature)
+
+    def timeline(
+        self,
+        video: str | Path | Medium,
+        *,
+        window_seconds: float,
+        question: str | None = None,
+        system: str | None = None,
+        task: str = "open",
+        mode: str | None = None,
+        reading: Reading = HERE,
+    ) -> Iterator[Moment]:
+        """The score of every window of a video, in order, while it is read; or the answer to a
+        question that is asked of each. Memory does not grow with the length of the video.
+
+        window_seconds: of `thinker.video.sources.windows.Windows`. question, system, task: as those
+        of `ask`. A window that cannot be answered is a row with its status; a file that cannot be
+        opened is one. Raises ValueError for what cannot be asked.
+
+        Example: `[moment.prediction.score for moment in scorer.timeline("a.mp4",
+        window_seconds=2)]`.
+        """
+        wanted = Question() if question is None else asked(question, task=task, system=system)
+        if wanted.turns:
+            self.policy.inputs.check_turns(wanted.turns)
+        check_mode(_checked("mode", mode or self.mode, MODES), wanted.task)
+        shown = medium(video)
+        said = self.policy.inputs.max_said_tokens([[shown]])
+        self.make_room({(("video",), wanted.turns)}, said=said)
+        return moments(
+            shown,
+            window_seconds,
+            self.clip_spec,
+            partial(self.answer_stream, mode=mode),
+            wanted,
+            reading,
+            ahead=self.batch_size,
+        )
 
     def predict(
         self, examples: Sequence[Example], *, mode: str | None = None, read: Read | None = None
@@ -202,8 +313,7 @@ class QualityScorer:
 
         read: how a medium becomes a clip, for a caller that keeps clips; None reads the file.
         """
-        here = Reading(num_workers=0)
-        return list(self.predict_stream(examples, here, mode=mode, read=read))
+        return list(self.predict_stream(examples, HERE, mode=mode, read=read))
 
     def predict_stream(
         self,
@@ -232,9 +342,10 @@ class QualityScorer:
 
     def failed(self, error: VideoError) -> Prediction:
         """The prediction of a video that could not be read."""
-        return self._signed(failed(error), self.mode)
+        return self.signed(failed(error), self.mode)
 
-    def _signed(self, prediction: Prediction, mode: str, seconds: float = 0.0) -> Prediction:
+    def signed(self, prediction: Prediction, mode: str, seconds: float = 0.0) -> Prediction:
+        """A row with what this scorer says of itself."""
         return replace(
             prediction, mode=mode, seconds=seconds, model=self.model_name, version=self.version
         )
@@ -275,15 +386,15 @@ class QualityScorer:
         asked = {place: item for place, item in enumerate(items) if isinstance(item, Question)}
         for place, item in enumerate(items):
             if isinstance(item, Prediction):
-                yield place, self._signed(item, mode)
+                yield place, self.signed(item, mode)
             else:
                 check_mode(mode, item.task)
         lengths = {place: self._prompt_length(item, mode) for place, item in asked.items()}
         room = self.policy.context_tokens
         for place in [place for place, length in lengths.items() if length >= room]:
             error = f"the prompt has {lengths[place]} tokens, the model's context {room}"
-            row = replace(_blank(asked.pop(place)), status=PROMPT_TOO_LONG, error=error)
-            yield place, self._signed(replace(row, frame_indices=()), mode)
+            row = replace(blank_row(asked.pop(place)), status=PROMPT_TOO_LONG, error=error)
+            yield place, self.signed(replace(row, frame_indices=()), mode)
         waiting = sorted(asked, key=lambda place: lengths[place])
         while waiting:
             batch = waiting[: self.batch_size]
@@ -302,7 +413,7 @@ class QualityScorer:
                 began = time.perf_counter()
                 predictions = judges[mode](questions)
                 seconds = (time.perf_counter() - began) / len(questions)
-                return [self._signed(prediction, mode, seconds) for prediction in predictions]
+                return [self.signed(prediction, mode, seconds) for prediction in predictions]
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
@@ -311,8 +422,8 @@ class QualityScorer:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if len(questions) == 1:
-                row = replace(_blank(questions[0]), status=OUT_OF_MEMORY, error=message)
-                return [self._signed(replace(row, frame_indices=()), mode)]
+                row = replace(blank_row(questions[0]), status=OUT_OF_MEMORY, error=message)
+                return [self.signed(replace(row, frame_indices=()), mode)]
             self.batch_size = len(questions) // 2
             logger.warning(
                 "out of memory with %d questions at once; going on with %d",
@@ -330,22 +441,27 @@ class QualityScorer:
         return [of_draws(draws) for draws in self._draws(questions, self.num_samples, sampling)]
 
     def _level(self, questions: list[Question]) -> list[Prediction]:
-        requests = encode_prompts(self.policy, [self._prompt(q, "level") for q in questions])
-        shares = level_probabilities(self.policy, requests, list(map(_kind, questions))).tolist()
+        requests = self._encoded(questions, "level")
+        kinds = list(map(medium_kind, questions))
+        shares = level_probabilities(self.policy, requests, kinds).tolist()
         scores = self.policy.inputs.levels.scores
         return [
-            of_levels(_blank(question), tuple(zip(scores, row, strict=True)))
+            of_levels(blank_row(question), tuple(zip(scores, row, strict=True)))
             for question, row in zip(questions, shares, strict=True)
         ]
+
+    def _encoded(self, questions: list[Question], mode: str) -> list[EncodedPrompt]:
+        prompts = [self._prompt(question, mode) for question in questions]
+        return encode_prompts(self.policy, prompts, self.encode)
 
     def _draws(
         self, questions: list[Question], num_generations: int, sampling: Sampling
     ) -> list[list[Prediction]]:
         """What each completion of each question makes."""
-        requests = encode_prompts(self.policy, [self._prompt(q, "reason") for q in questions])
+        requests = self._encoded(questions, "reason")
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
         return [
-            [judged(_blank(q), *draw, self._reference(q)) for draw in self._texts(group)]
+            [judged(blank_row(q), *draw, self._reference(q)) for draw in self._texts(group)]
             for q, group in zip(questions, groups, strict=True)
         ]
 
@@ -357,12 +473,7 @@ class QualityScorer:
         return question.reference
 
     def _prompt(self, question: Question, mode: str) -> Prompt:
-        """What the policy reads. Mode "level" asks for a level, unless the question does so
-        itself."""
-        turns = question.turns
-        if mode == "level" and not (question.task == "level" and turns):
-            turns = ask(self.policy.inputs.levels.question(_kind(question)))
-        return Prompt(clips=question.clips, turns=turns)
+        return prompt_of(question, self.policy.inputs.levels if mode == "level" else None)
 
     def _texts(self, group: list[Completion]) -> list[tuple[str, int]]:
         ids = [completion.token_ids for completion in group]
@@ -392,26 +503,12 @@ def check_mode(mode: str, task: str) -> None:
         )
 
 
+def _listed(media: Any) -> list[Any]:
+    return [media] if isinstance(media, Video | Clip) else list(media)
+
+
 def _scoring_question(item: Clip | Prediction) -> Question | Prediction:
     return Question(clips=(item,)) if isinstance(item, Clip) else item
-
-
-def _blank(question: Question) -> Prediction:
-    """The row of a question before it is answered."""
-    first = question.clips[0] if question.clips else None
-    return Prediction(
-        path=None if first is None else first.path,
-        score=None,
-        status=INVALID_ANSWER,
-        task=question.task,
-        frame_indices=() if first is None else first.keyframe_indices,
-        note="; ".join(dict.fromkeys(clip.note for clip in question.clips if clip.note)) or None,
-    )
-
-
-def _kind(question: Question) -> str:
-    """The kind of the first medium, whose wording a level is asked in."""
-    return question.clips[0].kind if question.clips else "video"
 
 
 def _checked(name: str, value: str, known: Sequence[str]) -> str:

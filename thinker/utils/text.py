@@ -1,4 +1,4 @@
-"""Text files as other programs write them: with byte order marks, or in UTF-16."""
+"""Text between programs: files with byte order marks or in UTF-16, cells of a spreadsheet."""
 
 import codecs
 
@@ -37,3 +37,14 @@ def plain_utf8(data: bytes) -> bytes:
         return data.decode(encoding).encode()
     except UnicodeError:
         return data
+
+
+def safe_cell(text: str) -> str:
+    """Text that a spreadsheet will not take for a formula: a leading = + - @ or control character
+    gets an apostrophe before it (OWASP, CSV injection, full-width forms too), and so does a leading
+    apostrophe, so that the one added can be told; NUL, which ends a cell in some, goes.
+
+    Example: `safe_cell("=1+1") == "'=1+1"`.
+    """
+    text = text.replace("\0", "")
+    return "'" + text if text[:1] and text[:1] in "'=+-@＝＋－＠\t\r\n" else text

@@ -199,16 +199,25 @@ class VideoFile:
     what read the index goes on to decode. Raises `VideoError`.
 
     deinterlace: frames that the file marks as interlaced are made whole by FFmpeg's bwdif.
+    index: of this file, where it is known already. from_start: whether frames that no seek leads to
+    are looked for from the start of the file on.
     """
 
     pixel_aspect = Fraction(1)
     """Width of a pixel over its height, in the upright picture that was given last."""
 
-    def __init__(self, path: Path, *, deinterlace: bool = False) -> None:
-        self.path, self._deinterlace = path, deinterlace
+    def __init__(
+        self,
+        path: Path,
+        *,
+        deinterlace: bool = False,
+        index: FrameIndex | None = None,
+        from_start: bool = True,
+    ) -> None:
+        self.path, self._deinterlace, self._from_start = path, deinterlace, from_start
         self._container, self._stream = _open_by_header(path)
         try:
-            self.index = _index(path, self._container, self._stream)
+            self.index = index or _index(path, self._container, self._stream)
             if self.index.cut:
                 self._container.close()
                 self._container, self._stream = _open(path, is_cut=True)
@@ -255,6 +264,9 @@ class VideoFile:
     def _decode(self, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         pts = self.index.pts
         if pts is None:
+            if not self._from_start:
+                detail = "frames are known by their count, and damage lies before these"
+                raise VideoError(self.path, "decode_error", detail)
             yield from self._decode_from_start({number: number for number in wanted})
             return
         missing = {pts[number]: number for number in wanted}
@@ -264,6 +276,8 @@ class VideoFile:
                 yield number, frame
                 del frame
         except VideoError:
+            if not self._from_start:
+                raise
             # A seek can look like damage: references from before an H.264 open GOP, intra refresh,
             # coarse indices. From the start of the file only damage fails, and raises.
             yield from self._decode_from_start(missing)

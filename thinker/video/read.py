@@ -136,54 +136,76 @@ Frames = VideoFile | DecordFile | AnimatedPicture | _Picture
 
 
 def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
-    path, index = file.path, file.index
-    first, num_in_range = frames_in_range(
-        path, index.seconds, wanted.start_seconds, wanted.end_seconds
-    )
-    stalls = _stalls(wanted, index)
-    keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
-    motion = [first + i for i in motion_indices(num_in_range, spec)]
-
-    # One full-size picture is in memory at a time: 40 frames of 4K would be 1 GB.
-    motion_size = (spec.motion_px, spec.motion_px)
-    small_keyframes: dict[int, np.ndarray] = {}
-    small_motion: dict[int, np.ndarray] = {}
-    height = width = 0
-    for number, picture_HWC in file.frames(sorted({*keyframes, *motion})):
-        stored_height, stored_width = picture_HWC.shape[:2]
-        shown = displayed_size(stored_height, stored_width, file.pixel_aspect)
-        if not height:
-            height, width = shown
-        if wanted.crop is not None:
-            picture_HWC = _stretched(path, picture_HWC, shown, spec.resampler)
-        picture_HWC = _cut(path, picture_HWC, wanted.crop)
-        if not small_keyframes and not small_motion:
-            geometry = _geometry(path, spec, "video", height, width, wanted.crop)
-            size = (geometry.resized_height, geometry.resized_width)
-        if number in keyframes:
-            small_keyframes[number] = resize_frame(picture_HWC, size, spec.resampler)
-        if number in motion:
-            small_motion[number] = resize_frame(picture_HWC, motion_size, spec.resampler)
+    sample = Sample(file.index, spec, wanted)
+    for number, picture_HWC in file.frames(sample.numbers):
+        sample.add(number, picture_HWC, file.pixel_aspect)
         del picture_HWC
+    return sample.clip()
 
-    no_motion = np.empty((0, 3, spec.motion_px, spec.motion_px), dtype=np.uint8)
-    return Clip(
-        path=path,
-        keyframes_KCHW=torch.from_numpy(np.stack([small_keyframes[i] for i in keyframes])),
-        motion_MCHW=torch.from_numpy(
-            np.stack([small_motion[i] for i in motion]) if motion else no_motion
-        ),
-        keyframe_seconds=torch.tensor([index.seconds[i] for i in keyframes], dtype=torch.float64),
-        motion_seconds=torch.tensor([index.seconds[i] for i in motion], dtype=torch.float64),
-        keyframe_indices=tuple(keyframes),
-        motion_indices=tuple(motion),
-        num_frames=len(index.seconds),
-        fps=index.fps,
-        height=height,
-        width=width,
-        crop=wanted.crop,
-        stalls=stalls,
-    )
+
+class Sample:
+    """The frames of one clip, gathered picture by picture.
+
+    One full-size picture is in memory at a time: 40 frames of 4K would be 1 GB. Raises `VideoError`
+    where no frame lies in the range of the medium.
+    """
+
+    def __init__(self, index: FrameIndex, spec: ClipSpec, wanted: Medium) -> None:
+        self._index, self._spec, self._wanted = index, spec, wanted
+        first, num_in_range = frames_in_range(
+            wanted.path, index.seconds, wanted.start_seconds, wanted.end_seconds
+        )
+        self._stalls = _stalls(wanted, index)
+        self._keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
+        self._motion = [first + i for i in motion_indices(num_in_range, spec)]
+        self.numbers = sorted({*self._keyframes, *self._motion})
+        """Of the frames that are needed, ascending; `add` is called with each of them once."""
+        self._small_keyframes: dict[int, np.ndarray] = {}
+        self._small_motion: dict[int, np.ndarray] = {}
+        self._height = self._width = 0
+        self._size = (0, 0)
+
+    def add(self, number: int, picture_HWC: np.ndarray, pixel_aspect: Fraction) -> None:
+        """Take what the clip needs of the upright picture of frame `number`."""
+        path, spec, crop = self._wanted.path, self._spec, self._wanted.crop
+        is_first = not self._height
+        stored_height, stored_width = picture_HWC.shape[:2]
+        shown = displayed_size(stored_height, stored_width, pixel_aspect)
+        if is_first:
+            self._height, self._width = shown
+        if crop is not None:
+            picture_HWC = _stretched(path, picture_HWC, shown, spec.resampler)
+        picture_HWC = _cut(path, picture_HWC, crop)
+        if is_first:
+            geometry = _geometry(path, spec, "video", self._height, self._width, crop)
+            self._size = (geometry.resized_height, geometry.resized_width)
+        if number in self._keyframes:
+            self._small_keyframes[number] = resize_frame(picture_HWC, self._size, spec.resampler)
+        if number in self._motion:
+            motion_size = (spec.motion_px, spec.motion_px)
+            self._small_motion[number] = resize_frame(picture_HWC, motion_size, spec.resampler)
+
+    def clip(self) -> Clip:
+        """The clip, once all frames were given."""
+        keyframes, motion, seconds = self._keyframes, self._motion, self._index.seconds
+        no_motion = np.empty((0, 3, self._spec.motion_px, self._spec.motion_px), dtype=np.uint8)
+        dense = np.stack([self._small_motion[i] for i in motion]) if motion else no_motion
+        large = np.stack([self._small_keyframes[i] for i in keyframes])
+        return Clip(
+            path=self._wanted.path,
+            keyframes_KCHW=torch.from_numpy(large),
+            motion_MCHW=torch.from_numpy(dense),
+            keyframe_seconds=torch.tensor([seconds[i] for i in keyframes], dtype=torch.float64),
+            motion_seconds=torch.tensor([seconds[i] for i in motion], dtype=torch.float64),
+            keyframe_indices=tuple(keyframes),
+            motion_indices=tuple(motion),
+            num_frames=len(seconds),
+            fps=self._index.fps,
+            height=self._height,
+            width=self._width,
+            crop=self._wanted.crop,
+            stalls=self._stalls,
+        )
 
 
 def _stalls(wanted: Medium, index: FrameIndex) -> FrameStalls | None:
