@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from thinker.cli import (
+    bench,
     compare,
     convert,
     demo_data,
@@ -49,6 +50,7 @@ COMMANDS: tuple[Command, ...] = (
     train,
     score,
     eval,
+    bench,
     report,
     compare,
     faithfulness,

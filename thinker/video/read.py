@@ -136,10 +136,13 @@ Frames = VideoFile | DecordFile | AnimatedPicture | _Picture
 
 def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
     path, index = file.path, file.index
+    spec = spec.of_medium(wanted.num_keyframes)
     first, num_in_range = frames_in_range(
         path, index.seconds, wanted.start_seconds, wanted.end_seconds
     )
-    keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
+    keyframes = [
+        first + i for i in keyframe_indices(num_in_range, spec.num_keyframes, spec.sampler)
+    ]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
 
     # One full-size picture is in memory at a time: 40 frames of 4K would be 1 GB.
@@ -159,7 +162,9 @@ def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
             geometry = _geometry(path, spec, "video", height, width, wanted.crop)
             size = (geometry.resized_height, geometry.resized_width)
         if number in keyframes:
-            small_keyframes[number] = resize_frame(picture_HWC, size, spec.resampler)
+            bounded_HWC = _bounded(picture_HWC, geometry, spec)
+            small_keyframes[number] = resize_frame(bounded_HWC, size, spec.resampler)
+            del bounded_HWC
         if number in motion:
             small_motion[number] = resize_frame(picture_HWC, motion_size, spec.resampler)
         del picture_HWC
@@ -181,6 +186,16 @@ def _sample(file: Frames, spec: ClipSpec, wanted: Medium) -> Clip:
         width=width,
         crop=wanted.crop,
     )
+
+
+def _bounded(picture_HWC: np.ndarray, geometry: Geometry, spec: ClipSpec) -> np.ndarray:
+    """The picture within `ClipSpec.max_side_px`, in square pixels where it had to be shrunk."""
+    crop = geometry.crop
+    shown = (crop.height, crop.width) if crop else (geometry.height, geometry.width)
+    size = spec.bounded(*shown)
+    if size == shown:
+        return picture_HWC
+    return np.ascontiguousarray(resize_frame(picture_HWC, size, spec.resampler).transpose(1, 2, 0))
 
 
 def _stretched(
@@ -261,20 +276,25 @@ def clip_from_frames(
     num_frames, height, width = frames_THWC.shape[:3]
     seconds = [i / FRAMES_FPS for i in range(num_frames)]
     first, num_in_range = frames_in_range(FRAMES_PATH, seconds, start, end)
-    keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
+    keyframes = [
+        first + i for i in keyframe_indices(num_in_range, spec.num_keyframes, spec.sampler)
+    ]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
     geometry = _geometry(FRAMES_PATH, spec, "video", height, width)
 
-    def pick(indices: list[int], size: tuple[int, int]) -> torch.Tensor:
-        if not indices:
+    def pick(pictures: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor:
+        if not pictures:
             return torch.empty((0, 3, *size), dtype=torch.uint8)
-        frames = [resize_frame(frames_THWC[i], size, spec.resampler) for i in indices]
+        frames = [resize_frame(picture_HWC, size, spec.resampler) for picture_HWC in pictures]
         return torch.from_numpy(np.stack(frames))
 
     return Clip(
         path=FRAMES_PATH,
-        keyframes_KCHW=pick(keyframes, (geometry.resized_height, geometry.resized_width)),
-        motion_MCHW=pick(motion, (spec.motion_px, spec.motion_px)),
+        keyframes_KCHW=pick(
+            [_bounded(frames_THWC[i], geometry, spec) for i in keyframes],
+            (geometry.resized_height, geometry.resized_width),
+        ),
+        motion_MCHW=pick([frames_THWC[i] for i in motion], (spec.motion_px, spec.motion_px)),
         keyframe_seconds=torch.tensor([seconds[i] for i in keyframes], dtype=torch.float64),
         motion_seconds=torch.tensor([seconds[i] for i in motion], dtype=torch.float64),
         keyframe_indices=tuple(keyframes),
