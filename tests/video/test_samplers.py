@@ -99,6 +99,6 @@ def test_a_policy_reads_by_a_published_sampler(tmp_path, backbone):
 def test_a_policy_that_cannot_read_as_many_frames_says_so():
     policy = small_policy("internvl3")  # two keyframes, positions for no more
     before = policy.inputs.clip_spec
-    with pytest.raises(ValueError, match="cannot read the frames 'official'.*use the frames 'own'"):
+    with pytest.raises(ValueError, match=r"cannot read the frames 'official'.*the frames 'own'"):
         use_frames(policy, "official")
     assert policy.inputs.clip_spec == before

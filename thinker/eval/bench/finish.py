@@ -269,9 +269,9 @@ def _bench_table(data: BenchData, choice: Measured, opened: Measured) -> Table:
     protocol = data.protocol
     published = [table for table in load_tables() if table.is_of(protocol)]
     has_open = any(one.task == "open" for one in data.sets)
-    every = [*next(iter(choice.points.values()), []), *opened.points.get("mean", [])]
-    concerns = sorted({value for p in every for name, value in p.tags if name == "concern"})
-    types = sorted({value for p in every for name, value in p.tags if name == "type"})
+    tags = {tag for one in data.sets for example in one.examples for tag in example.tags}
+    concerns = sorted(value for name, value in tags if name == "concern")
+    types = sorted(value for name, value in tags if name == "type")
     columns = published[0].columns if published else (*types, *concerns, "all")
     lines = []
     for rule in RULES if choice.points else [None]:
