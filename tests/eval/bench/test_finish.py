@@ -220,9 +220,6 @@ def test_a_judge_that_is_lost_leaves_rows_that_are_not_judged(tmp_path):
         text = finish_bench(out, data, Judge(client(server.url, retries=0)))
         assert len(server.requests) <= 3 + 3 + 3  # it gives up, with at most one more a thread
         assert "3 not_judged" in text and "out of order" in text
-        assert (
-            "[95%]" not in text.split("Open questions:")[1].split("\n\n")[0].splitlines()[1] or True
-        )
     with chat_server(lambda body: "Score: 2") as server:
         text = finish_bench(out, data, Judge(client(server.url)))
         assert len(server.requests) == 12 and "3 judged" in text

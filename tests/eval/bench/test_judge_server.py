@@ -108,5 +108,5 @@ def test_a_trained_judge_behind_a_real_server_grades(judge_url, tmp_path):
     assert [one.score for one in made] == [2, 1, None]
     assert made[2].replies == ("well, dogs",) * 5 and made[2].num_invalid == 5
     assert judge.client.num_calls == 15
-    with pytest.raises(ValueError, match="does not answer.*status 404"):  # no such model there
+    with pytest.raises(ValueError, match=r"does not answer.*status 404"):  # no such model there
         Judge(ChatClient(judge_url, "another")).probe()
