@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from thinker.cli import (
-    bench,
     compare,
     convert,
     demo_data,
@@ -21,6 +20,7 @@ from thinker.cli import (
     score,
     train,
 )
+from thinker.cli.evaluation import bench
 from thinker.cli.terminal import add_verbosity, set_up_terminal
 from thinker.utils.names import take_any_text
 
