@@ -102,7 +102,9 @@ def test_a_mean_over_videos_is_resampled_by_video():
     result = mean(points)
     assert (result.value, result.n) == (0.625, 4)
     assert result.ci_low == 0.0 and result.ci_high == 1.0
-    assert mean(points[:1]).ci_low is None and mean([]).value is None
+    assert mean(points[3:]).ci_low is None and mean([]).value is None
+    # Wilson's of one success in one: 1 / (1 + 1.95996²) = .2065.
+    assert round(mean(points[:1]).ci_low, 4) == 0.2065
 
 
 # the judge

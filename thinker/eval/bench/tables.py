@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thinker.eval.metrics import MetricResult
+from thinker.eval.metrics import Judged, MetricResult, Resampling
 from thinker.eval.metrics.agreement import with_interval
 from thinker.eval.metrics.bootstrap import content_codes, count_units, mean_statistic, resample
+from thinker.eval.metrics.figures import accuracy
 
 NUM_RESAMPLES, SEED = 1000, 0
 
@@ -55,13 +56,18 @@ class Point:
 
 
 def mean(points: Sequence[Point]) -> MetricResult:
-    """The mean with its interval; without one where all values are equal or one thing was shown.
+    """The mean with its interval. Of right and wrong alone it is the accuracy of every evaluation
+    (`eval/metrics/figures.py`), whose interval is Wilson's where no two questions share a video;
+    other values have none where all are equal or one thing was shown.
 
     >>> mean([Point(value=1.0, content="a"), Point(value=0.5, content="b")]).value
     0.75
     """
     if not points:
         return MetricResult(value=None, n=0, reason="no question")
+    if all(point.value in (0.0, 1.0) for point in points):
+        rows = [Judged(is_valid=True, is_correct=p.value == 1.0, content=p.content) for p in points]
+        return accuracy(rows, Resampling(num_resamples=NUM_RESAMPLES, seed=SEED))
     values = np.array([point.value for point in points], dtype=np.float64)
     result = MetricResult(value=float(values.mean()), n=values.size)
     codes = content_codes([point.content for point in points], values.size)
