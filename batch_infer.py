@@ -3,7 +3,7 @@ python batch_infer.py --model DIR --meta FILE… --video-root DIR… --output-di
 
 import sys
 
-from thinker.cli import eval
+from thinker.cli.evaluation import eval
 from thinker.cli.main import run_alone
 
 if __name__ == "__main__":

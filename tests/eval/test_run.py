@@ -439,7 +439,7 @@ def test_a_subset_by_ids_and_paths(whole, tmp_path):
 def test_an_unknown_name_in_a_subset_is_named_before_the_model_is_loaded(
     whole, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("thinker.cli.eval.load_scorer", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr("thinker.cli.evaluation.eval.load_scorer", lambda _: pytest.fail("loaded"))
     listed = tmp_path / "some.txt"
     listed.write_text("v2.mp4\nv99.mp4\n")
     assert main(whole.command(tmp_path / "out", "--subset", str(listed))) == 2
@@ -566,7 +566,7 @@ def test_bad_records_of_all_files_are_listed_before_the_model_is_loaded(
     arguments[arguments.index(str(whole.file))] = str(broken)
     arguments.insert(1, str(other))
     with monkeypatch.context() as patch:
-        patch.setattr("thinker.cli.eval.load_scorer", lambda _: pytest.fail("loaded"))
+        patch.setattr("thinker.cli.evaluation.eval.load_scorer", lambda _: pytest.fail("loaded"))
         assert main(arguments) == 2
     message = capsys.readouterr().err
     assert "other.jsonl:1" in message and "probe.jsonl:2" in message and "riddle" in message

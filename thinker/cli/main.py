@@ -8,18 +8,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from thinker.cli import (
-    ask,
-    compare,
-    convert,
-    estimate,
-    eval,
-    faithfulness,
-    report,
-    score,
-    train,
-)
+from thinker.cli import ask, convert, estimate, score, train
 from thinker.cli.data import demo_data, import_labels, records, stalls
+from thinker.cli.evaluation import bench, compare, eval, faithfulness, report
 from thinker.cli.terminal import add_verbosity, set_up_terminal
 from thinker.utils.names import take_any_text
 
@@ -50,6 +41,7 @@ COMMANDS: tuple[Command, ...] = (
     score,
     ask,
     eval,
+    bench,
     report,
     compare,
     faithfulness,

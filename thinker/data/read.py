@@ -308,10 +308,14 @@ def scan_meta_json(path: Path, rules: LineRules, dataset: str) -> Loaded:
     return loaded
 
 
-def scan_records(path: Path, rules: RecordRules) -> Loaded:
+def scan_records(
+    path: Path, rules: RecordRules, translate: Callable[[object], object] = lambda value: value
+) -> Loaded:
     """Every record of one file, good or bad: a jsonl, or a JSON list by the suffix .json.
 
-    A record of a list is reported with the line it starts on and its index from 0, `[17]: …`.
+    translate: makes a record in the form of conversations.py of one in another form, or raises
+    BadValueError. A record of a list is reported with the line it starts on and its index from 0,
+    `[17]: …`.
     """
     loaded, file = Loaded([], []), Path(path)
     is_list = file.suffix.lower() == ".json"
@@ -329,7 +333,8 @@ def scan_records(path: Path, rules: RecordRules) -> Loaded:
         number_id = f"{path_text(file.name)}:{index + 1}"
         try:
             value = load_json(item) if isinstance(item, bytes) else item
-            example = rules.example(question_of(value), number_id, f"{file}:{line}")
+            asked = question_of(translate(value))
+            example = rules.example(asked, number_id, f"{file}:{line}")
             loaded.examples.append(example)
         except BadValueError as error:
             loaded.bad_lines.append(BadLine(file=file, line=line, reason=f"{where}{error}"))

@@ -118,7 +118,7 @@ def load_sets(
     bad_lines: list[BadLine] = []
     for source in sources:
         try:
-            loaded += _by_task(source, load_eval_examples(source, skip_bad_lines=skip_bad_lines))
+            loaded += by_task(source, load_eval_examples(source, skip_bad_lines=skip_bad_lines))
         except BadLinesError as error:
             bad_lines += error.bad_lines
     if bad_lines:
@@ -150,7 +150,8 @@ def _tell_of_unknown_scales(loaded: Sequence[LoadedSet]) -> None:
         )
 
 
-def _by_task(source: Source, loaded: Loaded) -> list[LoadedSet]:
+def by_task(source: Source, loaded: Loaded) -> list[LoadedSet]:
+    """The examples of one source as a set a task, in the order in which their tasks occur."""
     tasks = list(dict.fromkeys(example.task for example in loaded.examples))
     return [
         LoadedSet(

@@ -82,6 +82,12 @@ class ClipConfig:
     """What makes whole pictures of interlaced frames, one of
     `thinker.video.clip.DEINTERLACERS`."""
 
+    sampler: str = "segments"
+    """Which frames of a video keyframes are, one of `thinker.video.clip.SAMPLERS`."""
+
+    max_side_px: int = 0
+    """Longest side of a keyframe of a video before it is resized; 0 is no limit."""
+
     def __post_init__(self):
         if self.layout not in prompts.LAYOUTS:
             raise ValueError(
@@ -192,6 +198,8 @@ class PolicyInputs:
             image_max_pixels=self.clip_config.image_max_pixels,
             reader=self.clip_config.reader,
             deinterlace=self.clip_config.deinterlace,
+            sampler=self.clip_config.sampler,
+            max_side_px=self.clip_config.max_side_px,
         )
 
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:

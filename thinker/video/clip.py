@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +26,8 @@ RESAMPLERS = ("torch", "pil")
 READERS = ("pyav", "decord")
 DEINTERLACERS = ("none", "bwdif")
 STILLS = ("image", "video")
+SAMPLERS = ("segments", "steps", "inner_steps")
+"""Which frames keyframes are (`keyframe_indices`): VQAThinker's, Q-Bench-Video's, VLMEvalKit's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,11 @@ class ClipSpec:
     """What makes whole pictures of frames that a video marks as interlaced, one of `DEINTERLACERS`:
     "none" leaves their lines as they are stored; "bwdif" is FFmpeg's filter, one picture a
     frame."""
+    sampler: str = "segments"
+    """Which frames the keyframes of a video are, one of `SAMPLERS`."""
+    max_side_px: int = 0
+    """Keyframes of a video are first shrunk, their aspect kept, until neither side is longer, then
+    resized as all are; 0 leaves this out."""
 
     def __post_init__(self) -> None:
         if self.resize not in ("square", "smart"):
@@ -88,6 +95,10 @@ class ClipSpec:
             )
         if self.reader == "decord" and self.deinterlace != "none":
             raise ValueError("decord gives frames as they are stored; deinterlace with reader pyav")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}")
+        if self.max_side_px < 0:
+            raise ValueError(f"max_side_px must be 0 (no limit) or more, got {self.max_side_px}")
         if self.stills not in STILLS:
             raise ValueError(f"stills must be one of {', '.join(STILLS)}, got {self.stills!r}")
         is_square = self.resize == "square"
@@ -112,6 +123,28 @@ class ClipSpec:
                 f"got {self.num_motion_frames}"
             )
 
+    def of_medium(self, num_keyframes: int | None) -> ClipSpec:
+        """This, with another number of keyframes and windows of motion as long as before; itself
+        for None.
+
+        Example: of 8 keyframes and 32 motion frames, `of_medium(2)` has 2 and 8.
+        """
+        if num_keyframes is None:
+            return self
+        window = self.num_motion_frames // self.num_keyframes
+        return replace(self, num_keyframes=num_keyframes, num_motion_frames=window * num_keyframes)
+
+    def bounded(self, height: int, width: int) -> tuple[int, int]:
+        """The size of a keyframe once `max_side_px` is kept; sides are rounded down, as in the
+        program of Q-Bench-Video.
+
+        Example: with 512, `bounded(1080, 1920)` is (288, 512), `bounded(240, 320)` as it is.
+        """
+        if not self.max_side_px or max(height, width) <= self.max_side_px:
+            return height, width
+        scale = min(self.max_side_px / width, self.max_side_px / height)
+        return max(1, int(height * scale)), max(1, int(width * scale))
+
     def geometry(self, kind: str, height: int, width: int, crop: Crop | None = None) -> Geometry:
         """Where a picture's places lie in the keyframes of a clip of that kind, and their sizes.
 
@@ -119,6 +152,8 @@ class ClipSpec:
         ValueError where one side is over 200 times the other and the aspect is to be kept.
         """
         part_height, part_width = (crop.height, crop.width) if crop else (height, width)
+        if kind == "video":
+            part_height, part_width = self.bounded(part_height, part_width)
         rows, columns, tile_height, tile_width = 1, 1, self.keyframe_px, self.keyframe_px
         if self.resize == "smart":
             is_image = kind == "image"
@@ -231,17 +266,28 @@ class Clip:
             raise ValueError("a clip needs at least one keyframe")
 
 
-def keyframe_indices(num_frames: int, num_keyframes: int) -> list[int]:
-    """Frame numbers of the K keyframes: `int(seg/2 + round(seg·i))`, `seg = (N-1)/K` (VQAThinker).
+def keyframe_indices(num_frames: int, num_keyframes: int, sampler: str = "segments") -> list[int]:
+    """Frame numbers of the K keyframes, by one of `SAMPLERS`:
 
-    `round` is Python's: halves go to the even neighbour, as in the reference. The largest index is
-    below `N-1 - seg/2 + 1/2`, so never above N-1. Short videos repeat frames.
-    Example: `keyframe_indices(100, 6)` → `[8, 24, 41, 58, 74, 90]`.
+    - "segments": `int(seg/2 + round(seg·i))`, `seg = (N-1)/K` (VQAThinker). `round` is Python's:
+      halves go to the even neighbour, as in the reference. The largest index is below `N-1 - seg/2
+      + 1/2`, so never above N-1.
+    - "steps": `i·int(N/K)`, i from 0 (Q-Bench-Video's GPT_test.py). The first frame is one of them,
+      and of a video of fewer than K frames it is the only one.
+    - "inner_steps": `int(i·(N/(K+1)))`, i from 1 (VLMEvalKit's qbench_video.py).
+
+    Short videos repeat frames. Example: `keyframe_indices(100, 6)` → `[8, 24, 41, 58, 74, 90]`, by
+    "steps" `[0, 16, 32, 48, 64, 80]`, by "inner_steps" `[14, 28, 42, 57, 71, 85]`.
     """
     if num_frames < 1 or num_keyframes < 1:
         raise ValueError(
             f"need at least 1 frame and 1 keyframe, got {num_frames} and {num_keyframes}"
         )
+    if sampler == "steps":
+        return [num_frames // num_keyframes * i for i in range(num_keyframes)]
+    if sampler == "inner_steps":
+        step = num_frames / (num_keyframes + 1)
+        return [int(i * step) for i in range(1, num_keyframes + 1)]
     seg = (num_frames - 1) / num_keyframes
     return [int(seg / 2 + round(seg * i)) for i in range(num_keyframes)]
 
@@ -258,7 +304,7 @@ def motion_indices(num_frames: int, spec: ClipSpec) -> list[int]:
         return []
     length = spec.num_motion_frames // spec.num_keyframes
     indices = []
-    for centre in keyframe_indices(num_frames, spec.num_keyframes):
+    for centre in keyframe_indices(num_frames, spec.num_keyframes, spec.sampler):
         first = max(0, min(centre - length // 2, num_frames - length))
         indices += [min(first + offset, num_frames - 1) for offset in range(length)]
     return indices

@@ -71,10 +71,18 @@ class Medium:
     stalls: Stalls | None = None
     """Where the video stalls, of the whole file, which a prompt then says; None: it says nothing
     of stalls."""
+    num_keyframes: int | None = None
+    """How many keyframes are read of a video, where that is not the number of the `ClipSpec`: two
+    videos may have to share one number of frames."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if self.num_keyframes is not None and (self.kind == "image" or self.num_keyframes < 1):
+            raise ValueError(
+                f"num_keyframes is {self.num_keyframes} of {self.path}, a {self.kind}; expected at "
+                "least 1, of a video"
+            )
         start, end = self.start_seconds, self.end_seconds
         if self.kind == "image" and (start is not None or end is not None):
             raise ValueError(f"a range of time is for videos, {self.path} is an image")

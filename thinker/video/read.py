@@ -151,36 +151,37 @@ class Sample:
     """
 
     def __init__(self, index: FrameIndex, spec: ClipSpec, wanted: Medium) -> None:
+        spec = spec.of_medium(wanted.num_keyframes)
         self._index, self._spec, self._wanted = index, spec, wanted
         first, num_in_range = frames_in_range(
             wanted.path, index.seconds, wanted.start_seconds, wanted.end_seconds
         )
         self._stalls = _stalls(wanted, index)
-        self._keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
+        keyframes = keyframe_indices(num_in_range, spec.num_keyframes, spec.sampler)
+        self._keyframes = [first + i for i in keyframes]
         self._motion = [first + i for i in motion_indices(num_in_range, spec)]
         self.numbers = sorted({*self._keyframes, *self._motion})
         """Of the frames that are needed, ascending; `add` is called with each of them once."""
         self._small_keyframes: dict[int, np.ndarray] = {}
         self._small_motion: dict[int, np.ndarray] = {}
-        self._height = self._width = 0
-        self._size = (0, 0)
+        self._geometry: Geometry | None = None
 
     def add(self, number: int, picture_HWC: np.ndarray, pixel_aspect: Fraction) -> None:
         """Take what the clip needs of the upright picture of frame `number`."""
         path, spec, crop = self._wanted.path, self._spec, self._wanted.crop
-        is_first = not self._height
         stored_height, stored_width = picture_HWC.shape[:2]
         shown = displayed_size(stored_height, stored_width, pixel_aspect)
-        if is_first:
-            self._height, self._width = shown
         if crop is not None:
             picture_HWC = _stretched(path, picture_HWC, shown, spec.resampler)
         picture_HWC = _cut(path, picture_HWC, crop)
-        if is_first:
-            geometry = _geometry(path, spec, "video", self._height, self._width, crop)
-            self._size = (geometry.resized_height, geometry.resized_width)
+        if self._geometry is None:  # the first picture decides for all
+            self._geometry = _geometry(path, spec, "video", *shown, crop)
+        geometry = self._geometry
         if number in self._keyframes:
-            self._small_keyframes[number] = resize_frame(picture_HWC, self._size, spec.resampler)
+            size = (geometry.resized_height, geometry.resized_width)
+            bounded_HWC = _bounded(picture_HWC, geometry, spec)
+            self._small_keyframes[number] = resize_frame(bounded_HWC, size, spec.resampler)
+            del bounded_HWC
         if number in self._motion:
             motion_size = (spec.motion_px, spec.motion_px)
             self._small_motion[number] = resize_frame(picture_HWC, motion_size, spec.resampler)
@@ -188,6 +189,8 @@ class Sample:
     def clip(self) -> Clip:
         """The clip, once all frames were given."""
         keyframes, motion, seconds = self._keyframes, self._motion, self._index.seconds
+        geometry = self._geometry
+        assert geometry is not None
         no_motion = np.empty((0, 3, self._spec.motion_px, self._spec.motion_px), dtype=np.uint8)
         dense = np.stack([self._small_motion[i] for i in motion]) if motion else no_motion
         large = np.stack([self._small_keyframes[i] for i in keyframes])
@@ -201,8 +204,8 @@ class Sample:
             motion_indices=tuple(motion),
             num_frames=len(seconds),
             fps=self._index.fps,
-            height=self._height,
-            width=self._width,
+            height=geometry.height,
+            width=geometry.width,
             crop=self._wanted.crop,
             stalls=self._stalls,
         )
@@ -216,6 +219,16 @@ def _stalls(wanted: Medium, index: FrameIndex) -> FrameStalls | None:
         return frame_stalls(wanted.stalls, index.seconds, wanted.start_seconds, wanted.end_seconds)
     except ValueError as error:
         raise VideoError(wanted.path, "stalls", str(error)) from None
+
+
+def _bounded(picture_HWC: np.ndarray, geometry: Geometry, spec: ClipSpec) -> np.ndarray:
+    """The picture within `ClipSpec.max_side_px`, in square pixels where it had to be shrunk."""
+    crop = geometry.crop
+    shown = (crop.height, crop.width) if crop else (geometry.height, geometry.width)
+    size = spec.bounded(*shown)
+    if size == shown:
+        return picture_HWC
+    return np.ascontiguousarray(resize_frame(picture_HWC, size, spec.resampler).transpose(1, 2, 0))
 
 
 def _stretched(
@@ -296,20 +309,25 @@ def clip_from_frames(
     num_frames, height, width = frames_THWC.shape[:3]
     seconds = [i / FRAMES_FPS for i in range(num_frames)]
     first, num_in_range = frames_in_range(FRAMES_PATH, seconds, start, end)
-    keyframes = [first + i for i in keyframe_indices(num_in_range, spec.num_keyframes)]
+    keyframes = [
+        first + i for i in keyframe_indices(num_in_range, spec.num_keyframes, spec.sampler)
+    ]
     motion = [first + i for i in motion_indices(num_in_range, spec)]
     geometry = _geometry(FRAMES_PATH, spec, "video", height, width)
 
-    def pick(indices: list[int], size: tuple[int, int]) -> torch.Tensor:
-        if not indices:
+    def pick(pictures: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor:
+        if not pictures:
             return torch.empty((0, 3, *size), dtype=torch.uint8)
-        frames = [resize_frame(frames_THWC[i], size, spec.resampler) for i in indices]
+        frames = [resize_frame(picture_HWC, size, spec.resampler) for picture_HWC in pictures]
         return torch.from_numpy(np.stack(frames))
 
     return Clip(
         path=FRAMES_PATH,
-        keyframes_KCHW=pick(keyframes, (geometry.resized_height, geometry.resized_width)),
-        motion_MCHW=pick(motion, (spec.motion_px, spec.motion_px)),
+        keyframes_KCHW=pick(
+            [_bounded(frames_THWC[i], geometry, spec) for i in keyframes],
+            (geometry.resized_height, geometry.resized_width),
+        ),
+        motion_MCHW=pick([frames_THWC[i] for i in motion], (spec.motion_px, spec.motion_px)),
         keyframe_seconds=torch.tensor([seconds[i] for i in keyframes], dtype=torch.float64),
         motion_seconds=torch.tensor([seconds[i] for i in motion], dtype=torch.float64),
         keyframe_indices=tuple(keyframes),

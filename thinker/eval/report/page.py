@@ -117,6 +117,7 @@ def write_report(folder: Path) -> Path:
             for key, entry in sets.items()
             if key not in scores
         ],
+        bench_tables=summary.get("bench", {}).get("tables", []),
         settings=json.dumps(settings, indent=1),
     )
     path = folder / "report.html"
