@@ -9,7 +9,9 @@ HELP = "generate the demo set"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument(
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--pictures", action="store_true", help="pictures in place of clips")
+    kinds.add_argument(
         "--stalled", action="store_true", help="clips that stall, with four forms of records"
     )
     parser.add_argument("--small", action="store_true", help="a tenth of the set, for a smoke run")
@@ -17,9 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from thinker.data.demo.generate import generate_demo_set
+    from thinker.data.demo.pictures import PictureConfig, generate_picture_set
     from thinker.data.demo.plan import SyntheticConfig
     from thinker.data.demo.stalled import StalledConfig, generate_stalled_set
 
+    if args.pictures:
+        pictures = PictureConfig(num_train=60, num_eval=16) if args.small else PictureConfig()
+        generate_picture_set(args.output, pictures)
+        counts = f"{pictures.num_train} training and {pictures.num_eval} held-out pictures"
+        print(f"{counts} in {args.output}")
+        return 0
     if args.stalled:
         config = StalledConfig(num_train=60, num_eval=16) if args.small else StalledConfig()
         generate_stalled_set(args.output, config)

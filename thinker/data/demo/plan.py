@@ -8,6 +8,7 @@ The MOS follows a stated rule: severity → `impairment` (Naka-Rushton) → `tru
 mean of 15 simulated raters.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -179,7 +180,8 @@ def plan_demo_set(config: SyntheticConfig) -> list[ClipPlan]:
 def _plan_split(config: SyntheticConfig, split_number: int, num_contents: int) -> list[ClipPlan]:
     rng = np.random.default_rng((config.seed, split_number))
     num_clips = num_contents * config.clips_per_content
-    drawn = _draw_distortions(num_clips, config.none_share, rng)
+    names = [name for name in DISTORTIONS if name != "none"]
+    drawn = draw_distortions(names, num_clips, config.none_share, rng)
     plans = []
     for number, (distortion, severity) in enumerate(drawn):
         content, take = divmod(number, config.clips_per_content)
@@ -201,11 +203,11 @@ def _plan_split(config: SyntheticConfig, split_number: int, num_contents: int) -
     return plans
 
 
-def _draw_distortions(
-    num_clips: int, none_share: float, rng: np.random.Generator
+def draw_distortions(
+    names: Sequence[str], num_clips: int, none_share: float, rng: np.random.Generator
 ) -> list[tuple[str, float]]:
-    """(distortion, severity) of each clip, in random order."""
-    names = [name for name in DISTORTIONS if name != "none"]
+    """(distortion, severity) of each clip, in random order: every name equally often, and severity
+    stratified over the range of its impairment."""
     num_none = round(none_share * num_clips)
     drawn = [("none", 0.0)] * num_none
     for i, name in enumerate(names):

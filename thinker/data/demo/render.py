@@ -75,6 +75,18 @@ def render_clip(
     ], CLEAN_QP
 
 
+def distort_picture(
+    scene: Scene, distortion: str, severity: float, rng: np.random.Generator
+) -> np.ndarray:
+    """One picture of the scene, uint8 RGB (H, W, 3), with a spatial distortion or none."""
+    picture_HWC = scene.steady_frame(0)
+    if distortion != "blocking":
+        return _distort_frame(picture_HWC, distortion, severity, scene.unit, rng)
+    file = io.BytesIO()  # blocks of eight by eight pixels, as the codec of the clips has them
+    Image.fromarray(picture_HWC).save(file, format="JPEG", quality=round(30 - 28 * severity))
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
 def _distort_frame(
     frame_HWC: np.ndarray, distortion: str, severity: float, unit: float, rng: np.random.Generator
 ) -> np.ndarray:
