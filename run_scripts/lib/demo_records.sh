@@ -1,0 +1,31 @@
+# Makes the media and the questions that the demo assistant and the demos of the stages learn from. To be sourced; needs
+# `thinker` (the command, an array). Usage: demo_records FOLDER [--small]
+demo_records() {
+    local data=$1 small=("${@:2}") split mos seen truth
+    mkdir -p "$data"
+    "${thinker[@]}" demo-data --output "$data/clips" "${small[@]}"
+    "${thinker[@]}" demo-data --pictures --output "$data/pictures" "${small[@]}"
+    for split in train eval; do
+        mos=(--mos "$data/clips/$([[ $split == train ]] && echo train.jsonl || echo eval.json)" --scale 1:5)
+        seen=(--media-root "$data/clips/videos")
+        truth=(--distortions "$data/clips/distortions.json")
+        questions "${split}_distortion" distortion --severity "${truth[@]}"
+        questions "${split}_level" ugc "${mos[@]}"
+        questions "${split}_binary" binary "${truth[@]}"
+        questions "${split}_pair" pair "${mos[@]}"
+
+        mos=(--mos "$data/pictures/$split.json" --scale 1:5)
+        seen=(--media-root "$data/pictures/pictures")
+        truth=(--distortions "$data/pictures/distortions.json")
+        questions "${split}_picture_distortion" distortion --severity "${truth[@]}"
+        questions "${split}_picture_level" ugc "${mos[@]}"
+        questions "${split}_picture_binary" binary "${truth[@]}"
+    done
+}
+
+# questions NAME KIND OPTIONS…: records of one kind, about the media that `seen` and `split` say
+questions() {
+    local file=$data/$1.jsonl
+    rm -f "$file"
+    "${thinker[@]}" records "$2" --split "$split" "${seen[@]}" --form short --output "$file" "${@:3}" | tail -n 1
+}

@@ -1,0 +1,46 @@
+# What the scripts of the three supervised stages share. To be sourced, with `number` (1 to 3) set, and `sets`: for each
+# stage of run_scripts/configs/sft_stage$number.yaml, in order, "STAGE VARIABLE DEMO_YAML".
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+bash setup.sh
+thinker=(.venv/bin/python -m thinker.cli)
+source run_scripts/lib/demo_records.sh
+
+output=${OUTPUT_DIR:-runs/stage$number}
+arguments=(--config "run_scripts/configs/sft_stage$number.yaml" "data.cache=$output/cache")
+missing=() named=()
+for set in "${sets[@]}"; do
+    read -r stage variable demo <<<"$set"
+    if [[ -n ${!variable:-} ]]; then
+        named+=("$variable")
+        arguments+=("stages.$stage.data=[{config: '${!variable}'}]")
+    else
+        missing+=("$variable")
+        # Rates of a model that was trained before move a random one by nothing.
+        arguments+=("stages.$stage.data=[{config: $demo}]" "stages.$stage.trainer.max_steps=${STEPS:-150}"
+            "stages.$stage.trainer.per_device_train_batch_size=16" "stages.$stage.trainer.logging_steps=25"
+            "stages.$stage.trainer.gradient_checkpointing=false")
+        for part in ${parts[$stage]}; do arguments+=("stages.$stage.train.$part=7.0e-4"); done
+    fi
+done
+if [[ ${#missing[@]} == "${#sets[@]}" ]]; then
+    small=()
+    if [[ ${SMOKE:-0} == 1 ]]; then small=(--small); fi
+    data=${DEMO_DATA:-$(realpath -m "$output")/data}
+    demo_records "$data" "${small[@]}"
+    if [[ $number == 2 ]]; then "${thinker[@]}" demo-data --stalled --small --output "$data/stalled"; fi
+    variables="{ASSISTANT_ROOT: '$data', STALLED_ROOT: '$data/stalled', STALL_TEXT: sentences}"
+    arguments+=("model.path=${MODEL:-tiny}" "model.dtype=float32" "data.variables=$variables"
+        "model.texts=$data/clips/texts.txt")
+elif [[ ${#missing[@]} -gt 0 || -z ${MODEL:-} ]]; then
+    echo "set MODEL with ${named[*]} ${missing[*]}, or none of them for the demo" >&2
+    exit 2
+else
+    arguments+=("model.path=$MODEL")
+fi
+
+launch=("${thinker[@]}")
+if [[ ${NUM_PROCESSES:-1} -gt 1 || -n ${ACCELERATE_CONFIG:-} ]]; then
+    launch=(.venv/bin/python -m accelerate.commands.launch)
+    if [[ -n ${ACCELERATE_CONFIG:-} ]]; then launch+=(--config_file "$ACCELERATE_CONFIG"); fi
+    launch+=(--num_processes "${NUM_PROCESSES:-1}" -m thinker.cli)
+fi
