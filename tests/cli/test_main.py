@@ -89,7 +89,7 @@ def test_a_prediction_is_readable_in_a_narrow_terminal(monkeypatch):
             score=3.0,
             status="ok",
             mode="sample",
-            reasoning="word " * 20,
+            reasoning="word " * 20 + "\x1b[31m",
             spread=0.5,
             interval=(2.5, 3.5),
         )
@@ -97,6 +97,7 @@ def test_a_prediction_is_readable_in_a_narrow_terminal(monkeypatch):
     lines = text.splitlines()
     assert max(map(len, lines)) <= 40
     assert lines[1].startswith("reasoning: word") and lines[2].startswith("           word")
+    assert r"\x1b[31m" in text  # a model may write what steers a terminal
     assert "90 % in 2.50 to 3.50" in " ".join(line.strip() for line in lines)
 
 

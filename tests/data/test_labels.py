@@ -158,6 +158,8 @@ def test_every_bad_line_is_told_and_nothing_is_written(tmp_path, capsys):
         ("s.csv", "", [], "is empty"),
         ("s.csv", b"name,MOS\n\xe9.mp4,1\n", [], "is not utf-8"),
         ("s.csv", "name,MOS\na,1\n", ["--encoding", "utf8x"], "encoding 'utf8x' is not known"),
+        ("s.csv", "name,MOS\na,1\n", ["--encoding", "base64"], "encoding 'base64' is not known"),
+        ("s.csv", 'name,MOS,x\na,1,\nb,2,"\nc,3,\nd,4,', [], "a quote that line 3"),
         ("s.csv", "name,MOS\na,1\n", ["--scale", "5"], "MOS scale '5:linear'"),
         ("s.csv", "name,MOS\na,1\n", ["--preset", "konviq"], "there is no preset 'konviq'"),
         ("s.csv", "name,MOS\na,1\n", ["--media-root", "/nowhere"], "is not a folder"),

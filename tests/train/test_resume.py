@@ -164,7 +164,9 @@ def test_every_stage_of_the_pipeline_restarts(zygote, tmp_path):
 def test_another_configuration_is_refused_and_faster_reading_is_not(tmp_path):
     half, more = (f"stages.grpo.rewards=[{{name: format, weight: {w}}}]" for w in (0.5, 0.7))
     config = load_run_config(SMOKE, [half])
-    open_run(tmp_path, config)
+    open_run(tmp_path, load_run_config(SMOKE))
+    open_run(tmp_path, config)  # nothing was made yet, as where the check of the media failed
+    (tmp_path / "start").mkdir()
     others = [half, "data.num_workers=7", "output_dir=elsewhere"]
     open_run(tmp_path, load_run_config(SMOKE, others))
     with pytest.raises(
@@ -175,6 +177,7 @@ def test_another_configuration_is_refused_and_faster_reading_is_not(tmp_path):
 
 def test_a_run_of_an_older_version_is_told_what_its_keys_are_called_now(tmp_path):
     open_run(tmp_path, load_run_config(SMOKE))
+    (tmp_path / "start").mkdir()
     path = tmp_path / "run.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps({**values, "grpo.beta": 0.1, "warm_start": None}))

@@ -34,3 +34,11 @@ def test_an_empty_folder_and_an_empty_glob_are_errors(tmp_path):
         find_videos([tmp_path])
     with pytest.raises(ValueError, match="matches no file"):
         find_videos([f"{tmp_path}/*.mp4"])
+
+
+def test_what_cannot_be_looked_at_is_named_as_it_is(videos):
+    """A row says what is wrong with it; the others are scored."""
+    long, empty = videos / ("n" * 300), videos / "d.mp4"
+    empty.mkdir()
+    assert find_videos([videos / "a.mp4", long, empty]) == [videos / "a.mp4", long, empty]
+    empty.rmdir()

@@ -367,6 +367,18 @@ def test_containers_of_studios_and_raw_streams(tmp_path, name, encoder, settings
                 assert np.array_equal(picture, expected[number])
 
 
+def test_dv_that_ends_within_a_frame_is_cut(tmp_path):
+    """FFmpeg fills the frame with what it decoded before, and says nothing of it."""
+    path = write_streams(tmp_path / "v.dv", [(720, 576)], encoder="dvvideo")
+    data = path.read_bytes()
+    assert len(data) == 24 * 144000
+    path.write_bytes(data[: 5 * 144000 - 80])
+    with pytest.raises(VideoError, match="truncated: the last frame has 143920 of 144000 bytes"):
+        read_clip(path, SPEC)
+    path.write_bytes(data[: 5 * 144000])
+    assert read_clip(path, SPEC).num_frames == 5
+
+
 def test_a_raw_stream_is_known_by_its_name_only(tmp_path):
     path = write_streams(tmp_path / "v.h264", [(64, 48)])
     other = tmp_path / "v.mp4"

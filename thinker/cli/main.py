@@ -12,7 +12,7 @@ from thinker.cli import ask, convert, estimate, score, train
 from thinker.cli.data import demo_data, import_labels, records, stalls
 from thinker.cli.evaluation import bench, compare, eval, faithfulness, report
 from thinker.cli.terminal import add_verbosity, set_up_terminal
-from thinker.utils.names import take_any_text
+from thinker.utils.names import path_text, printable, take_any_text
 
 DESCRIPTION = "Video quality assessment that explains itself: train, score, evaluate."
 
@@ -94,11 +94,12 @@ def _run(args: argparse.Namespace) -> int:
     except OSError as error:
         if error.filename is None:  # not of a file that was named
             raise
-        fault, message = error, f"{error.filename}: {error.strerror}"
+        fault, message = error, f"{path_text(os.fsdecode(error.filename))}: {error.strerror}"
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     if args.verbose:
         traceback.print_exception(fault)
-    print(f"error: {message}", file=sys.stderr)
+    lines = message.splitlines()  # lists of bad lines; names in them may hold anything
+    print("error: " + "\n".join(map(printable, lines)), file=sys.stderr)
     return 2

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 1: some videos have no score."""
+    from thinker.utils.names import path_text
     from thinker.video.find import find_videos
     from thinker.video.medium import medium
 
@@ -71,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if args.retry is not None and args.engine != "ray":
         raise ValueError("--retry is for --engine ray, which keeps rows; score these videos again")
     paths = find_videos(args.video)
-    if not any(path.exists() for path in paths):  # some that are missing become rows
-        names = ", ".join(map(str, paths[:5]))
+    if not any(map(os.path.exists, paths)):  # some that are missing become rows
+        names = ", ".join(map(path_text, paths[:5]))
         raise ValueError(f"none of the files exists: {names}{' …' if len(paths) > 5 else ''}")
     for path in paths:
         medium(path, start=args.start, end=args.end)  # raises where it has no such part
@@ -190,14 +192,15 @@ def describe(prediction: "Prediction", words: Sequence[str] | None = None) -> st
     where they are not `thinker.tasks.level.LEVELS`."""
     from thinker.score.prediction import OK
     from thinker.tasks.level import LEVELS
-    from thinker.utils.names import path_text
+    from thinker.utils.names import path_text, printable
 
     width = max(40, shutil.get_terminal_size().columns)
     # Not wrapped: a name has to be copied as it is.
     named = f"{'video:':<{LABEL}}{prediction.path and path_text(prediction.path)}"
     lines = []
     if prediction.mode != "level":
-        lines.append(("reasoning", prediction.reasoning or "-"))
+        # A model may write anything, what steers a terminal included.
+        lines.append(("reasoning", printable(" ".join((prediction.reasoning or "-").split()))))
     score = "-" if prediction.score is None else f"{prediction.score:.2f} (1 to 5)"
     if prediction.interval is not None:
         low, high = prediction.interval

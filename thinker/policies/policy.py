@@ -21,6 +21,7 @@ from thinker.policies.registry import BACKBONES, Backbone, backbone_name
 from thinker.policies.shards import read_headers
 from thinker.policies.tiny import TinySize, wake_motion, wake_vision
 from thinker.tasks.level import LevelConfig
+from thinker.utils.names import path_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +111,13 @@ def check_folder(folder: str | Path) -> None:
     if path.is_dir():
         return
     if path.exists():
-        raise ValueError(f"{folder} is a file, expected the folder of a saved policy")
-    if not _HUB_NAME.fullmatch(str(folder)):
-        raise ValueError(f"no configuration of a model in {folder}: there is no such folder")
+        raise ValueError(f"{path_text(path)} is a file, expected the folder of a saved policy")
+    # Beside local folders a name of this form is a slip, and is not to be sent to the hub.
+    is_beside_others = len(path.parts) > 1 and path.parent.is_dir()
+    if is_beside_others or not _HUB_NAME.fullmatch(str(folder)):
+        raise ValueError(
+            f"no configuration of a model in {path_text(path)}: there is no such folder"
+        )
 
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")

@@ -27,7 +27,7 @@ from thinker.train.grpo.run import check_grpo, checked_rewards, grpo_args, train
 from thinker.train.held_out import HeldOutFigures, held_out
 from thinker.train.plots import plot_curves, read_metrics
 from thinker.train.run_data import Labels, RunData, check_media, held_out_record, read_labels
-from thinker.train.run_folder import folder_once, is_complete, json_once, open_run
+from thinker.train.run_folder import SPLIT, folder_once, is_complete, json_once, open_run
 from thinker.train.run_log import METRICS
 from thinker.train.sft.run import sft_args, train_sft
 from thinker.train.start import (
@@ -46,7 +46,6 @@ from thinker.utils.lock import run_lock
 logger = logging.getLogger(__name__)
 
 START, FINAL, WORK, HELD_OUT = "start", "final", "work", "held_out"
-SPLIT = "held_out_examples.json"
 STEPS = "training.json"  # in the folder of a stage: how many steps it took
 
 Rewards = dict[str, list[WeightedReward]]

@@ -19,7 +19,10 @@ from thinker.train.run_log import ROLLOUTS
 from thinker.utils.atomic import atomic_folder, write_atomic
 from thinker.utils.journal import flat, require_same
 
-IDENTITY = "run.json"
+IDENTITY, SPLIT = "run.json", "held_out_examples.json"
+BARE = frozenset((IDENTITY, SPLIT, "run.lock", "cache", "data"))
+"""What lies in the folder of a run that ended before it had made anything: the cache of clips and
+the demo's data are not of one configuration. Such a folder is open to any other."""
 IGNORED = ("output_dir", "data.cache", "data.num_workers")
 """Keys that say where and how fast, not what: a run may be continued with others."""
 
@@ -30,7 +33,8 @@ def open_run(folder: Path, config: RunConfig) -> None:
     identity = flat_config(config) | {"num_processes": state.num_processes}
     identity = {key: value for key, value in identity.items() if key not in IGNORED}
     path = folder / IDENTITY
-    if is_complete(path):
+    is_bare = not folder.is_dir() or {entry.name for entry in folder.iterdir()} <= BARE
+    if is_complete(path) and not is_bare:
         before = json.loads(path.read_text(encoding="utf-8"))
         old = sorted(
             {key for key in RENAMED for name in before if f"{name}.".startswith(f"{key}.")}
@@ -48,6 +52,7 @@ def open_run(folder: Path, config: RunConfig) -> None:
         )
     elif state.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / SPLIT).unlink(missing_ok=True)
         write_atomic(path, json.dumps(identity, indent=1) + "\n")
     state.wait_for_everyone()
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from thinker.utils.names import path_text
+
 logger = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 10.0
@@ -43,8 +45,8 @@ def folder_lock(folder: Path, name: str = "run", *, wait: bool = False) -> Itera
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         elif not _taken(descriptor) and not _taken_from_the_dead(descriptor, folder):
             raise ValueError(
-                f"another run (pid {_holder(descriptor)}) is writing to {folder}, or a process "
-                "that it left; wait for it, or choose another output folder"
+                f"another run (pid {_holder(descriptor)}) is writing to {path_text(folder)}, or a "
+                "process that it left; wait for it, or choose another output folder"
             )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
@@ -75,15 +77,17 @@ def check_output_folder(folder: Path) -> None:
     while not nearest.exists() and nearest != nearest.parent:
         nearest = nearest.parent
     if not nearest.is_dir():
-        raise unwritable(folder, NotADirectoryError(0, f"{nearest} is a file"))
+        raise unwritable(folder, NotADirectoryError(0, f"{path_text(nearest)} is a file"))
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise unwritable(folder, PermissionError(0, f"{nearest} is not yours to write to"))
+        reason = f"{path_text(nearest)} is not yours to write to"
+        raise unwritable(folder, PermissionError(0, reason))
 
 
 def unwritable(folder: Path, error: OSError) -> ValueError:
     """What to tell a user whose output folder cannot be written to."""
     return ValueError(
-        f"results cannot be written to {folder}: {error.strerror}; choose another output folder"
+        f"results cannot be written to {path_text(folder)}: {error.strerror}; choose another "
+        "output folder"
     )
 
 

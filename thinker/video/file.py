@@ -88,6 +88,9 @@ class VideoError(ValueError):
 # Where the pictures of an AVI lie; a large one consists of several RIFF chunks ("AVIX").
 _AVI_LISTS = (b"AVI ", b"AVIX", b"movi", b"rec ")
 
+# The first block of a sequence of raw DV is its header.
+_DV_HEADER = b"\x1f\x07\x00"
+
 # A video with its index in front may start with any of these (QuickTime has no "ftyp").
 _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp")
 
@@ -125,6 +128,8 @@ def check_file(path: Path, *, is_picture: bool = False) -> None:
                 problem = _matroska_cut(file, size)
             elif head.startswith(b"RIFF"):
                 problem = _riff_cut(head, size)
+            elif head.startswith(_DV_HEADER):
+                problem = _dv_cut(head, size)
     except FileNotFoundError:
         raise VideoError(path, "missing") from None
     except OSError as error:
@@ -154,6 +159,17 @@ def _matroska_cut(file: BinaryIO, file_size: int) -> Problem | None:
             f"the Segment ends at byte {file.tell() + size}, the file at {file_size}",
         )
     return None
+
+
+def _dv_cut(head: bytes, file_size: int) -> Problem | None:
+    """What is cut off of raw DV: frames are equally long, 10 or (bit 7 of the fourth byte: 50 Hz)
+    12 sequences of 150 blocks of 80 bytes; those of DV50 and DV100 are whole multiples (IEC 61834,
+    SMPTE 314M). FFmpeg fills the rest of a cut frame with what was decoded before."""
+    frame = (12 if head[3] & 0x80 else 10) * 150 * 80
+    rest = file_size % frame
+    if not rest:
+        return None
+    return "truncated", f"the last frame has {rest} of {frame} bytes"
 
 
 def _riff_cut(head: bytes, file_size: int) -> Problem | None:

@@ -1,9 +1,11 @@
 """What a user names on the command line (files, folders, globs) as a list of video files."""
 
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from thinker.utils.names import path_text
 from thinker.video import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = frozenset(
@@ -21,27 +23,31 @@ def find_videos(names: Sequence[str | Path]) -> list[Path]:
 
     A folder gives every file below it with the suffix of a video or picture, sorted. `**` in a glob
     means any folders. Each file counts once, in the order it was first named. Raises ValueError for
-    a folder or glob that holds nothing.
+    a glob that holds nothing, and for a folder that holds nothing where it is all that is named;
+    among others it becomes a row, as a glob of the shell may give it.
     """
     found: dict[Path, None] = {}
     for name in names:
-        for path in _expand(str(name)):
+        for path in _expand(str(name), is_alone=len(names) == 1):
             found.setdefault(path)
     return list(found)
 
 
-def _expand(name: str) -> list[Path]:
+def _expand(name: str, *, is_alone: bool) -> list[Path]:
     path = Path(name)
-    if path.is_dir():
+    # os.path says False where pathlib raises: names that are too long, folders that are closed.
+    if os.path.isdir(path):
         suffixes = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
-        if not inside:
-            raise ValueError(f"folder {path} holds no video or image file")
-        return inside
-    if path.exists() or not glob.has_magic(name):
+        inside = sorted(
+            p for p in path.rglob("*") if p.suffix.lower() in suffixes and os.path.isfile(p)
+        )
+        if not inside and is_alone:
+            raise ValueError(f"folder {path_text(path)} holds no video or image file")
+        return inside or [path]
+    if os.path.exists(path) or not glob.has_magic(name):
         return [path]
     matches = sorted(Path(match) for match in glob.glob(name, recursive=True))
-    files = [match for match in matches if match.is_file()]
+    files = [match for match in matches if os.path.isfile(match)]
     if not files:
-        raise ValueError(f"{name!r} matches no file")
+        raise ValueError(f"{path_text(name)!r} matches no file")
     return files

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from thinker.data.labels.preview import preview
     from thinker.data.labels.sheets import SheetOptions, sheet_rows
     from thinker.data.labels.write import Target, plan_parts, write_parts
+    from thinker.utils.names import path_text
 
     preset = None if args.preset is None else load_preset(args.preset)
     rules, scale = _rules(args, preset)
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             "--skip-bad-lines. Nothing was written"
         )
     for path in write_parts(plan_parts(found.labels, target), target):
-        print(f"written: {path}")
+        print(f"written: {path_text(path)}")
     return 0
 
 

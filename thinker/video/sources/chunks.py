@@ -50,7 +50,7 @@ def is_animated(path: Path) -> bool:
             return False
         with open(path, "rb") as file:
             return _moves(file)
-    except (OSError, ValueError):  # ValueError: a NUL in the name
+    except Exception:  # whatever it is, the reader meets it, too, and says so in a row
         return False
 
 
