@@ -12,6 +12,7 @@ from thinker.policies import Prompt
 from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.prompts import Turn, ask
 from thinker.tasks.stall_text import stall_text
+from thinker.train.parts import freeze_others, trained_parameters
 from thinker.train.sft.collator import PackedCollator
 from thinker.train.sft.tokens import tokenise
 from thinker.train.sft.trainer import packed_loss
@@ -136,6 +137,26 @@ def test_packed_rows_have_the_loss_and_gradients_of_plain_rows(backbone, monkeyp
     largest = max(float(x.abs().max()) for x in wanted.values())
     for name in wanted:
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-8, atol=1e-10 * largest)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("parts", [("slowfast", "motion_projector"), ("vision_tower",)])
+def test_gradients_reach_the_parts_of_a_stage_and_no_other(backbone, parts):
+    """Stage 1 of VQA² trains the motion branch on videos, the tower on pictures; in its published
+    port to Qwen2.5-VL no gradient reaches SlowFast."""
+    policy = small_policy(backbone)
+    freeze_others(policy, dict.fromkeys(parts, 1e-3))
+    batch = PackedCollator(policy, Media(policy))(EXAMPLES[:1])
+    enable_shared_prompt(policy.model)
+    count = (batch["shift_labels"] != -100).sum()
+    policy.model(in_chunks=lambda forward: packed_loss(batch["forwards"], count, forward))[
+        "loss"
+    ].backward()
+    part_of = {id(p): part for part, p in trained_parameters(policy.model)}
+    fed = [p for p in policy.model.parameters() if p.grad is not None]
+    reached = {part_of[id(p)] for p in fed}
+    moved = {part_of[id(p)] for p in fed if p.grad.any()}
+    assert reached == moved == set(parts)
 
 
 def test_examples_of_a_lost_medium_are_left_out(caplog):
