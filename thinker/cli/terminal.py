@@ -13,6 +13,8 @@ _SILENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_LOGS": "-all",  # minus: errors only
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "PYTHONWARNINGS": "ignore",  # of the processes that are started
 }
 
