@@ -23,13 +23,14 @@ from thinker.eval.bench.rules import RULES, verdicts
 from thinker.eval.bench.tables import Point, Table, groups, mean, percent
 from thinker.eval.bench.times import agrees
 from thinker.eval.report.published import MARK
-from thinker.eval.rows import ResultRow, load_rows, safe_cell
+from thinker.eval.rows import ResultRow, load_rows
 from thinker.eval.sets import LoadedSet
 from thinker.eval.summary import load_summary
 from thinker.score.prediction import INVALID_ANSWER, OK
 from thinker.utils.atomic import write_atomic
 from thinker.utils.lock import folder_lock
 from thinker.utils.progress import Progress
+from thinker.utils.text import safe_cell
 
 NOT_MEASURED = "not measured"
 NO_JUDGE = "not measured: no judge (--judge-url, --judge-model)"
