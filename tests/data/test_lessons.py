@@ -43,7 +43,7 @@ def test_lessons_are_those_that_the_first_warm_start_drew_with_seed_0():
     assert said <= set(lesson_texts())
 
 
-def test_every_clip_is_asked_for_its_distortion_its_motion_and_its_level():
+def test_clips_are_asked_for_their_distortion_their_motion_and_their_level():
     plans = {plan.path: plan for plan in PLANS["eval"]}
     names = [name for name in DISTORTIONS if name != "none"]
     shown = {"what": [name.replace("_", " ") for name in names], "how": list(LEVELS)}
@@ -62,7 +62,8 @@ def test_every_clip_is_asked_for_its_distortion_its_motion_and_its_level():
         level = level_word(min(max(plans[path].mos, 1.0), 5.0))
         assert right == (level if kind == "how" else distortion.replace("_", " "))
     asked = Counter(kind for kind, _ in answers.elements())
-    assert asked == {"yes-or-no": 300, "how": 300, "what": 285}  # 15 are pristine
+    assert asked == {"yes-or-no": 224, "how": 300, "what": 285}  # 112 in motion; 15 are pristine
+    assert answers["yes-or-no", "Yes"] == answers["yes-or-no", "No"] == 112
     assert len(answers) == 2 + 5 + 10
 
 
