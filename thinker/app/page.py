@@ -28,7 +28,7 @@ Handler = Callable[..., Iterator[Update]]
 
 PAIR_QUESTION = "Which of the two videos has the better quality?"
 SUGGESTIONS = (RECOGNITION, "How would you rate the quality of this video?")
-MODES = {"level words": "level", "reasoned answer": "reason", "several draws": "sample"}
+MODES = {"level words": "level", "reasoning": "reason", "several draws": "sample"}
 """What the boxes of a score are called, and the modes of the scorer that they stand for."""
 REDRAW_SECONDS = 1.0
 """A timeline is drawn this often while it grows."""
@@ -55,6 +55,7 @@ class Page:
     def __init__(self, assistant: Assistant, examples: Examples):
         self._assistant, self._examples = assistant, examples
         self._words = assistant.scorer.policy.inputs.levels.words
+        self._buttons: dict[str, list[tuple[str, gr.Button]]] = {}
         with gr.Blocks(
             title="Thinker", analytics_enabled=False, fill_width=False, delete_cache=(600, 3600)
         ) as self.blocks:
@@ -95,19 +96,18 @@ class Page:
     def _assess(self) -> None:
         with gr.Row():
             with gr.Column(scale=4):
-                upload, player = self._upload("assess", "Video or image")
-                buttons = self._example_buttons(SINGLE)
+                upload, player = self._upload("assess", "Video or image", SINGLE)
+                seen = self._slot("seen-assess")
             with gr.Column(scale=5):
-                note = gr.HTML(elem_id="note-assess")
-                with gr.Row(equal_height=True):
-                    modes = gr.CheckboxGroup(
-                        list(MODES), value=["level words", "reasoned answer"], label="Score by",
-                        scale=4, elem_id="modes",
-                    )  # fmt: skip
-                    button = gr.Button("Score", variant="primary", elem_id="score", scale=1)
-                cards = gr.HTML(elem_id="cards", elem_classes="thinker-cards")
+                modes = gr.CheckboxGroup(
+                    list(MODES), value=["level words", "reasoning"], label="Score by",
+                    elem_id="modes",
+                )  # fmt: skip
+                button = gr.Button("Score", variant="primary", elem_id="score")
+                note = self._slot("note-assess")
+                cards = self._slot("cards")
                 chat = self._chat(("assess",), note, SUGGESTIONS)
-        seen = gr.HTML(elem_id="seen-assess")
+        buttons = self._buttons.pop("assess")
         fresh: Update = {cards: "", chat.log: []}
         self._wire_upload(upload, "assess", player, seen, note, fresh)
         for name, each in buttons:
@@ -121,50 +121,49 @@ class Page:
         self._on(button.click, score, [modes], [cards, note], note)
 
     def _compare(self) -> None:
-        note = gr.HTML(elem_id="note-compare")
         parts = {}
         with gr.Row():
             for place, label in (("first", "First clip"), ("second", "Second clip")):
                 with gr.Column():
                     upload, player = self._upload(place, label)
-                    card = gr.HTML(elem_id=f"card-{place}")
-                    seen = gr.HTML(elem_id=f"seen-{place}")
-                    parts[place] = (upload, player, seen, card)
-        both = self._example_button("Two examples: the sharp video and the blurred one")
-        chat = self._chat(("first", "second"), note, (PAIR_QUESTION,), label="Which one is better?")
-        fresh: Update = {chat.log: []} | {card: "" for *_, card in parts.values()}
-        for place, (upload, player, seen, _) in parts.items():
-            self._wire_upload(upload, place, player, seen, note, fresh)
-        where = {place: components[:3] for place, components in parts.items()}
-        names = dict(zip(parts, PAIR, strict=True))
-        self._wire_example(both, names, where, note, fresh)
+                    parts[place] = (upload, player, self._slot(f"seen-{place}"))
         with gr.Row():
-            button = gr.Button("Score each by level words", elem_id="score-each")
+            both = self._example_button("Two examples: a sharp video, and the same blurred")
+            button = gr.Button("Score each by level words", size="sm", elem_id="score-each")
+        note = self._slot("note-compare")
+        with gr.Row():
+            cards = {place: self._slot(f"card-{place}") for place in parts}
+        chat = self._chat(("first", "second"), note, (PAIR_QUESTION,), label="Which one is better?")
+        fresh: Update = {chat.log: []} | dict.fromkeys(cards.values(), "")
+        for place, (upload, player, seen) in parts.items():
+            self._wire_upload(upload, place, player, seen, note, fresh)
+        self._wire_example(both, dict(zip(parts, PAIR, strict=True)), parts, note, fresh)
 
         def score(session: Session) -> Iterator[Update]:
-            for place, (*_, card) in parts.items():
+            session.media(tuple(parts))
+            for place, card in cards.items():
                 for said in session.score(place, "level"):
                     if said.row is not None:
                         yield {card: shown.score_card(said.row, self._words), note: ""}
 
-        cards = [card for *_, card in parts.values()]
-        self._on(button.click, score, [], [*cards, note], note)
+        self._on(button.click, score, [], [*cards.values(), note], note)
 
     def _timeline(self) -> None:
-        note = gr.HTML(elem_id="note-timeline")
         with gr.Row():
             with gr.Column(scale=4):
-                upload, player = self._upload("long", "A longer video")
-                example = self._example_button(f"Example: {LONG[0]}")
-            with gr.Column(scale=5):
+                upload, player = self._upload("long", "A longer video", LONG)
+                seen = self._slot("seen-long")
+            with gr.Column(scale=7):
                 seconds = gr.Number(
                     2.0, label="Seconds of a window", minimum=0.1, elem_id="seconds",
                     info="Every window is scored by level words, as if it were the whole video.",
                 )  # fmt: skip
-                button = gr.Button("Draw the timeline", variant="primary", elem_id="draw")
-                stop = gr.Button("Stop", size="sm")
-        drawing = gr.HTML(elem_id="plot")
-        seen = gr.HTML(elem_id="seen-long", visible=False)  # frames of the whole say little here
+                with gr.Row():
+                    button = gr.Button("Draw the timeline", variant="primary", elem_id="draw")
+                    stop = gr.Button("Stop")
+                note = self._slot("note-timeline")
+                drawing = self._slot("plot")
+        ((_, example),) = self._buttons.pop("long")
         fresh: Update = {drawing: ""}
         self._wire_upload(upload, "long", player, seen, note, fresh)
         where = {"long": (upload, player, seen)}
@@ -186,20 +185,25 @@ class Page:
 
     # parts of a tab
 
-    def _upload(self, place: str, label: str) -> tuple[gr.File, gr.HTML]:
+    def _upload(
+        self, place: str, label: str, examples: tuple[str, ...] = ()
+    ) -> tuple[gr.File, gr.HTML]:
         limit = self._assistant.limits.max_upload_mb
         upload = gr.File(
-            label=f"{label}, at most {limit} MB", elem_id=f"upload-{place}", height=130
+            label=f"{label}, at most {limit} MB", elem_id=f"upload-{place}", height=160
         )
-        return upload, gr.HTML(elem_id=f"player-{place}")
+        if examples:
+            gr.HTML(shown.hint("Or begin with an example:"))
+            with gr.Row():
+                self._buttons[place] = [(name, self._example_button(name)) for name in examples]
+        return upload, self._slot(f"player-{place}")
 
-    def _example_buttons(self, names: tuple[str, ...]) -> list[tuple[str, gr.Button]]:
-        gr.HTML(shown.hint("Or begin with an example:"))
-        with gr.Row(elem_classes="thinker-examples"):
-            return [(name, self._example_button(name)) for name in names]
+    def _slot(self, name: str) -> gr.HTML:
+        """A place for HTML, which takes no room while it is empty."""
+        return gr.HTML(elem_id=name, elem_classes="thinker-slot")
 
     def _example_button(self, name: str) -> gr.Button:
-        return gr.Button(name, size="sm", min_width=90, elem_classes="thinker-example")
+        return gr.Button(name, size="sm", min_width=130, elem_classes="thinker-example")
 
     def _chat(
         self,
@@ -221,11 +225,8 @@ class Page:
             )  # fmt: skip
             ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id=f"ask-{key}")
         with gr.Row():
-            chips = [
-                gr.Button(text, size="sm", elem_classes="thinker-example")
-                for text in suggestions
-                if len(places) == 1
-            ]
+            chips = [self._example_button(text) for text in suggestions if len(places) == 1]
+        with gr.Row():
             stop = gr.Button("Stop", size="sm", min_width=60)
             anew = gr.Button("New conversation", size="sm", min_width=60)
         chat = Chat(places=places, log=log, question=question, note=note)
@@ -246,7 +247,8 @@ class Page:
             session.forget(places)
             yield {log: [], note: ""}
 
-        self._on(anew.click, begin, [], [log, note], note)
+        for trigger in (anew.click, log.clear):
+            self._on(trigger, begin, [], [log, note], note)
         return chat
 
     def _asking(self, chat: Chat) -> Handler:
@@ -272,17 +274,16 @@ class Page:
     ) -> Iterator[Update]:
         if not chosen:
             raise ValueError("choose at least one way to score")
-        done = ""
-        yield {cards: shown.hint("Scoring …"), note: ""}
+        done: list[str] = []
+        yield {cards: "", note: shown.hint("Scoring …")}
         for mode in [MODES[name] for name in MODES if name in chosen]:
             for said in session.score("assess", mode):
                 if said.row is None:
-                    yield {cards: done + shown.written(said.text)}
+                    yield {cards: shown.cards([*done, shown.written(said.text)])}
                 else:
-                    if said.row.reasoning:
-                        done += shown.written(said.text, _text_title(mode))
-                    done += shown.score_card(said.row, self._words)
-                    yield {cards: done}
+                    done.append(shown.score_card(said.row, self._words))
+                    yield {cards: shown.cards(done)}
+        yield {note: ""}
 
     def _plot(self, session: Session, rows: list[Moment]) -> str:
         if not rows:
@@ -378,10 +379,6 @@ class Page:
 
     def _leave(self, request: gr.Request) -> None:
         self._assistant.end(str(request.session_hash))
-
-
-def _text_title(mode: str) -> str:
-    return "Reasoning" if mode == "reason" else "Reasoning of the draw nearest the mean"
 
 
 def _summary(rows: list[Moment], window: float) -> str:

@@ -218,7 +218,9 @@ class Session:
         read = partial(read_clip, spec=self._assistant.scorer.clip_spec)
         (clip,) = read_ahead([own], read, self._assistant.reading)
         if isinstance(clip, VideoError):
-            detail = f" ({clip.detail})" if clip.detail else ""
+            # FFmpeg names the file, too; where it lies here is no user's business.
+            detail = clip.detail.replace(f"file:{own}", name).replace(str(own), name)
+            detail = f" ({detail})" if detail else ""
             raise ValueError(f"{name} cannot be read: {REASONS[clip.reason]}{detail}")
         return clip
 

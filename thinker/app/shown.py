@@ -23,8 +23,8 @@ LOSSLESS_PX = 128
 """Frames up to this side are shown as they are; larger ones as JPEG."""
 MODE_TITLES = {
     "level": "Level words",
-    "reason": "Reasoned answer",
-    "sample": "Several draws",
+    "reason": "Reasoning",
+    "sample": "Several draws; the text is that nearest the mean",
 }
 
 
@@ -88,6 +88,7 @@ def score_card(row: Prediction, words: Sequence[str]) -> str:
     title = f"<h4>{MODE_TITLES[row.mode]}</h4>"
     if row.score is None:
         return _card(title + f'<p class="thinker-none">no score: {escape(why_not(row))}</p>')
+    text = f'<p class="thinker-text">{escape(row.reasoning)}</p>' if row.reasoning else ""
     number = f'<p class="thinker-score"><b>{row.score:.2f}</b> <span>of 1 to 5</span></p>'
     facts = []
     if row.spread is not None:
@@ -95,11 +96,11 @@ def score_card(row: Prediction, words: Sequence[str]) -> str:
     if row.interval is not None:
         facts.append(f"90 % within {row.interval[0]:.2f} to {row.interval[1]:.2f}")
     if row.mode == "reason":
-        facts.append("one answer, so no spread")
+        facts.append("one answer, no spread")
     facts.append(f"{row.seconds:.1f} s")
     lines = f'<p class="thinker-facts">{" · ".join(facts)}</p>'
     note = hint(row.note) if row.note else ""
-    return _card(title + number + _scale(row) + lines + _bars(row, words) + note)
+    return _card(title + text + number + _scale(row) + lines + _bars(row, words) + note)
 
 
 def _card(inside: str) -> str:
@@ -130,18 +131,22 @@ def _bars(row: Prediction, words: Sequence[str]) -> str:
     else:
         pairs = [(f"{float(score):.2f}", p) for score, p in row.distribution][::-1]
     rows = "".join(
-        f"<tr><td>{escape(str(word))}</td>"
-        f'<td class="bar"><i style="width:{100 * p:.1f}%"></i></td><td>{100 * p:.0f} %</td></tr>'
+        f"<span>{escape(str(word))}</span>"
+        f'<span class="bar"><i style="width:{100 * p:.1f}%"></i></span><span>{100 * p:.0f} %</span>'
         for word, p in pairs
     )
-    return f'<table class="thinker-bars">{rows}</table>'
+    return f'<div class="thinker-bars">{rows}</div>'
 
 
-def written(text: str, title: str = "Reasoning") -> str:
-    """Reasoning that is being written."""
-    return _card(
-        f'<h4>{escape(title)}</h4><p class="thinker-text">{escape(shown_reasoning(text))}</p>'
-    )
+def written(text: str) -> str:
+    """The card of mode "reason" while it is written."""
+    title = f"<h4>{MODE_TITLES['reason']}</h4>"
+    return _card(f'{title}<p class="thinker-text">{escape(shown_reasoning(text))}</p>')
+
+
+def cards(each: Sequence[str]) -> str:
+    """Cards beside each other."""
+    return f'<div class="thinker-grid">{"".join(each)}</div>' if each else ""
 
 
 def why_not(row: Prediction) -> str:

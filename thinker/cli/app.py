@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import logging
 import signal
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -44,8 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"the app needs {' and '.join(missing)}; install it: pip install 'vqa-thinker[app]'"
         )
-    if not 0 <= args.port <= 65535:
-        raise ValueError(f"--port is {args.port}, expected 0 to 65535")
+    _check_address(args.host, args.port)
     from thinker.app.session import AppLimits
 
     limits, reading = AppLimits(max_upload_mb=args.max_upload), reading_settings(args)
@@ -67,3 +67,18 @@ def run(args: argparse.Namespace) -> int:
         print(f"{server.url} (Ctrl-C ends it; nothing that was uploaded is kept)", flush=True)
         stopped.wait()
     return 0
+
+
+def _check_address(host: str, port: int) -> None:
+    """Raises ValueError where nobody can listen there."""
+    if not 0 <= port <= 65535:
+        raise ValueError(f"--port is {port}, expected 0 to 65535")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise ValueError(
+            f"--host {host} --port {port} cannot be listened on: {error.strerror}; name another"
+        ) from None
