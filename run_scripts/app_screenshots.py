@@ -1,6 +1,7 @@
 """Take the pictures of docs/app.md anew: `python run_scripts/app_screenshots.py MODEL`.
 
-Serves a policy, does in a headless chromium what the page describes, and writes docs/images/app_*.png.
+Serves a policy, does in a headless chromium what the page describes, and writes
+docs/images/app_*.png.
 """
 
 import sys
@@ -20,27 +21,26 @@ def main() -> None:
     target = REPO / "docs" / "images"
     target.mkdir(exist_ok=True)
     scorer = QualityScorer.from_pretrained(sys.argv[1], max_new_tokens=200)
-    with AppServer(scorer) as app, browser(1240, 1240) as tab:
+    with AppServer(scorer) as app, browser(1200, 1700) as tab:
 
         def shoot(name: str) -> None:
             tab.driver.execute_script("window.scrollTo(0, 0)")
             path = target / f"app_{name}.png"
             tab.driver.save_screenshot(str(path))
-            # Few colours: a third of the size.
-            Image.open(path).convert("RGB").quantize(192).save(path, optimize=True)
+            Image.open(path).convert("RGB").save(path, optimize=True)
 
         tab.open(app.url)
-        tab.click(".thinker-example", "a noisy video")
+        tab.click("button.thinker-example", "a noisy video")
         tab.says("#seen-assess", "pictures")
         tab.click("#score")
         tab.until(lambda: len(tab.all("#cards .thinker-card")) == 2, "two cards")
         tab.until(lambda: not tab.all("#note-assess .thinker-hint"), "the end of the scoring")
-        tab.click(".thinker-example", "main distortion")
+        tab.click("button.thinker-example", "main distortion")
         tab.until(lambda: len(tab.all("#chat-assess .bot")) == 1, "an answer")
         tab.driver.implicitly_wait(2)
         shoot("assess")
         tab.tab("Compare")
-        tab.click(".thinker-example", "Two examples")
+        tab.click("button.thinker-example", "Two examples")
         tab.says("#seen-second", "pictures")
         tab.click("#score-each")
         tab.says("#card-second", "of 1 to 5")
@@ -48,7 +48,7 @@ def main() -> None:
         tab.until(lambda: len(tab.all("#chat-first .bot")) == 1, "an answer")
         shoot("compare")
         tab.tab("Timeline")
-        tab.click(".thinker-example", "a longer video")
+        tab.click("button.thinker-example", "a longer video")
         tab.says("#seen-long", "pictures")
         tab.click("#draw")
         tab.says("#note-timeline", "5 windows")

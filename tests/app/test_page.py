@@ -89,6 +89,8 @@ def test_upload_score_question_compare_for_two_users_at_once(app, scorer, files)
             tab.says("#chat-assess", "Why?")
 
         # a broken file, one that is too large, a name with markup
+        one.take_away("assess")
+        one.until(lambda: not one.all("#seen-assess img"), "an empty place")
         one.upload("assess", files / "cut.mp4")
         said = one.says("#note-assess", "cut.mp4 cannot be read: the file ends before")
         assert "Traceback" not in said and str(app.assistant.folder) not in said
@@ -96,6 +98,7 @@ def test_upload_score_question_compare_for_two_users_at_once(app, scorer, files)
         one.upload("assess", files / EVIL)
         one.says("#seen-assess", "2 pictures")
         assert one.driver.title == "Thinker"
+        two.take_away("assess")
         two.upload("assess", files / "big.mp4")
         two.says("body", "maximum allowed size")
         assert "big.mp4" not in own_files(app)

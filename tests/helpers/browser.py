@@ -11,7 +11,7 @@ from typing import Any
 
 PROGRAMS = ("chromium", "chromedriver")
 MODULES = ("gradio", "selenium")
-SECONDS = 120.0
+SECONDS = 90.0
 """How long something may take to appear, on a busy machine."""
 
 
@@ -98,10 +98,14 @@ class Tab:
         self.until(clicked, f"{selector} {text}")
 
     def upload(self, place: str, path: Path) -> None:
-        """Give a file to the upload of a place."""
+        """Give a file to the upload of a place, in which there is none."""
         selector = f"#upload-{place} input[type=file]"
-        found = lambda: self.driver.find_elements("css selector", selector)  # noqa: E731
-        self.until(found, selector)[0].send_keys(str(path))
+        found = self.until(lambda: self.driver.find_elements("css selector", selector), selector)
+        found[0].send_keys(str(path))
+
+    def take_away(self, place: str) -> None:
+        """Take the file of a place away."""
+        self.click(f"#upload-{place} button[aria-label='Clear']")
 
     def ask(self, place: str, question: str) -> None:
         """Type a question and send it."""
@@ -121,7 +125,5 @@ class Tab:
 
     def origins(self) -> set[str]:
         """Where everything that the page loaded came from."""
-        script = (
-            "return performance.getEntriesByType('resource').map(e => new URL(e.name).origin)"
-        )
+        script = "return performance.getEntriesByType('resource').map(e => new URL(e.name).origin)"
         return set(self.driver.execute_script(script))

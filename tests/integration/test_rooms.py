@@ -7,7 +7,7 @@ from tests.helpers.places import REPO
 
 FLOORS = (
     {"cli"},
-    {"train"},
+    {"app", "train"},
     {"eval"},
     {"score"},
     {"rollout"},
