@@ -148,10 +148,12 @@ def test_idle_users_and_too_many_are_forgotten(assistant, files, monkeypatch):
     monkeypatch.setattr(session_module, "MAX_SESSIONS", 2)
     first = assistant.session("1")
     first.take("assess", files / "a.png")
-    assistant.session("2")
-    assert assistant.session("1") is first
+    second = assistant.session("2")
+    second.take("assess", files / "a.png")
+    assert assistant.session("1") is first and second.folder.exists()
     assistant.session("3")
-    assert assistant.session("1") is first and first.folder.exists()  # "2" was idle longest
+    assert assistant.session("1") is first and first.folder.exists()
+    assert not second.folder.exists()  # it was idle longest
     first.used -= session_module.IDLE_SECONDS + 1
     assistant.session("3")
     assert not first.folder.exists()
@@ -165,6 +167,10 @@ def test_a_newer_question_stops_the_older_one(assistant, files):
     newer = last(user.ask(PLACE, "Is it noisy?"))
     assert all(said.row is None for said in older)
     assert [turn.text for turn in user.turns(PLACE)] == ["Is it noisy?", newer.text]
+    older = user.ask(PLACE, "Why?")
+    next(older)
+    last(user.score("assess", "level"))
+    assert all(said.row is None for said in older) and len(user.turns(PLACE)) == 2
 
 
 def test_a_policy_that_writes_score_and_reasoning(policy, files, tmp_path):

@@ -26,8 +26,8 @@ def test_a_card_has_score_spread_interval_and_levels_best_first():
         assert text in card
     # 3.9 lies at (3.9 - 1) / 4 = 72.5 % of the line, the band from 25 % over 75 %
     assert "left:72.5%" in card and "left:25.0%;width:75.0%" in card
-    order = [card.index(f"<td>{word}</td>") for word in reversed(LEVELS)]
-    assert order == sorted(order) and card.count("<tr>") == 5
+    order = [card.index(f"<span>{word}</span>") for word in reversed(LEVELS)]
+    assert order == sorted(order) and card.count('class="bar"') == 5
     assert card.index("excellent") < card.index("30 %") < card.index("good") < card.index("40 %")
 
 

@@ -7,8 +7,8 @@ from tests.helpers.places import REPO
 
 FLOORS = (
     {"cli"},
-    {"app", "train"},
-    {"eval"},
+    {"train"},
+    {"eval", "app"},
     {"score"},
     {"rollout"},
     {"policies", "data"},
