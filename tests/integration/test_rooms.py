@@ -8,7 +8,7 @@ from tests.helpers.places import REPO
 FLOORS = (
     {"cli"},
     {"train"},
-    {"eval"},
+    {"eval", "app"},
     {"score"},
     {"rollout"},
     {"policies", "data"},

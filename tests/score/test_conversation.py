@@ -135,6 +135,26 @@ def test_score_and_levels_use_the_same_embeddings(policy, video):
         judge.conversation([video, video]).score()
 
 
+def test_a_score_is_written_as_it_comes_and_is_no_turn(policy, video):
+    judge = scorer(policy)
+    talk = judge.conversation(video)
+    talk.ask("Is it sharp?")
+    turns = talk.turns
+    counters = watched(policy)
+    pieces = list(talk.score_stream())
+    expected = judge.score(video, mode="reason")
+    assert len(pieces) > 1 and "".join(pieces) == expected.completion
+    assert (talk.last.task, talk.last.status) == ("score", expected.status)
+    assert talk.turns == turns
+    counters.take()
+    other = talk.anew(system="Be short.")
+    row = other.ask("Is it sharp?")
+    assert counters.take()["frames/no_grad"] == 0 and talk.turns == turns
+    assert row.completion == judge.ask(video, "Is it sharp?", system="Be short.").completion
+    with pytest.raises(ValueError, match="task score is asked of 1 video or image, 2 are given"):
+        judge.conversation([video, video]).score_stream()
+
+
 def test_frames_are_what_the_policy_saw(policy, video):
     talk = scorer(policy).conversation([video, random_still(policy, 6)])
     seen = talk.frames

@@ -21,6 +21,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="reason: greedy text and score; sample: several rollouts, mean and 90%% interval; "
         "level: one forward, no text",
     )
+    add_engine_arguments(parser)
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of a subcommand that names the model and the mode in its own way."""
     parser.add_argument("--num-samples", type=int, default=8, help="rollouts of mode sample")
     parser.add_argument("--backend", choices=BACKENDS, default="hf", help="what generates")
     parser.add_argument("--max-new-tokens", type=int, default=1024)

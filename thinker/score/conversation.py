@@ -136,6 +136,12 @@ class Conversation:
         """What the policy saw of all media."""
         return seen_frames(self.clips)
 
+    def anew(self, *, system: str | None = None, temperature: float = 0.0) -> "Conversation":
+        """A conversation about the same media from its beginning; they are not encoded again."""
+        talk = Conversation(self._scorer, self.clips, system=system, temperature=temperature)
+        talk._features = self._features
+        return talk
+
     def score(self, mode: str = "level") -> Prediction:
         """The quality of the one medium, as `QualityScorer.score` gives it, with the level words'
         probabilities in `distribution` (mode "level"). It is no part of the conversation. Raises
@@ -147,6 +153,13 @@ class Conversation:
         own.encode = self._features
         (prediction,) = own.answer_stream([Question(clips=self.clips)], mode=mode)
         return prediction
+
+    def score_stream(self) -> Iterator[str]:
+        """The reasoning and score of the one medium in pieces, as `stream` gives an answer; `last`
+        is then the row that `score("reason")` gives. It is no part of the conversation, and its
+        sampling is that of the conversation. Raises ValueError where there are several media."""
+        check_num_media("score", len(self.clips))
+        return self._answered(Question(clips=self.clips), is_turn=False)
 
     def ask(self, question: str) -> Prediction:
         """The answer to a question, or the row that says why there is none. Raises ValueError for
@@ -179,7 +192,7 @@ class Conversation:
             )
         return replace(follow_up, turns=(*self.turns, *follow_up.turns))
 
-    def _answered(self, question: Question) -> Iterator[str]:
+    def _answered(self, question: Question, *, is_turn: bool = True) -> Iterator[str]:
         began = time.perf_counter()
         ids: list[int] = []
         row = blank_row(question)
@@ -207,7 +220,8 @@ class Conversation:
             self.last = self._without_answer(row, OUT_OF_MEMORY, message)
             return
         row = judged(row, pieces.text, len(ids), question.reference)
-        self.turns = (*question.turns, Turn(role="assistant", text=pieces.text))
+        if is_turn:
+            self.turns = (*question.turns, Turn(role="assistant", text=pieces.text))
         self.last = self._scorer.signed(row, "reason", time.perf_counter() - began)
 
     def _without_answer(self, row: Prediction, status: str, error: str) -> Prediction:
