@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
         help="distortion, ugc, streaming, binary, multiple-choice, open, time, conversation, "
-        "in-context, causal or pair",
+        "in-context, causal, pair or comparison",
     )
     parser.add_argument("--output", type=Path, required=True, help="the jsonl to write")
     parser.add_argument("--media-root", type=Path, required=True, help="where the media lie")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cuts.add_argument("--clips", type=int, default=1, help="of each video")
     cuts.add_argument("--clip-seconds", type=float, help="cut in time")
     cuts.add_argument("--crop-px", type=int, help="cut in space: both sides")
-    pairs = parser.add_argument_group("kind pair")
+    pairs = parser.add_argument_group("kinds pair and comparison")
     pairs.add_argument("--pairs", type=int, help="number of pairs (default: one a medium)")
     pairs.add_argument("--equal-below", type=float, default=0.05,
                        help="difference of MOS, as a share of the range")  # fmt: skip

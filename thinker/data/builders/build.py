@@ -8,7 +8,7 @@ from thinker.data.builders import stage1, stage2, stage3
 from thinker.data.builders.draft import Draft, Style
 from thinker.data.builders.facts import Facts, LevelRule
 from thinker.data.builders.media import FileInfo, probe
-from thinker.data.builders.pairs import Pairing, pair
+from thinker.data.builders.pairs import Pairing, comparison, pair
 from thinker.data.builders.rewrite import Rewritten
 from thinker.data.builders.sources import Sources, read_facts
 from thinker.data.builders.write import Record, check_records, record_of
@@ -16,7 +16,7 @@ from thinker.data.paths import media_rules
 from thinker.prompts import STALL_FORMS
 from thinker.video import VideoError
 
-KINDS = ("distortion", "ugc", "streaming", *stage3.KINDS, "pair")
+KINDS = ("distortion", "ugc", "streaming", *stage3.KINDS, "pair", "comparison")
 """In the order of VQA²'s stages; `distortion` is stage 1, `ugc` and `streaming` are stage 2."""
 NEEDS = {
     "distortion": "--distortions",
@@ -30,6 +30,7 @@ NEEDS = {
     "in-context": "--depictions with a time",
     "causal": "--mos, and --depictions or --distortions",
     "pair": "--mos of at least two videos or two images",
+    "comparison": "--mos and --distortions of at least two videos or two images",
 }
 """What a kind is made of."""
 
@@ -126,4 +127,6 @@ def draft_records(plan: Plan, facts: Sequence[Facts], infos: Mapping[str, FileIn
         return stage2.streaming(facts, style, infos)
     if plan.kind == "pair":
         return pair(facts, style, plan.pairing)
+    if plan.kind == "comparison":
+        return comparison(facts, style, plan.pairing)
     return stage3.KINDS[plan.kind](facts, style)

@@ -1,4 +1,4 @@
-"""Pairs of rated media: which has the better quality, the first, the second, or neither."""
+"""Pairs of rated media: which one is better, the first, the second or neither, and why."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,36 +27,89 @@ class Pairing:
 
 def pair(facts: Sequence[Facts], style: Style, pairing: Pairing) -> list[Draft]:
     """Pairs of two videos or two images, drawn with the seed, in an order that is drawn, too."""
-    drafts: list[Draft] = []
+    return [
+        _draft(both, "choice", _chosen(both, style, pairing))
+        for both in _pairs(facts, style, pairing)
+    ]
+
+
+def comparison(facts: Sequence[Facts], style: Style, pairing: Pairing) -> list[Draft]:
+    """Pairs as those of `pair`, of media whose distortions are known: which is better, and why, in
+    words."""
+    known = [one for one in facts if one.distortion is not None]
+    return [
+        _draft(both, "open", _explained(both, style, pairing))
+        for both in _pairs(known, style, pairing)
+    ]
+
+
+Pair = tuple[Facts, Facts]
+
+
+def _pairs(facts: Sequence[Facts], style: Style, pairing: Pairing) -> list[Pair]:
+    """The same for both kinds, where all distortions are known: a batch encodes them once."""
+    found: list[Pair] = []
     for medium in ("video", "image"):
         rated = [known for known in facts if known.kind == medium and known.share is not None]
         if len(rated) < 2:
             continue
         wanted = len(rated) if pairing.num_pairs is None else pairing.num_pairs
         draw = draw_of(style.seed, "pair", medium)
-        pairs: dict[frozenset[str], tuple[Facts, Facts]] = {}
+        pairs: dict[frozenset[str], Pair] = {}
         most = min(wanted, len(rated) * (len(rated) - 1) // 2)
         while len(pairs) < most:
             first, second = draw.sample(rated, 2)
             pairs.setdefault(frozenset((first.path, second.path)), (first, second))
-        drafts += [_draft(*both, style, pairing) for both in pairs.values()]
-    return drafts
+        found += pairs.values()
+    return found
 
 
-def _draft(first: Facts, second: Facts, style: Style, pairing: Pairing) -> Draft:
-    assert first.share is not None and second.share is not None
-    difference = first.share - second.share
-    right = 2 if abs(difference) < pairing.equal_below else 0 if difference > 0 else 1
-    asked = Asked(
-        question=style.word("pair", f"{first.path} {second.path}", medium=first.kind),
-        answer=LETTERS[right],
+def _better(both: Pair, pairing: Pairing) -> int:
+    """0, 1 or, where they are about equal, 2."""
+    first, second = (known.share for known in both)
+    assert first is not None and second is not None
+    difference = first - second
+    return 2 if abs(difference) < pairing.equal_below else 0 if difference > 0 else 1
+
+
+def _chosen(both: Pair, style: Style, pairing: Pairing) -> Asked:
+    return Asked(
+        question=style.word("pair", _name(both), medium=both[0].kind),
+        answer=LETTERS[_better(both, pairing)],
         options=PAIR_OPTIONS,
         keep=("two",),
     )
+
+
+def _explained(both: Pair, style: Style, pairing: Pairing) -> Asked:
+    verdict = PAIR_OPTIONS[_better(both, pairing)]
+    seen = [_seen(known) for known in both]
+    return Asked(
+        question=style.word("comparison", _name(both), medium=both[0].kind),
+        answer=f"{verdict}. The first shows {seen[0]}, the second {seen[1]}.",
+        keep=("two", "first", "second", *(word for known in both for word in _words(known))),
+    )
+
+
+def _words(known: Facts) -> tuple[str, ...]:
+    named = () if known.distortion == "none" else (known.severity, known.distortion)
+    return tuple(word for word in named if word)
+
+
+def _seen(known: Facts) -> str:
+    """ "severe noise", "noise" where no severity is known, "no distortion"."""
+    return " ".join(_words(known)) or "no distortion"
+
+
+def _name(both: Pair) -> str:
+    return f"{both[0].path} {both[1].path}"
+
+
+def _draft(both: Pair, task: str, asked: Asked) -> Draft:
     return Draft(
-        paths=(first.path, second.path),
-        medium=first.kind,
-        task="choice",
+        paths=(both[0].path, both[1].path),
+        medium=both[0].kind,
+        task=task,
         asked=(asked,),
         tags={"type": "pair"},
     )

@@ -67,6 +67,10 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Which of the two {medium}s has the better quality?",
         "Compare the quality of the two {medium}s. Which one is better?",
     ),
+    "comparison": (
+        "Which of the two {medium}s has the better quality, and why?",
+        "Compare the quality of the two {medium}s. Which one is better, and why?",
+    ),
 }
 """The wordings of each question."""
 
