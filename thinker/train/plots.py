@@ -18,7 +18,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def plot_curves(metrics: list[dict[str, Any]], summary: dict[str, Any], path: Path) -> None:
-    """Write `curves.png`: mean rewards, validity and entropy of answers, held-out SRCC and PLCC.
+    """Write `curves.png`: mean rewards, validity and entropy of answers, held-out SRCC and PLCC; of
+    a run without rewards the loss in place of the first two.
 
     metrics: lines of `metrics.jsonl`. summary: needs `srcc_before`, `srcc_after`, `plcc_…` and
     `steps`; the held-out panel shows them and every evaluation in between.
@@ -28,11 +29,13 @@ def plot_curves(metrics: list[dict[str, Any]], summary: dict[str, Any], path: Pa
     for name in names:
         _draw(rewards, metrics, REWARD.format(name), name)
     rewards.set(title="mean reward on training videos", xlabel="step")
-    rewards.legend()
+    if not names:
+        _draw(rewards, metrics, "loss", "loss")
+        rewards.set(title="loss of the supervised stages", ylim=(0, None))
+        answers.set_visible(False)
     _draw(answers, metrics, "answers/valid_share", "share of valid answers")
     _draw(answers, metrics, "entropy", "token entropy (nats)")
     answers.set(title="answers", xlabel="step", ylim=(0, None))
-    answers.legend()
     for name, marker in (("srcc", "o"), ("plcc", "s")):
         points = [(0, summary[f"{name}_before"])]
         points += [(m["step"], m[f"eval_{name}"]) for m in metrics if f"eval_{name}" in m]
@@ -41,9 +44,10 @@ def plot_curves(metrics: list[dict[str, Any]], summary: dict[str, Any], path: Pa
         held_out.plot(*zip(*points, strict=True), marker=marker, label=name.upper())
     title = f"{summary['num_eval']} held-out videos"
     held_out.set(title=title, xlabel="step", ylim=(min(0, held_out.get_ylim()[0]), 1))
-    if held_out.lines:  # none where no figure is defined, as in the smoke run
-        held_out.legend()
+    held_out.set_xlim(left=0)
     for axis in (rewards, answers, held_out):
+        if axis.lines:  # none where no figure is defined, as in the smoke run
+            axis.legend()
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
