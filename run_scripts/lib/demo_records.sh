@@ -13,7 +13,6 @@ demo_records() {
         questions "${split}_level" ugc "${mos[@]}"
         questions "${split}_binary" binary "${truth[@]}"
         questions "${split}_pair" pair "${mos[@]}"
-        questions "${split}_comparison" comparison "${mos[@]}" "${truth[@]}"
 
         mos=(--mos "$data/pictures/$split.json" --scale 1:5)
         seen=(--media-root "$data/pictures/pictures")

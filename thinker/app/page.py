@@ -17,7 +17,8 @@ import gradio as gr
 from thinker.app import shown
 from thinker.app.examples import LONG, PAIR, SINGLE, Examples
 from thinker.app.session import Assistant, Loaded, Session
-from thinker.data.builders.wording import WORDINGS
+from thinker.data.builders.draft import Asked
+from thinker.data.builders.wording import PAIR_OPTIONS, WORDINGS
 from thinker.score.timeline import Moment, plot_timeline
 from thinker.video import medium
 
@@ -26,7 +27,10 @@ logger = logging.getLogger(__name__)
 Update = dict[Any, Any]
 Handler = Callable[..., Iterator[Update]]
 
-PAIR_QUESTION = WORDINGS["comparison"][0].format(medium="video")
+PAIR_QUESTION = Asked(
+    question=WORDINGS["pair"][0].format(medium="video"), answer="", options=PAIR_OPTIONS
+).text
+"""As `thinker records pair` teaches it, its options a line each."""
 SUGGESTIONS = tuple(WORDINGS[kind][0].format(medium="video") for kind in ("severity", "level"))
 MODES = {"level words": "level", "reasoning": "reason", "several draws": "sample"}
 """What the boxes of a score are called, and the modes of the scorer that they stand for."""
@@ -221,6 +225,7 @@ class Page:
         with gr.Row(equal_height=True):
             question = gr.Textbox(
                 value=suggestions[0] if len(places) > 1 else "", show_label=False, scale=6, lines=1,
+                max_lines=6,
                 placeholder="Ask about what you see", elem_id=f"question-{key}", container=False,
             )  # fmt: skip
             ask = gr.Button("Ask", variant="primary", scale=1, min_width=80, elem_id=f"ask-{key}")
