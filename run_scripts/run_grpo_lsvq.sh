@@ -42,10 +42,5 @@ else
     exit 2
 fi
 
-launch=("$python" -m thinker.cli)
-if [[ ${NUM_PROCESSES:-1} -gt 1 || -n ${ACCELERATE_CONFIG:-} ]]; then
-    launch=("$python" -m accelerate.commands.launch)
-    if [[ -n ${ACCELERATE_CONFIG:-} ]]; then launch+=(--config_file "$ACCELERATE_CONFIG"); fi
-    launch+=(--num_processes "${NUM_PROCESSES:-1}" -m thinker.cli)
-fi
+source run_scripts/lib/launch.sh
 exec "${launch[@]}" train "${arguments[@]}" "output_dir=$output" "$@"

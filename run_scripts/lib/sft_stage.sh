@@ -38,9 +38,4 @@ else
     arguments+=("model.path=$MODEL")
 fi
 
-launch=("${thinker[@]}")
-if [[ ${NUM_PROCESSES:-1} -gt 1 || -n ${ACCELERATE_CONFIG:-} ]]; then
-    launch=(.venv/bin/python -m accelerate.commands.launch)
-    if [[ -n ${ACCELERATE_CONFIG:-} ]]; then launch+=(--config_file "$ACCELERATE_CONFIG"); fi
-    launch+=(--num_processes "${NUM_PROCESSES:-1}" -m thinker.cli)
-fi
+source run_scripts/lib/launch.sh

@@ -172,6 +172,14 @@ def test_distortions_of_csv_and_severity_in_words(tmp_path) -> None:
     assert found == [("low contrast", "moderate", "spatial"), ("noise", "strong", "spatial")]
 
 
+def test_a_quote_that_a_csv_never_closes_drops_no_line(tmp_path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text('path,distortion\na.mp4,"noise\nb.mp4,blur\n')
+    media = media_rules(tmp_path, None, require_files=False)
+    with pytest.raises(BadLinesError, match="a quote that line 2 or a later one opens"):
+        read_facts(Sources(distortions=path), media, None)
+
+
 def test_all_bad_lines_of_all_files_are_told(tmp_path) -> None:
     bad = {
         "distortions": ['{"path": "a", "distortion": "noise", "severity": 2}',

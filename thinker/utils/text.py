@@ -1,7 +1,12 @@
-"""Text between programs: files with byte order marks or in UTF-16, cells of a spreadsheet."""
+"""Text between programs: files with byte order marks or in UTF-16, records and cells of a CSV."""
 
 import codecs
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
+_END = "\ufdd0"
+"""A line behind the last one of a CSV; Unicode promises that no text holds this character."""
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
@@ -48,3 +53,28 @@ def safe_cell(text: str) -> str:
     """
     text = text.replace("\0", "")
     return "'" + text if text[:1] and text[:1] in "'=+-@＝＋－＠\t\r\n" else text
+
+
+def csv_records(
+    lines: Iterable[str], delimiter: str = ",", *, first_line: int = 1
+) -> Iterator[tuple[int, Sequence[str]]]:
+    """(number of its last line, cells) of each record of a CSV, the first line being `first_line`.
+
+    A quote that is never closed is a `csv.Error`: Python's reader makes one cell of all that
+    follows it, and so drops its records without a word.
+
+    >>> list(csv_records(["a,b", '1,"x', 'y"']))
+    [(1, ['a', 'b']), (3, ['1', 'xy'])]
+    """
+    reader = csv.reader(
+        chain(lines, [_END]), delimiter=delimiter, skipinitialspace=delimiter == " "
+    )
+    begin = first_line
+    for cells in reader:
+        if cells == [_END]:
+            return
+        if cells and _END in cells[-1]:
+            raise csv.Error(f"a quote that line {begin} or a later one opens is never closed")
+        last = first_line + reader.line_num - 1
+        yield last, cells
+        begin = last + 1

@@ -32,7 +32,7 @@ from thinker.data.records import (
     show,
     text,
 )
-from thinker.utils.text import plain_utf8
+from thinker.utils.text import csv_records, plain_utf8
 from thinker.video.medium import medium
 
 
@@ -168,8 +168,11 @@ def _entries(file: Path, bad: list[BadLine]) -> Iterator[tuple[int, Any]]:
             by_path = mapping(load_json(data), "the file")
             yield from ((1, {"path": p, **mapping(v, show(p))}) for p, v in by_path.items())
         elif suffix == ".csv":
-            rows = csv.DictReader(io.StringIO(data.decode(), newline=""))
-            yield from ((rows.line_num, {k: v for k, v in row.items() if v}) for row in rows)
+            rows = csv_records(io.StringIO(data.decode(), newline=""))
+            _, names = next(rows, (0, ()))
+            for line, cells in rows:
+                if cells:
+                    yield line, {k: v for k, v in zip(names, cells, strict=False) if v}
         else:
             for line, raw in enumerate(json_lines(data), start=1):
                 try:

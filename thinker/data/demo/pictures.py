@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from thinker.data.demo.generate import meta_json
 from thinker.data.demo.plan import (
     DISTORTIONS,
     SPLITS,
@@ -105,14 +106,8 @@ def generate_picture_set(folder: Path, config: PictureConfig) -> None:
         if not (pictures / plan.path).is_file():
             write_atomic(pictures / plan.path, _png(plan, config.size_px), flush=False)
     for split in SPLITS:
-        annotations = [
-            {"image_id": plan.path, "ann_type": "score", "score": f"{plan.mos:.2f}"}
-            for plan in plans
-            if plan.split == split
-        ]
-        write_atomic(
-            folder / f"{split}.json", json.dumps({"annotations": annotations}, indent=1) + "\n"
-        )
+        own = [plan for plan in plans if plan.split == split]
+        write_atomic(folder / f"{split}.json", meta_json(own))
     write_atomic(label_file, text)  # last: it says that the set is whole
 
 

@@ -11,18 +11,16 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from thinker.data.labels.columns import Row, are_numbers, column_rows, places, table_rows
 from thinker.data.records import BadValueError, load_json
-from thinker.utils.text import marked_encoding, plain_utf8
+from thinker.utils.text import csv_records, marked_encoding, plain_utf8
 
 DELIMITERS = (",", ";", "\t", "|")
 BATCH_ROWS = 65536
-_END = "\ufdd0"
-"""A line behind the last one; Unicode promises that no text holds this character."""
 _SEPARATOR_LINE = re.compile(r"sep=(.)\s*")  # Excel's own, before the header
 
 
@@ -64,9 +62,7 @@ def _text(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator
         with open(path, encoding=encoding, newline="") as file:
             for _ in range(skipped):
                 next(file)
-            table: Iterator[tuple[int, Sequence[Any]]] = (
-                (skipped + number, cells) for number, cells in _records(file, delimiter)
-            )
+            table = csv_records(file, delimiter, first_line=skipped + 1)
             yield from table_rows(_turned(table, options), columns, str(path))
     except UnicodeError as error:
         raise ValueError(
@@ -74,20 +70,6 @@ def _text(path: Path, columns: Sequence[str], options: SheetOptions) -> Iterator
         ) from None
     except csv.Error as error:
         raise ValueError(f"{path} cannot be read as a table: {error}") from None
-
-
-def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(number of its last line, cells) of each record. A quote that the file never closes is an
-    error: Python's reader makes one field of all that follows it, and so drops its rows."""
-    lines = csv.reader(chain(file, [_END]), delimiter=delimiter, skipinitialspace=delimiter == " ")
-    begin = 1
-    for cells in lines:
-        if cells == [_END]:
-            return
-        if cells and _END in cells[-1]:
-            raise csv.Error(f"a quote that line {begin} or a later one opens is never closed")
-        yield lines.line_num, cells
-        begin = lines.line_num + 1
 
 
 def _encoding(path: Path, options: SheetOptions) -> str:
