@@ -16,11 +16,12 @@ from thinker.data.paths import media_rules
 from thinker.prompts import STALL_FORMS
 from thinker.video import VideoError
 
-KINDS = ("distortion", "ugc", "streaming", *stage3.KINDS, "pair", "comparison")
-"""In the order of VQA²'s stages; `distortion` is stage 1, `ugc` and `streaming` are stage 2."""
+KINDS = ("distortion", "ugc", "score", "streaming", *stage3.KINDS, "pair", "comparison")
+"""In the order of VQA²'s stages; `distortion` is stage 1, those up to `streaming` are stage 2."""
 NEEDS = {
     "distortion": "--distortions",
     "ugc": "--mos",
+    "score": "--mos",
     "streaming": "--mos and --stalls",
     "binary": "--distortions, --stalls or --depictions",
     "multiple-choice": "--distortions, --depictions or --mos, with at least two to choose from",
@@ -123,6 +124,8 @@ def draft_records(plan: Plan, facts: Sequence[Facts], infos: Mapping[str, FileIn
         return stage1.distortion(facts, style, plan.cut, infos)
     if plan.kind == "ugc":
         return stage2.ugc(facts, style)
+    if plan.kind == "score":
+        return stage2.score(facts, style)
     if plan.kind == "streaming":
         return stage2.streaming(facts, style, infos)
     if plan.kind == "pair":

@@ -1,4 +1,5 @@
-"""Stage 2 of VQA²: the level of a video or picture, and of streamed videos with their stalls."""
+"""Stage 2 of VQA²: the level of a video or picture, and of streamed videos with their stalls; and
+the score as a number, to compare with."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,12 +7,15 @@ from thinker.data.builders.draft import Asked, Draft, Style
 from thinker.data.builders.facts import Facts
 from thinker.data.builders.media import FileInfo
 from thinker.data.builders.wording import LEVEL_ANSWER
+from thinker.data.scale import MosScale
 from thinker.tasks.stall_text import stall_text
 
 STREAMING_QUESTION = (
     "Based on the above stalling information and the video key frames, how would you evaluate the "
     "quality of this video?"
 )
+SHARES = MosScale(min=0.0, max=1.0, mapping="linear")
+"""The scale that a share of the range is on."""
 
 
 def ugc(facts: Sequence[Facts], style: Style) -> list[Draft]:
@@ -26,6 +30,26 @@ def ugc(facts: Sequence[Facts], style: Style) -> list[Draft]:
         for known in facts
         if known.level is not None
     ]
+
+
+def score(facts: Sequence[Facts], style: Style) -> list[Draft]:
+    """The MOS of every rated medium on the answer scale, in the form that a score is read from. A
+    share of .25 of the range is `<answer>2.00</answer>`.
+    """
+    drafts = []
+    for known in facts:
+        if known.share is not None:
+            question = style.word("score", known.path, medium=known.kind)
+            answer = f"<answer>{SHARES.to_answer(known.share):.2f}</answer>"
+            drafts.append(
+                Draft(
+                    paths=(known.path,),
+                    medium=known.kind,
+                    task="open",  # what task `score` reads is a MOS; it has no words to teach
+                    asked=(Asked(question=question, answer=answer, keep=(answer,)),),
+                )
+            )
+    return drafts
 
 
 def streaming(facts: Sequence[Facts], style: Style, infos: Mapping[str, FileInfo]) -> list[Draft]:

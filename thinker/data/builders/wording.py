@@ -6,7 +6,7 @@ The first question of a kind is that of VQA² (arXiv 2411.03795) where it is pub
 
 import random
 
-from thinker.prompts import RECOGNITION
+from thinker.prompts import RECOGNITION, SHORT_SCORING
 
 LEVEL_ANSWER = "The quality of this {medium} is {level}."
 HENCE = "Hence, the quality of this {medium} is {level}."
@@ -26,6 +26,7 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "How good is the quality of this {medium}?",
         "What is the level of quality of this {medium}?",
     ),
+    "score": (SHORT_SCORING.replace("video", "{medium}"),),
     "is_distortion": (
         "Is {name} the main distortion of this {medium}?",
         "Does {name} impair this {medium} more than anything else?",
