@@ -11,8 +11,10 @@ demo_records() {
         truth=(--distortions "$data/clips/distortions.json")
         questions "${split}_distortion" distortion --severity "${truth[@]}"
         questions "${split}_level" ugc "${mos[@]}"
+        questions "${split}_score" score "${mos[@]}"
         questions "${split}_binary" binary "${truth[@]}"
         questions "${split}_pair" pair "${mos[@]}"
+        questions "${split}_comparison" comparison "${mos[@]}" "${truth[@]}"
 
         mos=(--mos "$data/pictures/$split.json" --scale 1:5)
         seen=(--media-root "$data/pictures/pictures")
@@ -21,6 +23,10 @@ demo_records() {
         questions "${split}_picture_level" ugc "${mos[@]}"
         questions "${split}_picture_binary" binary "${truth[@]}"
     done
+    grep '"concern": "motion"' "$data/eval_distortion.jsonl" >"$data/eval_motion_distortion.jsonl"
+    # plain text: what is said of distortions, without the clips
+    sed -E 's/"task": "distortion", "video": "[^"]*"/"task": "open"/; s/<video>\\n//' \
+        "$data/train_distortion.jsonl" >"$data/train_words.jsonl"
 }
 
 # questions NAME KIND OPTIONS…: records of one kind, about the media that `seen` and `split` say

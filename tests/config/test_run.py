@@ -117,6 +117,15 @@ def write(tmp_path, values):
     return path
 
 
+def test_an_override_with_null_leaves_an_entry_of_a_list_out(tmp_path):
+    """The others stay, in their order; what is left out cannot be called any more."""
+    path = write(tmp_path, {"stages": [STAGE | {"name": name} for name in ("a", "b", "c")]})
+    config = load_run_config(path, ["stages.b=null", f"output_dir={tmp_path}"])
+    assert [stage.name for stage in config.stages] == ["a", "c"]
+    with pytest.raises(ValueError, match="no entry 'b' among 2"):
+        load_run_config(path, ["stages.b=null", "stages.b.trainer.beta=1"])
+
+
 def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_path):
     path = write(tmp_path, {"stages": [{**STAGE, "trainer": {"epsilon": 0.2}}]})
     config = load_run_config(

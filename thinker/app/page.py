@@ -17,8 +17,7 @@ import gradio as gr
 from thinker.app import shown
 from thinker.app.examples import LONG, PAIR, SINGLE, Examples
 from thinker.app.session import Assistant, Loaded, Session
-from thinker.data.builders.draft import Asked
-from thinker.data.builders.wording import PAIR_OPTIONS, WORDINGS
+from thinker.data.builders.wording import WORDINGS
 from thinker.score.timeline import Moment, plot_timeline
 from thinker.video import medium
 
@@ -27,10 +26,7 @@ logger = logging.getLogger(__name__)
 Update = dict[Any, Any]
 Handler = Callable[..., Iterator[Update]]
 
-PAIR_QUESTION = Asked(
-    question=WORDINGS["pair"][0].format(medium="video"), answer="", options=PAIR_OPTIONS
-).text
-"""As `thinker records pair` teaches it, its options a line each."""
+PAIR_QUESTION = WORDINGS["comparison"][0].format(medium="video")
 SUGGESTIONS = tuple(WORDINGS[kind][0].format(medium="video") for kind in ("severity", "level"))
 MODES = {"level words": "level", "reasoning": "reason", "several draws": "sample"}
 """What the boxes of a score are called, and the modes of the scorer that they stand for."""

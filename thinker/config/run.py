@@ -378,7 +378,8 @@ def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfi
 
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Set one dotted key in nested mappings; an entry of a list is called by its number or by its
-    `name`. Example: `"stages.grpo.trainer.beta=0.04"`."""
+    `name`, and null leaves it out. Examples: `"stages.grpo.trainer.beta=0.04"`,
+    `"stages.grpo.rewards.ranking=null"`."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ValueError(f"override {override!r} has no '='; expected section.key=value")
@@ -395,7 +396,11 @@ def apply_override(values: dict[str, Any], override: str) -> None:
             raise ValueError(f"override {override!r}: {section} is {inner!r}, not a section")
         place = inner
     place, index = _entry(place, last, override)
-    place[index] = load_yaml(text, f"override {override!r}")
+    value = load_yaml(text, f"override {override!r}")
+    if value is None and isinstance(place, list):
+        del place[index]
+    else:
+        place[index] = value
 
 
 def _entry(place: Any, name: str, override: str) -> tuple[Any, Any]:
