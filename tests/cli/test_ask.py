@@ -65,6 +65,10 @@ def test_a_range_is_read_off_a_name_unless_a_file_has_it(video, tmp_path, monkey
         (["VIDEO", "How?", "--csv"], "--csv is for --every"),
         (["VIDEO", "How?", "--mode", "level"], "mode level is for the tasks"),
         (["VIDEO@5-3", "How?"], "end must lie after the start"),
+        (["VIDEO", ""], "the question is empty"),
+        (["VIDEO", "How good is it? " * 30], "/no/model"),  # too long for a file's name
+        (["VIDEO", "How?", "--temperature", "nan"], "temperature is nan"),
+        (["VIDEO", "How?", "--timeout", "-5"], "-5"),
     ],
 )
 def test_errors_of_use_are_one_message_before_anything_is_loaded(video, capsys, words, message):

@@ -10,11 +10,9 @@ from thinker.data.bad_lines import BadLinesError
 from thinker.data.builders.build import KINDS, Plan, build_records
 from thinker.data.builders.draft import Style
 from thinker.data.builders.facts import LevelRule
-from thinker.data.builders.media import FileInfo
 from thinker.data.builders.pairs import Pairing
 from thinker.data.builders.sources import Sources, read_facts
 from thinker.data.builders.stage1 import Cut
-from thinker.data.builders.stage2 import stalled_frames
 from thinker.data.examples import lesson_turns
 from thinker.data.paths import media_rules
 from thinker.data.published import VIDEO_KEY
@@ -65,21 +63,27 @@ def test_published_videos_have_two_places_and_short_ones_one() -> None:
                 assert (VIDEO_KEY in record) == (is_video and form == "published")
 
 
+def named(*mos: float) -> dict[str, float]:
+    return {str(place): one for place, one in enumerate(mos)}
+
+
 def test_levels_of_a_declared_range_and_of_a_set() -> None:
     """Declared 0..100: 20 begins the second bin, 100 is in the fifth. Over the set 20..80: 32 is a
     share of .2, 80 the maximum."""
     declared = LevelRule(range=(0.0, 100.0))
-    shares = declared.shares([0, 19.9, 20, 60, 100])
+    shares = declared.shares(named(0, 19.9, 20, 60, 100)).values()
     assert [declared.word(s) for s in shares] == ["bad", "bad", "poor", "good", "excellent"]
     own = LevelRule(range=None, words=("low", "poor", "fair", "good", "high"))
-    shares = own.shares([20, 32, 80])
+    shares = own.shares(named(20, 32, 80)).values()
     assert [own.word(s) for s in shares] == ["low", "poor", "high"]
     tenths = LevelRule(range=(0.1, 1.1))  # .3 - .1 is .19999999999999998, the edge all the same
-    assert tenths.word(tenths.shares([0.3])[0]) == "poor"
-    with pytest.raises(ValueError, match="MOS 101 is outside the declared range 0:100"):
-        declared.shares([101])
+    assert tenths.word(tenths.shares(named(0.3))["0"]) == "poor"
+    with pytest.raises(
+        ValueError, match=r"1 MOS are outside the declared range 0:100 .*: 0 has 101"
+    ):
+        declared.shares(named(101))
     with pytest.raises(ValueError, match="all MOS of the set are 3; declare"):
-        own.shares([3, 3])
+        own.shares(named(3, 3))
     with pytest.raises(ValueError, match="five different words"):
         LevelRule(range=None, words=("bad", "good"))
 
@@ -108,14 +112,6 @@ def test_a_published_clip_is_introduced_as_long_as_it_is(root) -> None:
     (record, *_) = build_records(plan("distortion", root, is_published=True, cut=cut)).records
     said = record["conversations"][0]["value"]
     assert "is 0.5 seconds long" in said and "all 5 frames" in said
-
-
-def test_stalls_in_frames() -> None:
-    """At 10 frames a second; behind the end of the 20 frames nothing stalls."""
-    info = FileInfo(num_frames=20, fps=10.0, width=64, height=48)
-    assert stalled_frames([(0.5, 1.2), (1.9, 2.6)], info) == [(5, 12), (19, 20)]
-    assert stalled_frames([(0.5, 0.51)], info) == [(5, 6)]
-    assert stalled_frames([(0.2, 0.5), (0.52, 0.9)], info) == [(2, 9)]  # they touch
 
 
 def test_digits_say_each_frame(root) -> None:
@@ -150,17 +146,80 @@ def test_pairs_are_first_second_and_equal_in_both_orders(root) -> None:
         assert record["conversations"][1]["value"] == right
 
 
-def test_no_answers_are_as_frequent_as_yes(root) -> None:
+def test_no_answers_are_as_frequent_as_yes(tmp_path) -> None:
     names = ["blur", "noise", "shake"]
     lines = [{"path": f"{i}.mp4", "distortion": names[i % 3]} for i in range(300)]
-    path = root / "many.jsonl"
+    for line in lines:  # the short form looks only whether they are there
+        (tmp_path / line["path"]).write_bytes(b"-")
+    path = tmp_path / "many.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    built = build_records(plan("binary", root, sources=Sources(distortions=path)))
+    built = build_records(plan("binary", tmp_path, sources=Sources(distortions=path)))
     said = [record["conversations"][1]["value"] for record in built.records]
     assert 120 < said.count("Yes") < 180 and len(said) == 300
     style = Style(seed=1, is_published=False)
-    other = build_records(plan("binary", root, sources=Sources(distortions=path), style=style))
+    other = build_records(plan("binary", tmp_path, sources=Sources(distortions=path), style=style))
     assert other.records != built.records
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines[::3]))
+    with pytest.raises(ValueError, match="at least two to choose from"):  # all would be yes
+        build_records(plan("binary", tmp_path, sources=Sources(distortions=path)))
+
+
+def facts_of(path, text: str, key: str = "distortions", **more):
+    path.write_text(text)
+    files = {key: (path,) if key == "mos" else path}
+    media = media_rules(path.parent, None, require_files=False)
+    return read_facts(Sources(**files, **more), media, LevelRule(range=(1.0, 5.0)))
+
+
+def test_a_split_leaves_mos_of_others_out_too(tmp_path) -> None:
+    lines = [
+        {"video": f"{name}.mp4", "mos": 3, "split": split}
+        for name, split in ("at", "be", "ct")
+        for split in ({"t": "train", "e": "eval"}[split],)
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    path = tmp_path / "mos.jsonl"
+    assert [f.path for f in facts_of(path, text, "mos", split="train")] == ["a.mp4", "c.mp4"]
+    with pytest.raises(ValueError, match=r"mos\.jsonl: no entry of split 'test'"):
+        facts_of(path, text, "mos", split="test")
+    with pytest.raises(ValueError, match=r"a\.mp4 is rated in part"):
+        facts_of(path, '{"video": "a.mp4", "mos": 3, "start": 0, "end": 1}', "mos")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("x.json", '{"a.mp4": {"distortion": "noise", "path": "b.mp4"}}', "a path of its own"),
+        ("x.csv", "path,distortion,distortion\na.mp4,blur,noise\n", "each once"),
+        ("x.csv", "a.mp4;noise\n", "the header is a.mp4;noise; expected path"),
+        ("x.csv", "path,distortion\na.mp4,noise,0.9\n", ":2: 3 cells under 2 columns"),
+        ("x.csv", "path,distortion\na.mp4,noise\n./a.mp4,blur\n", "is given twice"),
+        ("x.csv", "path,distortion\n", r"x\.csv: no entry"),
+    ],
+)
+def test_labels_that_could_be_taken_for_others_are_refused(tmp_path, name, text, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        facts_of(tmp_path / name, text)
+
+
+def test_pictures_have_no_times_and_videos_none_behind_their_end(root, tmp_path) -> None:
+    path = tmp_path / "times.jsonl"
+    with pytest.raises(BadLinesError, match="stalls are of videos, this is an image"):
+        facts_of(path, '{"path": "d.png", "stalls": [[0, 1]]}', "stalls")
+    with pytest.raises(BadLinesError, match="with a time is of a video"):
+        facts_of(path, '{"path": "d.png", "text": "Soft.", "time": [0, 1]}', "depictions")
+    path.write_text('{"path": "a.mp4", "stalls": [[0.5, 1], [50, 60]]}\n')
+    sources = Sources(mos=SOURCES.mos, stalls=path)
+    with pytest.raises(ValueError, match=r"a\.mp4 lasts 2\.000 s, 60 s is named"):
+        build_records(plan("streaming", root, is_published=True, sources=sources))
+
+
+def test_the_short_form_leaves_out_what_is_not_there(root, tmp_path) -> None:
+    path = tmp_path / "two.jsonl"
+    lines = [{"path": name, "distortion": "noise"} for name in ("a.mp4", "lost.mp4")]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    built = build_records(plan("open", root, sources=Sources(distortions=path)))
+    assert len(built.records) == 1 and [error.reason for error in built.failed] == ["missing"]
 
 
 def test_distortions_of_csv_and_severity_in_words(tmp_path) -> None:
@@ -259,6 +318,8 @@ def test_the_command_leaves_out_what_cannot_be_read_and_says_so(tmp_path, capsys
         (["essay", "--mos", "x"], "kind 'essay'"),
         (["ugc", "--mos", "x", "--endpoint", "http://127.0.0.1:9/v1"], "--endpoint-model together"),
         (["ugc", "--mos", "x", "--stall-form", "prose"], "stall form 'prose'"),
+        (["ugc", "--mos", "x", "--scale", "1:5", "--level-words", "a,b,c,d,e"], "level words a, b"),
+        (["distortion", "--distortions", "x", "--clip-seconds", "nan"], "clip seconds is nan"),
     ],
 )
 def test_what_the_command_refuses(more: list[str], message: str, root, tmp_path, capsys) -> None:

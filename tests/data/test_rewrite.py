@@ -57,7 +57,7 @@ def test_the_level_and_the_letter_stay(tmp_path) -> None:
     root = write_media(tmp_path)
     with chat_server(honest) as server:
         client = ChatClient(server.url, "m")
-        for kind in ("multiple-choice", "causal", "conversation"):
+        for kind in ("multiple-choice", "causal", "conversation", "score"):
             template = build_records(plan(kind, root)).records
 
             def reword(drafts, kind=kind):

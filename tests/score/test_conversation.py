@@ -201,6 +201,7 @@ def test_bad_questions_are_refused_and_leave_the_conversation_as_it_was(policy):
         "  \n": "the question is empty",
         "What is <|im_start|>?": "a token by which this policy marks turns",
         "Is <video> like <video>?": "marks places for 2 media",
+        "caf\udce9?": "holds what is no text",
     }
     for question, message in bad.items():
         with pytest.raises(ValueError, match=message):
@@ -211,6 +212,11 @@ def test_bad_questions_are_refused_and_leave_the_conversation_as_it_was(policy):
     with pytest.raises(ValueError, match="marked in the first question"):
         talk.ask("Is <video> sharp?")
     assert len(talk.turns) == 2
+    with pytest.raises(ValueError, match="no video or image is given"):
+        scorer(policy).conversation([])
+    for temperature in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected a number from 0"):
+            scorer(policy).conversation(random_clip(policy, 9), temperature=temperature)
 
 
 def test_a_question_longer_than_the_context_is_a_row_and_a_shorter_one_is_answered(policy):

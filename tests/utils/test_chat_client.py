@@ -85,6 +85,8 @@ def test_a_server_that_is_silent_or_not_there_is_a_chat_error():
         ("file:///etc/passwd", {}, "expected http://"),
         ("http://me:secret@127.0.0.1/v1", {}, "without user"),
         ("http://127.0.0.1/v1", {"timeout": 0}, "timeout is 0"),
+        ("http://127.0.0.1/v1", {"timeout": float("nan")}, "timeout is nan"),
+        ("http://127.0.0.1/v1", {"timeout": float("inf")}, "timeout is inf"),
         ("http://127.0.0.1/v1", {"max_calls": 0}, "max_calls is 0"),
         ("http://127.0.0.1/v1", {"api_key_env": "NOT_SET_HERE"}, "NOT_SET_HERE is not set"),
     ],

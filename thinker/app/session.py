@@ -302,13 +302,15 @@ class Session:
         self._talks.pop(places, None)
         self._settings.pop(places, None)
 
-    def timeline(self, place: str, seconds: float, mode: str = "level") -> Iterator[Moment]:
+    def timeline(self, place: str, seconds: float | None, mode: str = "level") -> Iterator[Moment]:
         """A row for every window of a video, as they come; their path is the user's name for it.
         Raises ValueError for a picture and for windows that are too many or none."""
         (loaded,) = self.media((place,))
         wanted = medium(loaded.path)
         if wanted.kind == "image":
             raise ValueError(f"{loaded.name} is an image; a timeline is of a video")
+        if seconds is None:
+            raise ValueError("say how many seconds a window has")
         length = loaded.clip.num_frames / loaded.clip.fps if loaded.clip.fps else 0.0
         if seconds > 0 and length / seconds > MAX_WINDOWS:
             raise ValueError(

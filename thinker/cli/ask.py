@@ -57,7 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 1: some questions have no answer."""
+    from thinker.rollout.base import Sampling
+
     _check_options(args)
+    Sampling(temperature=args.temperature)  # raises for one that is none
+    reading_settings(args)  # raises for numbers that make no sense
     names, question = (args.words, None) if args.chat else (args.words[:-1], args.words[-1])
     media = [parse_medium(name) for name in names]
     if question is not None:
@@ -87,10 +91,19 @@ def parse_medium(name: str) -> "Medium":
     from thinker.video import medium
 
     match = _RANGE.fullmatch(name)
-    if match is None or not (match["start"] or match["end"]) or Path(name).exists():
+    if match is None or not (match["start"] or match["end"]) or _is_there(name):
         return medium(name)
     start, end = (None if match[key] is None else float(match[key]) for key in ("start", "end"))
     return medium(match["path"], start=start, end=end)
+
+
+def _is_there(name: str) -> bool:
+    """Whether it names a file; a text that is too long for a name, or holds what none can, does
+    not."""
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _check_options(args: argparse.Namespace) -> None:
@@ -106,7 +119,7 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ValueError("--temperature is for open questions in mode reason, without --every")
     if len(args.words) < 2:
         raise ValueError("name at least one video or image, and then the question in quotes")
-    if Path(args.words[-1]).exists():
+    if args.words[-1].strip() and _is_there(args.words[-1]):
         raise ValueError(
             f"the last word, {path_text(args.words[-1])}, is a file; the question comes last, in "
             "quotes, or give --chat"

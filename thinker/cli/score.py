@@ -94,6 +94,8 @@ def _score_windows(paths: list[Path], args: argparse.Namespace) -> int:
     for one in media:
         if one.kind == "image":
             raise ValueError(f"--timeline is of videos, {one.path} is an image")
+    if args.output is not None and args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"{args.output} is no folder; --output names the folder of the tables")
     if args.output is not None and importlib.util.find_spec("matplotlib") is None:
         raise ValueError("pictures need matplotlib: pip install 'vqa-thinker[report]'")
     reading = reading_settings(args)

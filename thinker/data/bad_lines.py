@@ -41,7 +41,10 @@ class BadLinesError(ValueError):
         num_hidden = len(self.bad_lines) - len(shown)
         if num_hidden:
             shown.append(f"  … and {num_hidden} more")
-        head = f"{len(self.bad_lines)} bad line(s); mend them or set skip_bad_lines to drop them:"
+        head = (
+            f"{len(self.bad_lines)} bad line(s); mend them, or, in training and evaluation, leave "
+            "them out (skip_bad_lines):"
+        )
         return "\n".join([head, *shown])
 
 

@@ -55,7 +55,7 @@ fields are ignored, as VQA²'s records give the score behind their level there."
 ANSWER_KEYS = ("answer", "reference", "correct_ans", "correct_choice")
 TAG_KEYS = {
     "type": "type", "question_type": "type", "concern": "concern", "quality_concern": "concern",
-    "content_type": "content_type",
+    "content_type": "content_type", "split": "split",
 }  # fmt: skip
 """Fields that are tags without being listed under `tags`, and the names of the tags."""
 

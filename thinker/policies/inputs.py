@@ -24,6 +24,8 @@ from thinker.policies.motion import MotionConfig
 from thinker.prompts import MediaText, Turn
 from thinker.tasks.level import LevelConfig
 from thinker.tasks.stall_text import stall_text
+from thinker.utils.names import printable
+from thinker.utils.text import is_unicode
 from thinker.video import Clip, ClipSpec
 from thinker.video.medium import Medium
 from thinker.video.stalls.intervals import FrameStalls, Stalls
@@ -288,6 +290,10 @@ class PolicyInputs:
         token by which this policy marks turns or media, which it would take for one."""
         prompts.check_turns(turns, last="user")
         for turn in turns:
+            if not is_unicode(turn.text):
+                raise ValueError(
+                    f"a turn holds what is no text: {printable(turn.text):.80}; write it in UTF-8"
+                )
             held = [token for token in self._reserved_tokens if token in prompts.words(turn)]
             if held:
                 raise ValueError(

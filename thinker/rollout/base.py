@@ -4,6 +4,7 @@ The policy encodes each video once (`encode_prompts`); a back end gets token ids
 that stand at their placeholders, and returns completions. It never sees pixels.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,11 +38,10 @@ class Sampling:
     """Number of tokens that are drawn from; 0 is all of them."""
 
     def __post_init__(self):
-        if self.max_new_tokens < 1 or self.temperature < 0:
-            raise ValueError(
-                f"max_new_tokens is {self.max_new_tokens} and temperature {self.temperature}, "
-                "expected at least 1 and at least 0"
-            )
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}, expected a number from 0")
 
 
 @dataclass(frozen=True, kw_only=True)

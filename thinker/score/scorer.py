@@ -235,7 +235,7 @@ class QualityScorer:
 
         Example: `scorer.ask(["a.mp4", "b.mp4"], "Which one is sharper?").answer`.
         """
-        media = _listed(media)
+        media = _some(media)
         wanted = asked(question, task=task, system=system, num_media=len(media))
         self.policy.inputs.check_turns(wanted.turns)
         check_mode(_checked("mode", mode or self.mode, MODES), task)
@@ -262,7 +262,7 @@ class QualityScorer:
         media: also clips that were read before. Raises `VideoError` where one cannot be read.
         """
         clips = []
-        for each in _listed(media):
+        for each in _some(media):
             if not isinstance(each, str | Path | Medium | Clip):
                 each = clip_from_frames(each, self.clip_spec)
             clips.append(each if isinstance(each, Clip) else read_clip(each, self.clip_spec))
@@ -505,6 +505,13 @@ def check_mode(mode: str, task: str) -> None:
 
 def _listed(media: Any) -> list[Any]:
     return [media] if isinstance(media, Video | Clip) else list(media)
+
+
+def _some(media: Any) -> list[Any]:
+    listed = _listed(media)
+    if not listed:
+        raise ValueError("no video or image is given to ask about; name at least one")
+    return listed
 
 
 def _scoring_question(item: Clip | Prediction) -> Question | Prediction:

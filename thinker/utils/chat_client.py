@@ -22,6 +22,8 @@ WAIT_SECONDS = 1.0
 """Before the second try; twice as long before each further one."""
 MAX_WAIT_SECONDS = 30.0
 """The longest that a `Retry-After` of the server is waited for."""
+MAX_TIMEOUT = 86400.0
+"""A day; what is much longer overflows the clocks of the system."""
 MAX_ANSWER_BYTES = 8 << 20
 """A longer answer is no chat completion."""
 _SHOWN = 300  # characters of what a server said, in an error
@@ -84,8 +86,10 @@ class ChatClient:
             )
         if not model:
             raise ValueError("the endpoint's model has no name; give the one that it serves")
-        if timeout <= 0:
-            raise ValueError(f"timeout is {timeout!r}, expected a positive number of seconds")
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise ValueError(
+                f"timeout is {timeout!r}, expected seconds, above 0 and at most {MAX_TIMEOUT:g}"
+            )
         if max_calls is not None and max_calls < 1:
             raise ValueError(f"max_calls is {max_calls!r}, expected at least 1")
         if retries < 0:

@@ -44,6 +44,20 @@ def plain_utf8(data: bytes) -> bytes:
         return data
 
 
+def is_unicode(text: str) -> bool:
+    r"""Whether it can be written as UTF-8; half a surrogate, as Python has it in place of a byte
+    that is none, cannot.
+
+    >>> is_unicode("café"), is_unicode("caf\udce9")
+    (True, False)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def safe_cell(text: str) -> str:
     """Text that a spreadsheet will not take for a formula: a leading = + - @ or control character
     gets an apostrophe before it (OWASP, CSV injection, full-width forms too), and so does a leading

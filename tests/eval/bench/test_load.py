@@ -100,7 +100,7 @@ def test_a_bad_record_is_named_with_its_reason(tmp_path, changes, reason):
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        ({"media": "both"}, "media is 'both', expected one of pairs, single"),
+        ({"media": "both"}, "protocol is 'both', expected one of pairs, single"),
         ({"prompt": "vlm"}, "prompt is 'vlm', expected one of own, official, vqa2"),
         ({"frames": "all"}, "frames is 'all', expected one of own, official, vlmevalkit"),
         ({"split": "train"}, "split is 'train', expected one of dev, test, all"),

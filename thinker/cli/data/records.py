@@ -17,8 +17,8 @@ SHOWN_FAILURES = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
-        help="distortion, ugc, streaming, binary, multiple-choice, open, time, conversation, "
-        "in-context, causal, pair or comparison",
+        help="distortion, ugc, score, streaming, binary, multiple-choice, open, time, "
+        "conversation, in-context, causal, pair or comparison",
     )
     parser.add_argument("--output", type=Path, required=True, help="the jsonl to write")
     parser.add_argument("--media-root", type=Path, required=True, help="where the media lie")

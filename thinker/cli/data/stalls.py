@@ -28,6 +28,10 @@ def run(args: argparse.Namespace) -> int:
     from thinker.video.find import find_videos
     from thinker.video.stalls.detect import detect_stalls
 
+    if args.output is not None and args.output.exists():
+        raise ValueError(f"{args.output} is there; delete it, or choose another output")
+    if args.output is not None and not args.output.absolute().parent.is_dir():
+        raise ValueError(f"output {args.output}: {args.output.parent} is no folder")
     paths = find_videos(args.video)
     root = args.media_root.absolute()
     outside = [path for path in paths if not path.absolute().is_relative_to(root)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from thinker.data.builders import stage1, stage2, stage3
 from thinker.data.builders.draft import Draft, Style
 from thinker.data.builders.facts import Facts, LevelRule
-from thinker.data.builders.media import FileInfo, probe
+from thinker.data.builders.media import FileInfo, check_times, missing, probe
 from thinker.data.builders.pairs import Pairing, comparison, pair
 from thinker.data.builders.rewrite import Rewritten
 from thinker.data.builders.sources import Sources, read_facts
@@ -23,7 +23,7 @@ NEEDS = {
     "ugc": "--mos",
     "score": "--mos",
     "streaming": "--mos and --stalls",
-    "binary": "--distortions, --stalls or --depictions",
+    "binary": "--stalls, or --distortions or --depictions with at least two to choose from",
     "multiple-choice": "--distortions, --depictions or --mos, with at least two to choose from",
     "open": "--distortions or --depictions",
     "time": "--stalls, or --depictions with a time",
@@ -94,13 +94,16 @@ def build_records(
     media = media_rules(plan.media_root, None, require_files=False)
     facts = read_facts(plan.sources, media, plan.levels)
     infos: dict[str, FileInfo] = {}
-    failed: list[VideoError] = []
-    usable: Sequence[Facts] = facts
+    paths = [known.path for known in facts]
     if is_read:
-        infos, failed = probe([known.path for known in facts], media.root)
-        usable = [known for known in facts if known.path in infos]
-        if not usable:
-            raise ValueError(f"none of the {len(facts)} media can be read; the first: {failed[0]}")
+        infos, failed = probe(paths, media.root)
+        check_times(facts, infos)
+    else:
+        failed = missing(paths, media.root)
+    lost = {error.path for error in failed}
+    usable = [known for known in facts if media.root / known.path not in lost]
+    if not usable:
+        raise ValueError(f"none of the {len(facts)} media can be read; the first: {failed[0]}")
     drafts = draft_records(plan, usable, infos)
     if not drafts:
         raise ValueError(

@@ -1,9 +1,9 @@
 """What is known of a medium, and the level words of a set."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from thinker.tasks.level import LEVELS
+from thinker.tasks.level import LEVELS, VQA2_WORDS
 
 MOTION_DISTORTIONS = frozenset(
     ["flicker", "camera shake", "stuttering", "stalling", "stutter", "frame drops", "shake"]
@@ -67,25 +67,36 @@ class LevelRule:
     def __post_init__(self) -> None:
         if len(self.words) != 5 or len(set(self.words)) != 5 or not all(self.words):
             raise ValueError(f"level words {', '.join(self.words)}: expected five different words")
+        known = (*LEVELS, *VQA2_WORDS)
+        if not set(self.words) <= set(known):
+            raise ValueError(
+                f"level words {', '.join(self.words)}: task level reads "
+                f"{', '.join(dict.fromkeys(known))}; take five of these, worst first"
+            )
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"scale {self.range[0]:g}:{self.range[1]:g}: expected min < max")
 
-    def shares(self, mos: Iterable[float]) -> list[float]:
-        """Each MOS as a share of the range, 0..1.
+    def shares(self, mos: Mapping[str, float]) -> dict[str, float]:
+        """Each MOS, by path, as a share of the range, 0..1.
 
-        Without a declared range, 20, 50, 80 are 0, .5, 1. Raises ValueError for a MOS outside of
-        it, and for a set of equal MOS.
+        Without a declared range, 20, 50, 80 are 0, .5, 1. Raises ValueError for MOS outside of it,
+        and for a set of equal MOS.
         """
-        values = list(mos)
+        values = mos.values()
         low, high = self.range or (min(values), max(values))
         if not low < high:
             raise ValueError(
                 f"all MOS of the set are {low:g}; declare their range, --scale min:max"
             )
-        for value in values:
-            if not low <= value <= high:
-                raise ValueError(f"MOS {value:g} is outside the declared range {low:g}:{high:g}")
-        return [(value - low) / (high - low) for value in values]
+        outside = [
+            f"{path} has {value:g}" for path, value in mos.items() if not low <= value <= high
+        ]
+        if outside:
+            raise ValueError(
+                f"{len(outside)} MOS are outside the declared range {low:g}:{high:g} (--scale): "
+                f"{', '.join(outside[:5])}{' …' if len(outside) > 5 else ''}"
+            )
+        return {path: (value - low) / (high - low) for path, value in mos.items()}
 
     def word(self, share: float) -> str:
         """The word of one of five equal bins; the maximum belongs to the fifth.

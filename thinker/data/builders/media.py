@@ -1,10 +1,12 @@
 """What a builder has to know of a file: its length, rate and size."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from thinker.data.builders.facts import Facts
 from thinker.video import ClipSpec, VideoError, medium, read_clip
+from thinker.video.file import require_regular
 
 # One small frame: the index of the file says the rest.
 _SPEC = ClipSpec(
@@ -53,3 +55,36 @@ def probe(paths: Iterable[str], root: Path) -> tuple[dict[str, FileInfo], list[V
             num_frames=clip.num_frames, fps=clip.fps, width=clip.width, height=clip.height
         )
     return infos, failed
+
+
+def missing(paths: Iterable[str], root: Path) -> list[VideoError]:
+    """Those that are no file with bytes, without a look into the others."""
+    failed = []
+    for path in paths:
+        try:
+            require_regular(root / path)
+        except VideoError as error:
+            failed.append(error)
+    return failed
+
+
+def check_times(facts: Sequence[Facts], infos: Mapping[str, FileInfo]) -> None:
+    """Raises ValueError that names the media whose stalls or depictions lie behind their end, by
+    more than a frame."""
+    wrong = []
+    for known in facts:
+        info = infos.get(known.path)
+        times = [*(known.stalls or ()), *(one.time for one in known.depictions if one.time)]
+        if info is None or not times:
+            continue
+        if not info.fps:
+            wrong.append(f"{known.path} does not say how long it lasts")
+            continue
+        late = [end for _, end in times if end * info.fps > info.num_frames + 1]
+        if late:
+            wrong.append(f"{known.path} lasts {info.seconds:.3f} s, {max(late):g} s is named")
+    if wrong:
+        raise ValueError(
+            f"stalls or depictions of {len(wrong)} media do not lie within them: "
+            f"{'; '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''}"
+        )

@@ -111,7 +111,7 @@ def _applied(drafts: Sequence[Draft], rows: Sequence[Row]) -> Rewritten:
 
 def _ask(client: ChatClient, asked: Asked, task: str, medium: str, words: tuple[str, ...]) -> Row:
     """The row of one turn: its new words, or why they are refused and what was said."""
-    is_fixed = task == "choice"
+    is_fixed = task == "choice" or bool(_MARKS.search(asked.answer))  # a letter, or a tagged score
     kept = ", ".join(f'"{word}"' for word in dict.fromkeys(asked.keep)) or "none"
     prompt = PROMPT.format(
         medium=medium,
@@ -157,7 +157,7 @@ def check_rewriting(old: Asked, new: Asked, task: str, words: tuple[str, ...] = 
         ("question", old.question, new.question, old.question),  # the answer must not stand in it
         ("answer", old.answer, new.answer, both),
     ):
-        if _MARKS.search(after):
+        if _MARKS.search(after) and after != before:
             raise ValueError(f"the {what} holds a tag or a list of options")
         if len(after) > MAX_LENGTH * len(before) + 100:
             raise ValueError(f"the {what} is {len(after)} characters long, was {len(before)}")

@@ -12,6 +12,7 @@ import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from thinker.data.records import (
     text,
 )
 from thinker.utils.text import csv_records, plain_utf8
-from thinker.video.medium import medium
+from thinker.video.medium import Medium, medium
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,14 @@ class Sources:
     split: str | None = None
     """Entries that name another `split` are left out; None takes all."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        others = (self.distortions, self.stalls, self.depictions)
+        return (*self.mos, *(file for file in others if file is not None))
+
     def __post_init__(self) -> None:
-        if not (self.mos or self.distortions or self.stalls or self.depictions):
+        if not self.files:
             raise ValueError("give at least one of --mos, --distortions, --stalls, --depictions")
 
 
@@ -74,13 +81,15 @@ def read_facts(sources: Sources, media: MediaRules, levels: LevelRule | None) ->
                 fields = mapping(value, "the entry")
                 if sources.split not in (None, fields.get("split", sources.split)):
                     continue
-                path = file_name(member(fields, "path"), "path")
-                media.locate(path)
-                _merge(entries.setdefault(path, {}), read(fields))
+                path = normpath(file_name(member(fields, "path"), "path"))
+                found = read(fields)
+                if medium(media.locate(path)).kind == "image":
+                    _check_timeless(found)
+                _merge(entries.setdefault(path, {}), found)
             except BadValueError as error:
                 bad.append(BadLine(file=file, line=line, reason=str(error)))
 
-    for path, mos in _mos(sources.mos, media, bad):
+    for path, mos in _mos(sources, media, bad):
         entries.setdefault(path, {})["mos"] = mos
     for file, read in (
         (sources.distortions, _distortion),
@@ -92,7 +101,8 @@ def read_facts(sources: Sources, media: MediaRules, levels: LevelRule | None) ->
     if bad:
         raise BadLinesError(bad)
     if not entries:
-        raise ValueError("the given files say nothing of any medium")
+        of_split = "" if sources.split is None else f" of split {sources.split!r}"
+        raise ValueError(f"{', '.join(map(str, sources.files))}: no entry{of_split}")
     return _with_levels(entries, media, levels)
 
 
@@ -105,9 +115,7 @@ def _with_levels(
             "MOS need the range that they are on: --scale min:max, or --scale set for the lowest "
             "and highest of the set"
         )
-    shares = (
-        dict(zip(rated, levels.shares(rated.values()), strict=True)) if rated and levels else {}
-    )
+    shares = levels.shares(rated) if rated and levels else {}
     found = []
     for path, entry in entries.items():
         share = shares.get(path)
@@ -115,6 +123,14 @@ def _with_levels(
         kind = medium(media.locate(path)).kind
         found.append(Facts(path=path, kind=kind, share=share, level=level, **entry))
     return found
+
+
+def _check_timeless(found: Entry) -> None:
+    """A picture has no times."""
+    if "stalls" in found:
+        raise BadValueError("stalls are of videos, this is an image")
+    if any(one.time is not None for one in found.get("depictions", ())):
+        raise BadValueError("a depiction with a time is of a video, this is an image")
 
 
 def _merge(entry: Entry, found: Entry) -> None:
@@ -128,8 +144,9 @@ def _merge(entry: Entry, found: Entry) -> None:
             entry[key] = value
 
 
-def _mos(files: tuple[Path, ...], media: MediaRules, bad: list[BadLine]) -> list[tuple[str, float]]:
-    """(path below the media root, MOS) of every example."""
+def _mos(sources: Sources, media: MediaRules, bad: list[BadLine]) -> list[tuple[str, float]]:
+    """(path below the media root, MOS) of every example of the split."""
+    files = sources.mos
     parts = []
     for file in files:
         if _is_meta(file):
@@ -140,12 +157,25 @@ def _mos(files: tuple[Path, ...], media: MediaRules, bad: list[BadLine]) -> list
     bad.extend(line for part in parts for line in part.bad_lines)
     found: dict[str, float] = {}
     for example in (example for part in parts for example in part.examples):
+        if sources.split not in (None, dict(example.tags).get("split", sources.split)):
+            continue
         path = str(example.media[0].path.relative_to(media.root)) if example.media else ""
-        if example.mos is None or len(example.media) != 1 or path in found:
-            reason = "is rated twice" if path in found else "is no medium with a MOS"
+        reason = None
+        if example.mos is None or len(example.media) != 1:
+            reason = "is no medium with a MOS"
+        elif _is_part(example.media[0]):
+            reason = "is rated in part (start, end or crop); labels here are of whole files"
+        elif path in found:
+            reason = "is rated twice"
+        if reason is not None:
             raise ValueError(f"{', '.join(map(str, files))}: {path or example.id} {reason}")
+        assert example.mos is not None
         found[path] = example.mos
     return list(found.items())
+
+
+def _is_part(one: Medium) -> bool:
+    return (one.start_seconds, one.end_seconds, one.crop) != (None, None, None)
 
 
 def _is_meta(file: Path) -> bool:
@@ -166,12 +196,26 @@ def _entries(file: Path, bad: list[BadLine]) -> Iterator[tuple[int, Any]]:
     try:
         if suffix == ".json":
             by_path = mapping(load_json(data), "the file")
-            yield from ((1, {"path": p, **mapping(v, show(p))}) for p, v in by_path.items())
+            for path, value in by_path.items():
+                fields = mapping(value, show(path))
+                if fields.get("path", path) != path:
+                    raise BadValueError(
+                        f"entry {show(path)} has a path of its own, {show(fields['path'])}"
+                    )
+                yield 1, {**fields, "path": path}
         elif suffix == ".csv":
             rows = csv_records(io.StringIO(data.decode(), newline=""))
             _, names = next(rows, (0, ()))
+            if len(set(names)) < len(names) or "path" not in names:
+                raise BadValueError(
+                    f"the header is {', '.join(names) or 'empty'}; expected path and the other "
+                    "columns, each once, apart by commas"
+                )
             for line, cells in rows:
-                if cells:
+                if len(cells) > len(names):
+                    reason = f"{len(cells)} cells under {len(names)} columns"
+                    bad.append(BadLine(file=file, line=line, reason=reason))
+                elif cells:
                     yield line, {k: v for k, v in zip(names, cells, strict=False) if v}
         else:
             for line, raw in enumerate(json_lines(data), start=1):

@@ -1,5 +1,6 @@
 """Stage 1 of VQA²: what distorts a picture or a video, whole or cut in time and space."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +26,8 @@ class Cut:
     def __post_init__(self) -> None:
         if self.num_clips < 1:
             raise ValueError(f"clips is {self.num_clips}, expected at least 1")
-        if self.seconds is not None and self.seconds <= 0:
-            raise ValueError(f"clip seconds is {self.seconds:g}, expected more than 0")
+        if self.seconds is not None and not 0.05 <= self.seconds < math.inf:
+            raise ValueError(f"clip seconds is {self.seconds:g}, expected at least 0.05")
         if self.crop_px is not None and self.crop_px < 1:
             raise ValueError(f"crop is {self.crop_px} px, expected at least 1")
         if self.num_clips > 1 and not self.is_cut:

@@ -9,6 +9,7 @@ from thinker.data.builders.media import FileInfo
 from thinker.data.builders.wording import LEVEL_ANSWER
 from thinker.data.scale import MosScale
 from thinker.tasks.stall_text import stall_text
+from thinker.video.stalls.intervals import runs_of_seconds
 
 STREAMING_QUESTION = (
     "Based on the above stalling information and the video key frames, how would you evaluate the "
@@ -66,7 +67,8 @@ def streaming(facts: Sequence[Facts], style: Style, infos: Mapping[str, FileInfo
         said = ""
         if style.is_published:
             info = infos[known.path]
-            said = stall_text(stalled_frames(known.stalls, info), info.num_frames, style.stall_form)
+            runs = runs_of_seconds(known.stalls, info.num_frames, info.fps)
+            said = stall_text(runs, info.num_frames, style.stall_form)
         else:
             fields |= {"stalls": [list(one) for one in known.stalls]}
             fields |= {"stall_form": style.stall_form}
@@ -82,23 +84,6 @@ def streaming(facts: Sequence[Facts], style: Style, infos: Mapping[str, FileInfo
             )
         )
     return drafts
-
-
-def stalled_frames(stalls: Sequence[tuple[float, float]], info: FileInfo) -> list[tuple[int, int]]:
-    """(first frame, frame behind the last one) of each stall, within the file; stalls that touch
-    are one.
-
-    At 10 frames a second [.5, 1.2] is (5, 12). A stall shorter than a frame still holds one.
-    """
-    runs: list[tuple[int, int]] = []
-    for start, end in stalls:
-        first = min(round(start * info.fps), info.num_frames - 1)
-        stop = min(max(round(end * info.fps), first + 1), info.num_frames)
-        if runs and first <= runs[-1][1]:
-            runs[-1] = (runs[-1][0], max(stop, runs[-1][1]))
-        else:
-            runs.append((first, stop))
-    return runs
 
 
 def level_asked(known: Facts, question: str) -> Asked:

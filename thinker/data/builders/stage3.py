@@ -20,12 +20,13 @@ SMOOTH = "It plays smoothly, without stalling."
 
 def binary(facts: Sequence[Facts], style: Style) -> list[Draft]:
     """Yes or no: the distortion, whether it stalls, the degree of each attribute. Half of the
-    questions name what another medium has, drawn with the seed, so that half are answered no."""
+    questions name what another medium has, drawn with the seed, so that half are answered no; where
+    no other is known, nothing is asked."""
     names, degrees = _distortions(facts), _degrees(facts)
     drafts = []
     for known in facts:
         draw = draw_of(style.seed, "binary", known.path)
-        if known.distortion not in (None, "none"):
+        if known.distortion not in (None, "none") and len(names) > 1:
             right = known.distortion
             name = _other(right, names, draw) if draw.random() < 0.5 else right
             question = style.word("is_distortion", known.path, medium=known.kind, name=name)
@@ -33,7 +34,7 @@ def binary(facts: Sequence[Facts], style: Style) -> list[Draft]:
         if known.stalls is not None:
             question = style.word("is_stalling", known.path)
             drafts.append(_yes_no(known, question, bool(known.stalls), ("stall",)))
-        for one in _degreed(known):
+        for one in _degreed(known) if len(degrees) > 1 else ():
             degree = _other(one.degree, degrees, draw) if draw.random() < 0.5 else one.degree
             question = style.word(
                 "is_degree", known.path, medium=known.kind, attribute=one.attribute, degree=degree
@@ -266,6 +267,5 @@ def _degrees(facts: Sequence[Facts]) -> list[str]:
 
 
 def _other(right: str, known: Sequence[str], draw: random.Random) -> str:
-    """Another of the set, drawn; the right one where there is no other."""
-    others = [name for name in known if name != right]
-    return draw.choice(others) if others else right
+    """Another of the set, drawn."""
+    return draw.choice([name for name in known if name != right])

@@ -91,8 +91,9 @@ class Protocol:
             value = getattr(self, name)
             if value not in values:
                 expected = ", ".join(one for one in values if one)
+                option = "protocol" if name == "media" else name
                 raise ValueError(
-                    f"{name} is {value!r}, expected one of {expected} for {self.bench}"
+                    f"{option} is {value!r}, expected one of {expected} for {self.bench}"
                 )
 
     def __str__(self) -> str:
