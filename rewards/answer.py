@@ -23,6 +23,14 @@ InvalidReason = Literal[
     "several_severities",  # two severities of a distortion are said
     "unknown_option",  # a letter beyond the options
     "letter_and_text",  # a letter and the text of another option
+    "no_box",  # no box, and nothing says that there is nothing to be found
+    # a box that cannot be used, and no other (rewards/boxes.py)
+    "cut_off",
+    "not_finite",
+    "outside",
+    "swapped",
+    "no_class",
+    "unknown_class",
 ]
 
 Value = TypeVar("Value")
