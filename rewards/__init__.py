@@ -1,7 +1,8 @@
 """Rewards for GRPO: completions and references of the global batch → a number, or None, a rollout.
 
 A new reward is one file with a config and a class, one line in `REWARDS`, and one test. One that
-lives elsewhere is named by its dotted path. The package needs the standard library and numpy only.
+lives elsewhere is named by its dotted path. The package needs the standard library, numpy and
+scipy only.
 """
 
 import difflib
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from rewards.answer import Answer, InvalidAnswer, parse_answer, shown_reasoning
+from rewards.boxes import BoxesConfig, BoxesReference, BoxesReward, parse_boxes
 from rewards.choice import ChoiceReference, ChoiceReward, parse_choice
 from rewards.distortion import (
     DistortionConfig,
@@ -27,6 +29,7 @@ from rewards.temporal import TemporalConfig, TemporalReward
 __all__ = [
     "REWARDS",
     "Answer",
+    "BoxesReference",
     "ChoiceReference",
     "DistortionReference",
     "InvalidAnswer",
@@ -34,6 +37,7 @@ __all__ = [
     "Reward",
     "build_reward",
     "parse_answer",
+    "parse_boxes",
     "parse_choice",
     "parse_distortion",
     "parse_level",
@@ -75,6 +79,7 @@ REWARDS: dict[str, tuple[type | None, type]] = {
     "temporal": (TemporalConfig, TemporalReward),
     "choice": (None, ChoiceReward),
     "distortion": (DistortionConfig, DistortionReward),
+    "boxes": (BoxesConfig, BoxesReward),
 }
 
 

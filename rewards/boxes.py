@@ -107,9 +107,11 @@ class Boxes:
     """Those that cannot."""
 
 
-def box_class(label: str, names: Iterable[str]) -> tuple[str | None, str | None]:
+def box_class(label: str, names: Iterable[str] | None) -> tuple[str | None, str | None]:
     """(class, severity) of a label; None for what is not said or not known. Case, underscores,
     hyphens and the plural of "blocking artifacts" are ignored.
+
+    names: what is known; None: whatever is said is a class.
 
     >>> box_class("Moderate low clarity", PICTURE_DISTORTIONS)
     ('low clarity', 'moderate')
@@ -120,20 +122,23 @@ def box_class(label: str, names: Iterable[str]) -> tuple[str | None, str | None]
     severities = {_SEVERITY_OF[word] for word in words if word in _SEVERITY_OF}
     text = " ".join(word for word in words if word not in _SEVERITY_OF)
     text = _SPELLINGS.get(text, text)
-    known = {" ".join(_WORD.findall(name.lower())): name for name in names}
-    name = known.get(text)
+    if names is None:
+        name = text or None
+    else:
+        name = {" ".join(_WORD.findall(one.lower())): one for one in names}.get(text)
     return name, severities.pop() if name is not None and len(severities) == 1 else None
 
 
 def parse_boxes(
     completion: str,
-    names: Sequence[str] = PICTURE_DISTORTIONS,
+    names: Sequence[str] | None = PICTURE_DISTORTIONS,
     *,
     size: tuple[float, float] = THOUSANDTHS,
 ) -> Answer[Boxes] | InvalidAnswer:
     """The boxes of a completion: of its one `<answer>` pair, else behind its reasoning.
 
-    names: the classes that can be meant; none at all where boxes need no class. size: the largest
+    names: the classes that can be meant; none at all where boxes need no class, None where any
+    label is one. size: the largest
     x and y. A completion without boxes is valid where it says that there is no distortion. A box
     that cannot be used is one of `faults` where another can, and else the reason why the whole
     answer is invalid.
@@ -151,8 +156,9 @@ def parse_boxes(
     found: list[LabelledBox] = []
     faults: list[FaultyBox] = []
     for label, box in _labelled(located.text):
-        name, severity = box_class(label or "", names) if names else (None, None)
-        fault = _fault(box, size) or (_class_fault(label, name) if names else None)
+        needs_class = names is None or len(names) > 0
+        name, severity = box_class(label or "", names) if needs_class else (None, None)
+        fault = _fault(box, size) or (_class_fault(label, name) if needs_class else None)
         if fault is None:
             found.append(LabelledBox(name=name, box=box, severity=severity))
         else:
@@ -284,7 +290,39 @@ class BoxesReference:
     boxes: tuple[LabelledBox, ...] | None
     """All that are there; None where it is not known."""
     names: tuple[str, ...] = PICTURE_DISTORTIONS
-    """The classes that can be meant."""
+    """The classes that can be meant; none where boxes need no class."""
+
+    @property
+    def answer(self) -> tuple[LabelledBox, ...] | None:
+        """What is right, as tasks name it."""
+        return self.boxes
+
+
+def read_boxes(raw: str) -> BoxesReference:
+    """The reference that a file's answer is; a class that is not known is declared by it, and boxes
+    without any label need no class.
+
+    Raises ValueError with the reason where not every box can be used.
+
+    >>> read_boxes("Banding: Severe banding(10,20),(300,400)").boxes[0].name
+    'banding'
+    """
+    for names in (None, ()):
+        answer = parse_boxes(raw, names)
+        if isinstance(answer, Answer) and not answer.value.faults:
+            boxes = answer.value.boxes
+            declared = dict.fromkeys(one.name for one in boxes if one.name is not None)
+            if boxes and not declared:
+                return BoxesReference(boxes=boxes, names=())
+            return BoxesReference(
+                boxes=boxes, names=tuple(dict.fromkeys((*PICTURE_DISTORTIONS, *declared)))
+            )
+    faults = parse_boxes(raw, None)
+    fault = faults if isinstance(faults, InvalidAnswer) else faults.value.faults[0]
+    raise ValueError(
+        f"reference {quote(raw)}: {fault.reason}, {fault.detail}; expected boxes such as 'Noise: "
+        "(10,20),(300,400)' in thousandths of the sides"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer, parse_answer
+from rewards.boxes import parse_boxes
 from rewards.checks import check_columns, check_rows
 from rewards.choice import parse_choice
 from rewards.distortion import parse_distortion
@@ -15,6 +16,7 @@ _PARSERS: dict[str, Callable[[str, Any], Answer | InvalidAnswer]] = {
     "level": lambda completion, reference: parse_level(completion, reference.levels),
     "choice": parse_choice,
     "distortion": lambda completion, reference: parse_distortion(completion, reference.names),
+    "boxes": lambda completion, reference: parse_boxes(completion, reference.names),
 }
 
 

@@ -87,6 +87,20 @@ def test_distortions_are_counted_by_type_and_by_severity():
     assert right_answer(examples[0]) == "severe noise"
 
 
+def test_boxes_are_counted_by_how_well_they_match():
+    """The first answer fits at all five thresholds; the second one by .5 at three of them, beside a
+    box that cannot be used: 3/5 · 2/3; the third has none."""
+    references = ["Noise: (0,0),(100,100)"] * 3
+    said = ["Severe noise (0,0),(100,100)", "Noise: (0,0),(100,50)\nNoise: (5,5),(1,1)", None]
+    examples = [example(i, "boxes", reference=text) for i, text in enumerate(references)]
+    rows = [prediction("boxes", answer).to_row() for answer in said]
+    figure = set_report("boxes", None, examples, rows, 3).figures["matched_f1"]
+    assert (figure.value, figure.n) == (pytest.approx((1 + 0.4 + 0) / 3), 3)
+    assert figure.ci_low is not None and figure.ci_low < figure.value < figure.ci_high
+    nothing = set_report("boxes", None, [example(0, "boxes")], rows[:1], 1).figures["matched_f1"]
+    assert nothing.value is None and nothing.reason == "no answer has boxes to compare with"
+
+
 def test_depictions_are_counted_by_level():
     references = ["Sharp. Hence, the quality of this video is good.", "It is sharp."]
     examples = [example(i, "describe", reference=text) for i, text in enumerate(references)]

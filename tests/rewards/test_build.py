@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 import rewards
-from rewards import REWARDS, ChoiceReference, DistortionReference, Reward, build_reward
+from rewards import (
+    REWARDS,
+    BoxesReference,
+    ChoiceReference,
+    DistortionReference,
+    Reward,
+    build_reward,
+)
 
 OWN_REWARD = """
 import numpy as np
@@ -61,6 +68,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 SHOWN = {
     "choice": ChoiceReference(options=("blur", "noise"), answer="A"),
     "distortion": DistortionReference(name="noise", severity="severe"),
+    "boxes": BoxesReference(boxes=()),
 }
 """References by task."""
 
@@ -95,6 +103,7 @@ def test_config_keys_are_frozen() -> None:
         },
         "choice": {},
         "distortion": {"severity_part": 0.5},
+        "boxes": {"thresholds": (0.1, 0.3, 0.5, 0.7, 0.9)},
     }
 
 
@@ -102,12 +111,13 @@ def test_names_and_perturbed() -> None:
     assert [reward.name for reward in every_reward()] == list(REWARDS)
     assert [reward.name for reward in every_reward() if reward.needs_perturbed] == ["temporal"]
     assert {reward.name: reward.tasks for reward in every_reward()} == {
-        "format": ("score", "level", "choice", "distortion"),
+        "format": ("score", "level", "choice", "distortion", "boxes"),
         "regression": ("score",),
         "ranking": ("score",),
         "temporal": ("score",),
         "choice": ("choice",),
         "distortion": ("distortion",),
+        "boxes": ("boxes",),
     }
 
 
@@ -210,6 +220,7 @@ def test_none_or_a_finite_float_whatever_the_text(name: str) -> None:
 
 MODULES = (
     "answer",
+    "boxes",
     "choice",
     "describe",
     "distortion",

@@ -169,12 +169,29 @@ def test_references_of_scores_and_texts() -> None:
 def test_every_task_reads_answers_its_own_way() -> None:
     said = {"score": "<answer>3.40</answer>", "level": "fair", "choice": "B", "open": "It stalls."}
     said |= {"distortion": "It is severe noise.", "describe": "It is sharp."}
+    said |= {"boxes": "Noise: (10,20),(300,400)"}
     values = {"score": 3.4, "level": "fair", "choice": "B", "open": "It stalls."}
     values |= {"distortion": "severe noise", "describe": "It is sharp."}
+    values |= {"boxes": "Noise: (10,20),(300,400)"}
     for name, task in TASKS.items():
         options = ("blur", "noise") if name == "choice" else ()
         answer = task.parse(said[name], task.read_reference(None, options))
         assert isinstance(answer, Answer) and answer.value == values[name]
+
+
+def test_a_reference_with_boxes_declares_its_classes_and_has_no_fault() -> None:
+    boxes = TASKS["boxes"]
+    assert boxes.question("", ()).startswith("Please provide the bounding box coordinates")
+    assert boxes.read_reference(None, ()).answer is None
+    assert boxes.read_reference("No distortion affects this region.", ()).answer == ()
+    banding = boxes.read_reference("Banding: (1,2),(30,40)", ())
+    assert "banding" in banding.names and "noise" in banding.names
+    assert boxes.read_reference("(1,2),(30,40)", ()).names == ()  # a region that is described
+    for raw, reason in {"Noise: (30,2),(1,40)": "swapped", "It is noisy.": "no_box"}.items():
+        with pytest.raises(ValueError, match=reason):
+            boxes.read_reference(raw, ())
+    with pytest.raises(ValueError, match="expected a text with boxes"):
+        boxes.read_reference([1, 2, 3, 4], ())
 
 
 def test_an_answer_about_a_distortion_is_compared_by_type_and_by_severity() -> None:

@@ -30,6 +30,9 @@ Row = Mapping[str, Any]
 NUM_BRIEF = 2
 """Figures of a task in a log: tasks name the most telling ones first."""
 
+COMPARING = {"accuracy", "matched_f1"}
+"""Figures of tasks whose answers are held against a right one."""
+
 NO_SCALE = "RMSE is left out, the scale of the MOS is not given (--mos-scale)"
 
 Report = ScoreReport | AnswerReport
@@ -110,12 +113,12 @@ def _judged(example: Example, row: Row) -> Judged:
     return judged if verdict is None else replace(judged, **vars(verdict))
 
 
-def right_answer(example: Example) -> str | None:
-    """What an answer has to equal, of a task that counts right answers; None where it is unknown.
+def right_answer(example: Example) -> Any:
+    """What an answer is held against, of a task that compares; None where it is unknown.
 
     The references of such a task have it as `answer` (`rewards.choice.ChoiceReference`).
     """
-    if "accuracy" not in TASKS[example.task].figures:
+    if not COMPARING & set(TASKS[example.task].figures):
         return None
     return parsed_reference(example).answer
 

@@ -80,7 +80,7 @@ def _answer_row(one: LoadedSet, example: Example, row: Row) -> dict[str, object]
     asked = [turn.text for turn in example.turns if turn.role == "user"]
     right, answered = right_answer(example), row["status"] in (OK, INVALID_ANSWER)
     correct = is_correct(example, row["answer"]) if answered else None
-    reference = example.reference if right is None else right
+    reference = right if isinstance(right, str) else example.reference
     return {
         "id": safe_cell(one.id_of(example)),
         "answer": safe_cell("" if row["answer"] is None else str(row["answer"])),

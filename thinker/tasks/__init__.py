@@ -2,6 +2,7 @@
 and a test."""
 
 from thinker.tasks.base import Task
+from thinker.tasks.boxes import BoxesTask
 from thinker.tasks.choice import ChoiceTask
 from thinker.tasks.describe import DescribeTask
 from thinker.tasks.distortion import DistortionTask
@@ -16,6 +17,7 @@ TASKS: dict[str, Task] = {
     "level": LevelTask(),
     "choice": ChoiceTask(),
     "distortion": DistortionTask(),
+    "boxes": BoxesTask(),
     "describe": DescribeTask(),
     "open": OpenTask(),
 }

@@ -24,6 +24,8 @@ class Verdict:
     """The class that it should name."""
     is_severity_correct: bool | None = None
     """Whether the severity is right; None where the reference has none."""
+    matched_f1: float | None = None
+    """How well boxes match, 0..1; None where there are none to compare."""
 
 
 class Task(Protocol):

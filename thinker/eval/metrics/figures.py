@@ -52,6 +52,9 @@ class Judged:
     """The class that it should name; None where classes are not counted."""
     is_severity_correct: bool | None = None
     """Whether the severity that it names is the reference's; None where that has none."""
+    matched_f1: float | None = None
+    """How well its boxes match the reference's, 0..1, 0 for an invalid answer; None where there are
+    none to compare."""
     score: float | None = None
     """The number that the answer stands for, where it stands for one."""
     label: float | None = None
@@ -110,6 +113,25 @@ def severity_accuracy(rows: Sequence[Judged], resampling: Resampling) -> MetricR
     """The share of right severities among all answers whose reference has one, in 0..1: whatever
     the type, and an answer that says none is wrong. Its interval is that of accuracy."""
     return _share(rows, [row.is_severity_correct for row in rows], "severity", resampling)
+
+
+def matched_f1(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
+    """The mean of how well the boxes of each answer match (`rewards.boxes.matched_f1`), in 0..1.
+    The interval is the percentile bootstrap over source contents.
+
+    Answers with 1, .5 and 0: .5.
+    """
+    compared = [row for row in rows if row.matched_f1 is not None]
+    if not compared:
+        return MetricResult(value=None, n=0, reason="no answer has boxes to compare with")
+    values = np.array([row.matched_f1 for row in compared], dtype=np.float64)
+    result = MetricResult(value=float(values.mean()), n=values.size)
+    if not resampling.num_resamples:
+        return result
+    codes = _content_codes(compared)
+    statistics = {"": mean_statistic(values)}
+    drawn = resample(statistics, codes, resampling.num_resamples, resampling.seed)
+    return with_interval(result, drawn[""], count_units(codes))
 
 
 def _share(
@@ -193,6 +215,7 @@ FIGURES: dict[str, Figure] = {
     "accuracy": accuracy,
     "macro_f1": macro_f1,
     "severity_accuracy": severity_accuracy,
+    "matched_f1": matched_f1,
 }
 """name: how it is computed. Figures of scores leave out what has no score; accuracy does not."""
 
