@@ -133,7 +133,7 @@ def test_build_with_config() -> None:
         (
             "rankng",
             None,
-            r"'temporal', 'choice', 'distortion'\].*mean 'ranking'\?",
+            r"'temporal', 'choice', 'distortion', 'boxes'\].*mean 'ranking'\?",
         ),
         ("xyz", None, r"expected one of \[[^]]*\] or a dotted path package\.module\.Class$"),
         ("regression", {"sgima": 1}, r"key 'sgima'; expected one of .*; did you mean 'sigma'\?"),
@@ -239,7 +239,7 @@ def test_examples_in_docstrings(module: str) -> None:
     assert results.attempted > 0 and results.failed == 0
 
 
-def test_needs_the_standard_library_and_numpy_only() -> None:
+def test_needs_the_standard_library_numpy_and_scipy_only() -> None:
     files = sorted(Path(rewards.__file__).parent.glob("*.py"))
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]
     imported = {
@@ -247,7 +247,7 @@ def test_needs_the_standard_library_and_numpy_only() -> None:
     }
     imported |= {node.module or "." for node in nodes if isinstance(node, ast.ImportFrom)}
     roots = {name.partition(".")[0] for name in imported}
-    assert roots - set(sys.stdlib_module_names) == {"numpy", "rewards"}
+    assert roots - set(sys.stdlib_module_names) == {"numpy", "rewards", "scipy"}
 
 
 class OldArguments:
