@@ -109,6 +109,16 @@ def test_pieces_make_the_text_and_one_that_is_stopped_leaves_no_trace(policy):
     assert talk.ask("And now?").completion == in_one_prompt(policy, [clip], asked)
 
 
+def test_a_newer_question_stops_the_one_that_is_being_answered(policy):
+    talk = scorer(policy).conversation(random_clip(policy, 9))
+    first = talk.stream("Is it sharp?")
+    next(first)
+    second = talk.ask("Does it stall?")
+    assert list(first) == []
+    assert [turn.text for turn in talk.turns] == ["Does it stall?", second.completion]
+    assert talk.last == second
+
+
 def test_characters_are_not_cut(policy):
     """Byte by byte: a piece ends where a character does."""
     text = "Schärfe: gut 👍."

@@ -126,6 +126,7 @@ class Conversation:
         self._sampling(1)  # raises for a temperature that is none
         self._features = KeptFeatures(scorer.policy)
         self._session: HfSession | None = None
+        self._num_begun = 0
         self.turns: tuple[Turn, ...] = ()
         """What was said: questions that have a text as their answer, and these."""
         self.last: Prediction | None = None
@@ -172,7 +173,8 @@ class Conversation:
     def stream(self, question: str) -> Iterator[str]:
         """The answer in pieces, as they are written; the reasoning is part of it. Once they are
         at their end, `last` is the row, and the turns are part of the conversation. A consumer that
-        stops before leaves the conversation as it was.
+        stops before leaves the conversation as it was; so does an answer that was not at its end
+        when the next one began, which stops it.
 
         A back end other than "hf" gives its answer in one piece. Raises ValueError as `ask`, before
         anything is written.
@@ -194,6 +196,8 @@ class Conversation:
 
     def _answered(self, question: Question, *, is_turn: bool = True) -> Iterator[str]:
         began = time.perf_counter()
+        self._num_begun += 1
+        number = self._num_begun
         ids: list[int] = []
         row = blank_row(question)
         length = len(self._scorer.policy.inputs.prompt_ids(prompt_of(question)))
@@ -209,6 +213,8 @@ class Conversation:
                 piece = pieces.add(token)
                 if piece:
                     yield piece
+                if number != self._num_begun:
+                    return
             rest = pieces.rest()
             if rest:
                 yield rest
