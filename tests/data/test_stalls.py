@@ -111,6 +111,7 @@ def test_lists_of_rated_files(root: Path) -> None:
     ("record", "said"),
     [
         ({"video_path": "a.mp4"}, "what is asked"),
+        ({"video": "a.mp4", "error": "a.mp4: empty"}, "says an error: a.mp4: empty"),
         ({"video_path": "a.mp4", "mos": 1, "gt_score": 2}, "mos and in gt_score"),
         ({"video_path": "a.mp4", "id": "a->high"}, "not a decimal number"),
         ({"video_path": "a.mp4", "mos": "NaN"}, "not a decimal number"),

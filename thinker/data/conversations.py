@@ -171,6 +171,8 @@ def _turns(fields: dict[str, Any]) -> tuple[tuple[Turn, ...], Any]:
         label = _label_of_list(fields)
         if label is not None:
             return ask(""), label
+        if isinstance(fields.get("error"), str):  # as `thinker stalls` writes what it cannot read
+            raise BadValueError(f"asks nothing and says an error: {fields['error']:.200}")
     key = _one_of(fields, ASKED_KEYS, "what is asked")
     if key == "question":
         spoken: list[tuple[str, Any]] = [("user", fields["question"])]
