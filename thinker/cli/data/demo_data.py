@@ -14,11 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds.add_argument(
         "--stalled", action="store_true", help="clips that stall, with four forms of records"
     )
+    kinds.add_argument(
+        "--local", action="store_true", help="pictures whose distortions have a place"
+    )
     parser.add_argument("--small", action="store_true", help="a tenth of the set, for a smoke run")
 
 
 def run(args: argparse.Namespace) -> int:
     from thinker.data.demo.generate import generate_demo_set
+    from thinker.data.demo.local import LocalConfig, generate_local_set
     from thinker.data.demo.pictures import PictureConfig, generate_picture_set
     from thinker.data.demo.plan import SyntheticConfig
     from thinker.data.demo.stalled import StalledConfig, generate_stalled_set
@@ -28,6 +32,11 @@ def run(args: argparse.Namespace) -> int:
         generate_picture_set(args.output, pictures)
         counts = f"{pictures.num_train} training and {pictures.num_eval} held-out pictures"
         print(f"{counts} in {args.output}")
+        return 0
+    if args.local:
+        local = LocalConfig(num_train=60, num_eval=16) if args.small else LocalConfig()
+        generate_local_set(args.output, local)
+        print(f"{local.num_train} training and {local.num_eval} held-out pictures in {args.output}")
         return 0
     if args.stalled:
         config = StalledConfig(num_train=60, num_eval=16) if args.small else StalledConfig()

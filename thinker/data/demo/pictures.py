@@ -124,7 +124,11 @@ def _truth(plan: ClipPlan) -> dict[str, Any]:
 def _png(plan: ClipPlan, size_px: int) -> bytes:
     scene = Scene(plan.scene_seed, size_px)
     rng = np.random.default_rng(plan.clip_seed)
-    picture_HWC = distort_picture(scene, plan.distortion, plan.severity, rng)
+    return png_bytes(distort_picture(scene, plan.distortion, plan.severity, rng))
+
+
+def png_bytes(picture_HWC: np.ndarray) -> bytes:
+    """The file of a picture, uint8 RGB (H, W, 3)."""
     file = io.BytesIO()
     Image.fromarray(picture_HWC).save(file, format="PNG")
     return file.getvalue()

@@ -82,8 +82,13 @@ def distort_picture(
     picture_HWC = scene.steady_frame(0)
     if distortion != "blocking":
         return _distort_frame(picture_HWC, distortion, severity, scene.unit, rng)
-    file = io.BytesIO()  # blocks of eight by eight pixels, as the codec of the clips has them
-    Image.fromarray(picture_HWC).save(file, format="JPEG", quality=round(30 - 28 * severity))
+    return jpeg_round_trip(picture_HWC, round(30 - 28 * severity))
+
+
+def jpeg_round_trip(picture_HWC: np.ndarray, quality: int) -> np.ndarray:
+    """The picture with blocks of eight by eight pixels, as the codec of the clips has them."""
+    file = io.BytesIO()
+    Image.fromarray(picture_HWC).save(file, format="JPEG", quality=quality)
     return np.asarray(Image.open(file).convert("RGB"))
 
 
