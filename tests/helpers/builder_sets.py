@@ -11,6 +11,7 @@ from thinker.data.builders.draft import Style
 from thinker.data.builders.facts import LevelRule
 from thinker.data.builders.sources import Sources
 from thinker.data.builders.stage1 import Cut
+from thinker.data.builders.vida import ROLES
 from thinker.tasks.level import LEVELS
 
 LABELS = REPO / "tests" / "fixtures" / "builders"
@@ -21,6 +22,8 @@ SOURCES = Sources(
     depictions=LABELS / "depictions.jsonl",
     split="train",
 )
+
+PICTURES = Sources(metadata=LABELS / "metadata.json")
 
 
 def write_media(folder: Path) -> Path:
@@ -33,14 +36,14 @@ def write_media(folder: Path) -> Path:
 
 
 def plan(kind: str, root: Path, *, is_published: bool = False, **changes) -> Plan:
-    """Of the whole set, MOS from 0 to 100."""
+    """Of the whole set, MOS from 0 to 100; of ViDA's roles the pictures of the metadata."""
     assert kind in KINDS
     style = Style(words=LEVELS, is_published=is_published)
     values = {
         "kind": kind,
-        "sources": SOURCES,
+        "sources": PICTURES if kind in ROLES else SOURCES,
         "media_root": root,
-        "levels": LevelRule(range=(0.0, 100.0)),
+        "levels": LevelRule(range=(1.0, 5.0) if kind in ROLES else (0.0, 100.0)),
         "style": style,
         "cut": Cut(),
     }

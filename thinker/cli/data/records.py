@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
         help="distortion, ugc, score, streaming, binary, multiple-choice, open, time, "
-        "conversation, in-context, causal, pair or comparison",
+        "conversation, in-context, causal, pair, comparison, or of pictures with --metadata "
+        "assess, brief-assess, dist-assess, dist-detect, reg-perception, ref-grounding, mcq, qa or "
+        "image-score",
     )
     parser.add_argument("--output", type=Path, required=True, help="the jsonl to write")
     parser.add_argument("--media-root", type=Path, required=True, help="where the media lie")
@@ -27,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sources.add_argument("--distortions", type=Path, help="JSON by path, CSV or jsonl")
     sources.add_argument("--stalls", type=Path, help="jsonl of path and stalls")
     sources.add_argument("--depictions", type=Path, help="jsonl of path, attribute, degree, …")
+    sources.add_argument("--metadata", type=Path, help="JSON of pictures with local distortions")
     sources.add_argument("--split", help="leave out entries that name another split")
     levels = parser.add_argument_group("levels")
     levels.add_argument("--scale", help='min:max that a MOS can be, or "set": those of the set')
@@ -111,6 +114,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
             distortions=args.distortions,
             stalls=args.stalls,
             depictions=args.depictions,
+            metadata=args.metadata,
             split=args.split,
         ),
         media_root=args.media_root,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from thinker.data.builders import stage1, stage2, stage3
+from thinker.data.builders import stage1, stage2, stage3, vida
 from thinker.data.builders.draft import Draft, Style
 from thinker.data.builders.facts import Facts, LevelRule
 from thinker.data.builders.media import FileInfo, check_times, missing, probe
@@ -16,8 +16,13 @@ from thinker.data.paths import media_rules
 from thinker.prompts import STALL_FORMS
 from thinker.video import VideoError
 
-KINDS = ("distortion", "ugc", "score", "streaming", *stage3.KINDS, "pair", "comparison")
-"""In the order of VQA²'s stages; `distortion` is stage 1, those up to `streaming` are stage 2."""
+KINDS = (
+    *("distortion", "ugc", "score", "streaming"),
+    *(*stage3.KINDS, "pair", "comparison"),
+    *vida.ROLES,
+)
+"""In the order of VQA²'s stages; `distortion` is stage 1, those up to `streaming` are stage 2. Then
+the roles of ViDA-UGC."""
 NEEDS = {
     "distortion": "--distortions",
     "ugc": "--mos",
@@ -32,6 +37,7 @@ NEEDS = {
     "causal": "--mos, and --depictions or --distortions",
     "pair": "--mos of at least two videos or two images",
     "comparison": "--mos and --distortions of at least two videos or two images",
+    **dict.fromkeys(vida.ROLES, "--metadata"),
 }
 """What a kind is made of."""
 
@@ -135,4 +141,4 @@ def draft_records(plan: Plan, facts: Sequence[Facts], infos: Mapping[str, FileIn
         return pair(facts, style, plan.pairing)
     if plan.kind == "comparison":
         return comparison(facts, style, plan.pairing)
-    return stage3.KINDS[plan.kind](facts, style)
+    return {**stage3.KINDS, **vida.ROLES}[plan.kind](facts, style)

@@ -26,6 +26,26 @@ class Depiction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """A distortion of a part of a picture."""
+
+    name: str
+    """The type, in lower case."""
+    severity: str | None
+    """One of `rewards.boxes.BOX_SEVERITIES`."""
+    box: tuple[float, float, float, float]
+    """Left, top, right, bottom, in thousandths of the picture's sides."""
+    position: str = ""
+    """Where it is, in words, "upper left"."""
+    manifestation: str = ""
+    """How it looks, in words."""
+    impact: str = ""
+    """What it does to a viewer, in words."""
+    importance: float | None = None
+    """How much it counts for the whole, among those of its picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What all sources together say of one medium."""
 
@@ -45,6 +65,8 @@ class Facts:
     """Start and end of each stall in seconds; empty where it plays smoothly, None: not known."""
     depictions: tuple[Depiction, ...] = ()
     """In the order of their file."""
+    places: tuple[Place, ...] | None = None
+    """The local distortions of a picture, empty where it has none; None: not known."""
 
     @property
     def concern(self) -> str | None:

@@ -4,7 +4,7 @@ MOS stand in any form that `thinker.data.read` reads. Distortions are a JSON obj
 demo's `distortions.json`), a CSV with a header, or a jsonl, of `path`, `distortion` and perhaps
 `severity`: a number from 0 to 1, or a word. Stalls are a jsonl of `path` and `stalls`, [start, end]
 in seconds each; depictions one of `path`, `attribute`, `degree`, `time` (a second, or [start,
-end]) and `text`. All bad lines of all files are told at once.
+end]) and `text`. Metadata: metadata.py. All bad lines of all files are told at once.
 """
 
 import csv
@@ -19,6 +19,7 @@ from typing import Any
 from rewards.distortion import NONE, SEVERITY_WORDS, distortion_name, severity_word
 from thinker.data.bad_lines import BadLine, BadLinesError
 from thinker.data.builders.facts import Depiction, Facts, LevelRule
+from thinker.data.builders.metadata import picture_facts, pictures
 from thinker.data.paths import MediaRules
 from thinker.data.read import LineRules, RecordRules, scan_meta_json, scan_records
 from thinker.data.records import (
@@ -49,18 +50,22 @@ class Sources:
     """Stall lists."""
     depictions: Path | None = None
     """Depictions."""
+    metadata: Path | None = None
+    """MOS and local distortions of pictures."""
     split: str | None = None
     """Entries that name another `split` are left out; None takes all."""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """All of them."""
-        others = (self.distortions, self.stalls, self.depictions)
+        others = (self.distortions, self.stalls, self.depictions, self.metadata)
         return (*self.mos, *(file for file in others if file is not None))
 
     def __post_init__(self) -> None:
         if not self.files:
-            raise ValueError("give at least one of --mos, --distortions, --stalls, --depictions")
+            raise ValueError(
+                "give at least one of --mos, --distortions, --stalls, --depictions, --metadata"
+            )
 
 
 Entry = dict[str, Any]
@@ -98,6 +103,8 @@ def read_facts(sources: Sources, media: MediaRules, levels: LevelRule | None) ->
     ):
         if file is not None:
             take(file, read, _entries(file, bad))
+    if sources.metadata is not None:
+        take(sources.metadata, picture_facts, pictures(sources.metadata, bad))
     if bad:
         raise BadLinesError(bad)
     if not entries:

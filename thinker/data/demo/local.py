@@ -22,6 +22,7 @@ from PIL import Image
 from scipy import ndimage
 
 from rewards.boxes import BOX_SEVERITIES
+from thinker.data.builders.vida import POSITIONS
 from thinker.data.demo.pictures import png_bytes
 from thinker.data.demo.plan import SPLITS
 from thinker.data.demo.render import jpeg_round_trip
@@ -211,9 +212,7 @@ def position_of(box: tuple[int, int, int, int], size_px: int) -> str:
     Example: `position_of((0, 0, 30, 30), 128)` → "upper left".
     """
     x, y = (box[0] + box[2]) / 2 / size_px, (box[1] + box[3]) / 2 / size_px
-    rows, columns = ("upper", "", "lower"), ("left", "", "right")
-    words = rows[min(int(3 * y), 2)], columns[min(int(3 * x), 2)]
-    return " ".join(word for word in words if word) or "centre"
+    return POSITIONS[min(int(3 * y), 2) * 3 + min(int(3 * x), 2)]
 
 
 def _plan_split(config: LocalConfig, split_number: int) -> list[dict[str, Any]]:
