@@ -77,5 +77,5 @@ def test_a_file_that_is_no_list(tmp_path) -> None:
     with pytest.raises(BadLinesError, match="expected a list of pictures"):
         facts_of(tmp_path / "meta.json", GOOD)
     media = media_rules(tmp_path, None, require_files=False)
-    with pytest.raises(ValueError, match="cannot read .*gone"):
+    with pytest.raises(ValueError, match=r"cannot read .*gone"):
         read_facts(Sources(metadata=tmp_path / "gone"), media, LevelRule(range=None))
