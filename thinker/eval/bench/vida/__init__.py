@@ -1,0 +1,1 @@
+"""ViDA's benchmark (MIPI challenge, ICCV 2025)."""
