@@ -10,7 +10,7 @@ from thinker.utils import text
 
 def test_examples_in_docstrings():
     results = doctest.testmod(text)
-    assert results.attempted == 3 and not results.failed
+    assert results.attempted == 4 and not results.failed
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
