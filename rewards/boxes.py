@@ -16,7 +16,7 @@ unless `size` says otherwise. Every step is one linear pass over the text, whate
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -61,6 +61,8 @@ _BOX = re.compile(
     re.IGNORECASE,
 )
 _OPEN_BOX = re.compile(r"[(\[][\s\d.,)]{0,60}\(?[\s\d.,]{0,40}\Z")
+MOST_REST = 200
+"""Characters at the end of a completion in which a box that is cut off begins."""
 _BETWEEN = re.compile(r"(?:[\s,;&\[\]]|\band\b){0,40}")
 _BOX_MARKS = ("<|box_start|>", "<|box_end|>", "<box>", "</box>")
 _REF_OPEN, _REF_CLOSE = "\x02", "\x03"
@@ -138,10 +140,9 @@ def parse_boxes(
     """The boxes of a completion: of its one `<answer>` pair, else behind its reasoning.
 
     names: the classes that can be meant; none at all where boxes need no class, None where any
-    label is one. size: the largest
-    x and y. A completion without boxes is valid where it says that there is no distortion. A box
-    that cannot be used is one of `faults` where another can, and else the reason why the whole
-    answer is invalid.
+    label is one. size: the largest x and y. A completion without boxes is valid where it says that
+    there is no distortion. A box that cannot be used is one of `faults` where another can, and else
+    the reason why the whole answer is invalid.
 
     >>> parse_boxes("Noise: Severe noise(10,20),(300,400)").value.boxes
     (LabelledBox(name='noise', box=(10.0, 20.0, 300.0, 400.0), severity='severe'),)
@@ -155,15 +156,16 @@ def parse_boxes(
         return located
     found: list[LabelledBox] = []
     faults: list[FaultyBox] = []
-    for label, box in _labelled(located.text):
-        needs_class = names is None or len(names) > 0
+    needs_class = names is None or len(names) > 0
+    listed, rest = _labelled(located.text)
+    for label, box in listed:
         name, severity = box_class(label or "", names) if needs_class else (None, None)
         fault = _fault(box, size) or (_class_fault(label, name) if needs_class else None)
         if fault is None:
             found.append(LabelledBox(name=name, box=box, severity=severity))
         else:
             faults.append(fault)
-    if _is_cut_off(located.text):
+    if _OPEN_BOX.search(rest[-MOST_REST:]):
         faults.append(FaultyBox(reason="cut_off", detail=quote(located.text[-40:])))
     if not found and faults:
         return InvalidAnswer(reason=faults[0].reason, detail=faults[0].detail)
@@ -177,14 +179,18 @@ def parse_boxes(
     )
 
 
-def _labelled(text: str) -> Iterator[tuple[str | None, Box]]:
-    """Every box with the words that it is labelled by, as they are written."""
+Labelled = list[tuple[str | None, Box]]
+"""Boxes, each with the words that it is labelled by, as they are written."""
+
+
+def _labelled(text: str) -> tuple[Labelled, str]:
+    """Every box, and what stands behind the last one, where another may begin and not end."""
     if "bbox_2d" in text:
         listed = _json_boxes(text)
         if listed is not None:
-            yield from listed
-            return
+            return listed, ""
     text = _unmarked(text)
+    found: Labelled = []
     label: str | None = None
     end = 0
     for match in _BOX.finditer(text):
@@ -193,14 +199,8 @@ def _labelled(text: str) -> Iterator[tuple[str | None, Box]]:
             label = _label(between)
         end = match.end()
         left, top, right, bottom = (float(n) for n in match.groups() if n is not None)
-        yield label, (left, top, right, bottom)
-
-
-def _is_cut_off(text: str) -> bool:
-    """Whether a box begins behind the last whole one and does not end."""
-    text = _unmarked(text)
-    *_, behind = (0, *(match.end() for match in _BOX.finditer(text)))
-    return _OPEN_BOX.search(text[max(behind, len(text) - 200) :]) is not None
+        found.append((label, (left, top, right, bottom)))
+    return found, text[end:]
 
 
 def _unmarked(text: str) -> str:
@@ -223,7 +223,7 @@ def _label(before: str) -> str | None:
     return (tail.strip() or head.strip() if colon else last) or None
 
 
-def _json_boxes(text: str) -> list[tuple[str | None, Box]] | None:
+def _json_boxes(text: str) -> Labelled | None:
     """The boxes of a JSON list, perhaps within a code block; None where it is none."""
     start, end = text.find("["), text.rfind("]")
     try:
@@ -307,18 +307,16 @@ def read_boxes(raw: str) -> BoxesReference:
     >>> read_boxes("Banding: Severe banding(10,20),(300,400)").boxes[0].name
     'banding'
     """
+    fault: InvalidAnswer | FaultyBox | None = None
     for names in (None, ()):
         answer = parse_boxes(raw, names)
         if isinstance(answer, Answer) and not answer.value.faults:
             boxes = answer.value.boxes
-            declared = dict.fromkeys(one.name for one in boxes if one.name is not None)
-            if boxes and not declared:
-                return BoxesReference(boxes=boxes, names=())
-            return BoxesReference(
-                boxes=boxes, names=tuple(dict.fromkeys((*PICTURE_DISTORTIONS, *declared)))
-            )
-    faults = parse_boxes(raw, None)
-    fault = faults if isinstance(faults, InvalidAnswer) else faults.value.faults[0]
+            declared = [one.name for one in boxes if one.name is not None]
+            known = dict.fromkeys((*PICTURE_DISTORTIONS, *declared))
+            return BoxesReference(boxes=boxes, names=() if names == () else tuple(known))
+        fault = fault or (answer if isinstance(answer, InvalidAnswer) else answer.value.faults[0])
+    assert fault is not None
     raise ValueError(
         f"reference {quote(raw)}: {fault.reason}, {fault.detail}; expected boxes such as 'Noise: "
         "(10,20),(300,400)' in thousandths of the sides"

@@ -17,6 +17,15 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 belongs into a folder of ours."""
 
 
+def check_new_file(path: Path) -> None:
+    """Raises ValueError for an output that is there already or whose folder is not, before the work
+    that it is for."""
+    if path.exists():
+        raise ValueError(f"{path} is there; delete it, or choose another output")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"output {path}: {path.parent} is no folder")
+
+
 def write_atomic(path: Path, content: str | bytes, *, flush: bool = True) -> None:
     """Replace a file: its old or its new content is there at any moment.
 

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 NAME = "demo-data"
 HELP = "generate the demo set"
@@ -27,22 +28,18 @@ def run(args: argparse.Namespace) -> int:
     from thinker.data.demo.plan import SyntheticConfig
     from thinker.data.demo.stalled import StalledConfig, generate_stalled_set
 
-    if args.pictures:
-        pictures = PictureConfig(num_train=60, num_eval=16) if args.small else PictureConfig()
-        generate_picture_set(args.output, pictures)
-        counts = f"{pictures.num_train} training and {pictures.num_eval} held-out pictures"
-        print(f"{counts} in {args.output}")
-        return 0
-    if args.local:
-        local = LocalConfig(num_train=60, num_eval=16) if args.small else LocalConfig()
-        generate_local_set(args.output, local)
-        print(f"{local.num_train} training and {local.num_eval} held-out pictures in {args.output}")
-        return 0
-    if args.stalled:
-        config = StalledConfig(num_train=60, num_eval=16) if args.small else StalledConfig()
-        generate_stalled_set(args.output, config)
-        print(f"{config.num_train} training and {config.num_eval} held-out clips in {args.output}")
-        return 0
+    sets: dict[str, tuple[Any, Any, str]] = {
+        "pictures": (PictureConfig, generate_picture_set, "pictures"),
+        "local": (LocalConfig, generate_local_set, "pictures"),
+        "stalled": (StalledConfig, generate_stalled_set, "clips"),
+    }
+    for option, (config_class, generate, what) in sets.items():
+        if getattr(args, option):
+            config = config_class(num_train=60, num_eval=16) if args.small else config_class()
+            generate(args.output, config)
+            counts = f"{config.num_train} training and {config.num_eval} held-out {what}"
+            print(f"{counts} in {args.output}")
+            return 0
     small = {"num_train_contents": 40, "num_eval_contents": 12} if args.small else {}
     demo = generate_demo_set(args.output, SyntheticConfig(**small))
     print(f"{demo.num_train} training and {demo.num_eval} held-out videos in {demo.root}")

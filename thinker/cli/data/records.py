@@ -60,16 +60,14 @@ def run(args: argparse.Namespace) -> int:
     from thinker.data.builders.build import build_records
     from thinker.data.builders.rewrite import rewrite
     from thinker.data.builders.write import write_records
+    from thinker.utils.atomic import check_new_file
     from thinker.utils.chat_client import ChatClient
 
     plan = _plan(args)
     output: Path = args.output
     if output.suffix != ".jsonl":
         raise ValueError(f"output {output}: expected a name that ends in .jsonl")
-    if output.exists():
-        raise ValueError(f"{output} is there; delete it, or choose another output")
-    if not output.absolute().parent.is_dir():
-        raise ValueError(f"output {output}: {output.parent} is no folder")
+    check_new_file(output)
     if (args.endpoint is None) != (args.endpoint_model is None):
         raise ValueError("give --endpoint and --endpoint-model together")
     reword = None

@@ -22,16 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 1: some files could not be read; their records say why."""
-    from thinker.utils.atomic import write_atomic
+    from thinker.utils.atomic import check_new_file, write_atomic
     from thinker.utils.progress import Progress
     from thinker.video.file import VideoError
     from thinker.video.find import find_videos
     from thinker.video.stalls.detect import detect_stalls
 
-    if args.output is not None and args.output.exists():
-        raise ValueError(f"{args.output} is there; delete it, or choose another output")
-    if args.output is not None and not args.output.absolute().parent.is_dir():
-        raise ValueError(f"output {args.output}: {args.output.parent} is no folder")
+    if args.output is not None:
+        check_new_file(args.output)
     paths = find_videos(args.video)
     root = args.media_root.absolute()
     outside = [path for path in paths if not path.absolute().is_relative_to(root)]

@@ -44,6 +44,11 @@ class Place:
     importance: float | None = None
     """How much it counts for the whole, among those of its picture."""
 
+    @property
+    def label(self) -> str:
+        """Type behind its severity, where that is known: "severe noise"."""
+        return self.name if self.severity is None else f"{self.severity} {self.name}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:

@@ -28,14 +28,20 @@ from thinker.data.records import (
 from thinker.utils.text import plain_utf8
 
 
+def label_bytes(file: Path) -> bytes:
+    """A file of labels in UTF-8. Raises ValueError where it cannot be read."""
+    try:
+        return plain_utf8(file.read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from None
+
+
 def pictures(file: Path, bad: list[BadLine]) -> Iterator[tuple[int, Any]]:
     """(number from 1, entry) of every picture of ViDA-UGC's metadata."""
     try:
-        entries = load_json(plain_utf8(file.read_bytes()))
+        entries = load_json(label_bytes(file))
         if not isinstance(entries, list):
             raise BadValueError(f"the file holds {show(entries)}, expected a list of pictures")
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from None
     except BadValueError as error:
         bad.append(BadLine(file=file, line=1, reason=str(error)))
         return
@@ -54,7 +60,7 @@ def picture_facts(fields: dict[str, Any]) -> dict[str, Any]:
         raise BadValueError(f"distortions is {show(given)}, expected a list")
     places = tuple(_place(mapping(one, "a distortion"), width, height) for one in given)
     key = max(places, key=lambda place: place.importance or 0.0, default=None)
-    severity = None if key is None or key.severity is None else key.severity
+    severity = None if key is None else key.severity
     return {
         "mos": parse_mos(member(fields, "mos")),
         "places": places,

@@ -19,7 +19,7 @@ from typing import Any
 from rewards.distortion import NONE, SEVERITY_WORDS, distortion_name, severity_word
 from thinker.data.bad_lines import BadLine, BadLinesError
 from thinker.data.builders.facts import Depiction, Facts, LevelRule
-from thinker.data.builders.metadata import picture_facts, pictures
+from thinker.data.builders.metadata import label_bytes, picture_facts, pictures
 from thinker.data.paths import MediaRules
 from thinker.data.read import LineRules, RecordRules, scan_meta_json, scan_records
 from thinker.data.records import (
@@ -34,7 +34,7 @@ from thinker.data.records import (
     show,
     text,
 )
-from thinker.utils.text import csv_records, plain_utf8
+from thinker.utils.text import csv_records
 from thinker.video.medium import Medium, medium
 
 
@@ -187,19 +187,12 @@ def _is_part(one: Medium) -> bool:
 
 def _is_meta(file: Path) -> bool:
     """Whether it is a meta JSON, an object with annotations; the other forms are records."""
-    return file.suffix.lower() == ".json" and _read(file).lstrip().startswith(b"{")
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return plain_utf8(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}") from None
+    return file.suffix.lower() == ".json" and label_bytes(file).lstrip().startswith(b"{")
 
 
 def _entries(file: Path, bad: list[BadLine]) -> Iterator[tuple[int, Any]]:
     """(line, value) of each entry of a JSON object by path, a CSV or a jsonl."""
-    data, suffix = _read(file), file.suffix.lower()
+    data, suffix = label_bytes(file), file.suffix.lower()
     try:
         if suffix == ".json":
             by_path = mapping(load_json(data), "the file")

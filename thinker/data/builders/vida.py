@@ -43,6 +43,7 @@ POSITIONS = (
     "upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom",
     "lower right",
 )  # fmt: skip
+_WORST_FIRST = (*reversed(BOX_SEVERITIES), None)
 MOST_OPTIONS = 4
 CLEAN_TRIES = 20
 """Of a region that no distortion touches."""
@@ -179,24 +180,20 @@ def boxes_text(places: Sequence[Place], style: Style, *, one_line: bool = False)
     lines = []
     for name in dict.fromkeys(place.name for place in places):
         of_it = [place for place in places if place.name == name]
+        of_it.sort(key=lambda place: _WORST_FIRST.index(place.severity))
         groups = []
-        for severity in (*reversed(BOX_SEVERITIES), None):
-            boxes = [_box(place.box, style) for place in of_it if place.severity == severity]
-            if boxes:
-                label = name if severity is None else f"{severity} {name}"
-                groups.append(_reference(label, style) + ("" if _marks(style) else " ").join(boxes))
-        gap = "\n" if _marks(style) and not one_line else " "
-        inner = "\n" if _marks(style) else ", "
+        for label in dict.fromkeys(place.label for place in of_it):
+            boxes = [_box(place.box, style) for place in of_it if place.label == label]
+            between = "" if style.is_published else " "
+            groups.append(_reference(label, style) + between.join(boxes))
+        gap = "\n" if style.is_published and not one_line else " "
+        inner = "\n" if style.is_published else ", "
         lines.append(f"{name.capitalize()}:{gap}{inner.join(groups)}")
     return "\n".join(lines) + ("." if lines else "")
 
 
-def _marks(style: Style) -> bool:
-    return style.is_published
-
-
 def _reference(label: str, style: Style) -> str:
-    if _marks(style):
+    if style.is_published:
         return f"<|object_ref_start|>{label.capitalize()}<|object_ref_end|>"
     return f"{label} "
 
@@ -204,13 +201,19 @@ def _reference(label: str, style: Style) -> str:
 def _box(box: Box, style: Style) -> str:
     left, top, right, bottom = (round(side) for side in box)
     corners = f"({left},{top}),({right},{bottom})"
-    return f"<|box_start|>{corners}<|box_end|>" if _marks(style) else corners
+    return f"<|box_start|>{corners}<|box_end|>" if style.is_published else corners
+
+
+def _marked(place: Place, style: Style) -> str:
+    return _reference(place.label, style) + _box(place.box, style)
+
+
+def _where(place: Place) -> str:
+    return f" at the {place.position}" if place.position else ""
 
 
 def _said(place: Place) -> str:
-    severity = "" if place.severity is None else f"{place.severity} "
-    where = f" at the {place.position}" if place.position else ""
-    return f"{severity}{place.name}{where}"
+    return place.label + _where(place)
 
 
 def _sentence(place: Place) -> str:
@@ -219,11 +222,8 @@ def _sentence(place: Place) -> str:
 
 
 def _occurrence(place: Place, style: Style) -> str:
-    label = place.name if place.severity is None else f"{place.severity} {place.name}"
-    where = f" at the {place.position}" if place.position else ""
     told = "; ".join(word for word in (place.manifestation, place.impact) if word)
-    named = f"{_reference(label, style)}{_box(place.box, style)}"
-    return f"There is one {named}{where}{f': {told}' if told else ''}."
+    return f"There is one {_marked(place, style)}{_where(place)}{f': {told}' if told else ''}."
 
 
 def _key(places: Sequence[Place], style: Style) -> str:
@@ -232,10 +232,7 @@ def _key(places: Sequence[Place], style: Style) -> str:
         return "There is no key distortion."
     most = max(place.importance or 0.0 for place in places)
     key = [place for place in places if (place.importance or 0.0) == most]
-    named = []
-    for place in key:
-        label = place.name if place.severity is None else f"{place.severity} {place.name}"
-        named.append(f"{_reference(label, style)}{_box(place.box, style)}")
+    named = [_marked(place, style) for place in key]
     verb = "distortion is" if len(key) == 1 else "distortions are"
     return f"The key {verb} {', '.join(named)}. That decides how the image is seen."
 

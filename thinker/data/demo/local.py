@@ -10,7 +10,6 @@ MOS follow a stated rule: `5 - 4 · (1 - Π (1 - harm))`, where the harm of a di
 strength · (.4 + .6 · √area)`, its strength .3, .6 or 1 and its area the share of the picture.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +22,11 @@ from scipy import ndimage
 
 from rewards.boxes import BOX_SEVERITIES
 from thinker.data.builders.vida import POSITIONS
-from thinker.data.demo.pictures import png_bytes
+from thinker.data.demo.pictures import picture_folder, save_png
 from thinker.data.demo.plan import SPLITS
 from thinker.data.demo.render import jpeg_round_trip
 from thinker.data.demo.scenes import Scene, scale_luminance
 from thinker.tasks.level import level_word
-from thinker.utils.atomic import write_atomic
 
 STRENGTH = dict(zip(BOX_SEVERITIES, (0.3, 0.6, 1.0), strict=True))
 """How strong a severity is, 0 to 1."""
@@ -164,18 +162,10 @@ def generate_local_set(folder: Path, config: LocalConfig) -> None:
     Raises ValueError where the folder holds the set of another configuration.
     """
     entries = [entry for split in range(2) for entry in _plan_split(config, split)]
-    pictures = folder / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
-    file = folder / "metadata.json"
-    text = json.dumps(entries, indent=1) + "\n"
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise ValueError(f"{folder} holds another set of pictures; choose an empty folder")
-    for number, entry in enumerate(entries):
-        target = pictures / entry["image"]
-        if not target.is_file():
-            picture_HWC = render(entry, (config.seed, _LOCAL, number))
-            write_atomic(target, png_bytes(picture_HWC), flush=False)
-    write_atomic(file, text)  # last: it says that the set is whole
+    with picture_folder(folder, "metadata.json", entries) as pictures:
+        for number, entry in enumerate(entries):
+            if not (pictures / entry["image"]).is_file():
+                save_png(pictures / entry["image"], render(entry, (config.seed, _LOCAL, number)))
 
 
 def render(entry: dict[str, Any], seed: tuple[int, ...]) -> Part:

@@ -9,6 +9,8 @@ Distortions are the spatial ones of `plan.py`, and the MOS follow its rule.
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,20 +97,27 @@ def generate_picture_set(folder: Path, config: PictureConfig) -> None:
     Raises ValueError where the folder holds the set of another configuration.
     """
     plans = plan_pictures(config)
-    pictures = folder / "pictures"
-    pictures.mkdir(parents=True, exist_ok=True)
     truth = {plan.path: _truth(plan) for plan in plans}
-    label_file = folder / "distortions.json"
-    text = json.dumps(truth, indent=1) + "\n"
+    with picture_folder(folder, "distortions.json", truth) as pictures:
+        for plan in plans:
+            if not (pictures / plan.path).is_file():
+                save_png(pictures / plan.path, _picture(plan, config.size_px))
+        for split in SPLITS:
+            own = [plan for plan in plans if plan.split == split]
+            write_atomic(folder / f"{split}.json", meta_json(own))
+
+
+@contextmanager
+def picture_folder(folder: Path, label_name: str, labels: Any) -> Iterator[Path]:
+    """The folder of a set's pictures, to be filled; its labels are written once it is: they say
+    that the set is whole. Raises ValueError where it holds other labels."""
+    pictures, label_file = folder / "pictures", folder / label_name
+    pictures.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(labels, indent=1) + "\n"
     if label_file.is_file() and label_file.read_text(encoding="utf-8") != text:
         raise ValueError(f"{folder} holds another set of pictures; choose an empty folder")
-    for plan in plans:
-        if not (pictures / plan.path).is_file():
-            write_atomic(pictures / plan.path, _png(plan, config.size_px), flush=False)
-    for split in SPLITS:
-        own = [plan for plan in plans if plan.split == split]
-        write_atomic(folder / f"{split}.json", meta_json(own))
-    write_atomic(label_file, text)  # last: it says that the set is whole
+    yield pictures
+    write_atomic(label_file, text)
 
 
 def _truth(plan: ClipPlan) -> dict[str, Any]:
@@ -121,14 +130,14 @@ def _truth(plan: ClipPlan) -> dict[str, Any]:
     }
 
 
-def _png(plan: ClipPlan, size_px: int) -> bytes:
+def _picture(plan: ClipPlan, size_px: int) -> np.ndarray:
     scene = Scene(plan.scene_seed, size_px)
     rng = np.random.default_rng(plan.clip_seed)
-    return png_bytes(distort_picture(scene, plan.distortion, plan.severity, rng))
+    return distort_picture(scene, plan.distortion, plan.severity, rng)
 
 
-def png_bytes(picture_HWC: np.ndarray) -> bytes:
-    """The file of a picture, uint8 RGB (H, W, 3)."""
+def save_png(path: Path, picture_HWC: np.ndarray) -> None:
+    """Write a picture, uint8 RGB (H, W, 3), whole or not at all."""
     file = io.BytesIO()
     Image.fromarray(picture_HWC).save(file, format="PNG")
-    return file.getvalue()
+    write_atomic(path, file.getvalue(), flush=False)
