@@ -11,7 +11,7 @@ demo_records() {
         truth=(--distortions "$data/clips/distortions.json")
         questions "${split}_distortion" distortion --severity "${truth[@]}"
         questions "${split}_level" ugc "${mos[@]}"
-        questions "${split}_score" score "${mos[@]}"
+        if [[ $split == train ]]; then questions train_score score "${mos[@]}"; fi
         questions "${split}_binary" binary "${truth[@]}"
         questions "${split}_pair" pair "${mos[@]}"
         questions "${split}_comparison" comparison "${mos[@]}" "${truth[@]}"
