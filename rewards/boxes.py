@@ -17,7 +17,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,9 @@ from rewards.checks import check_columns
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
+
+Span = tuple[int, int]
+"""Characters of a completion, from the first to behind the last."""
 
 PICTURE_DISTORTIONS = (
     "low clarity", "underexposure", "edge aliasing effect", "blocking artifacts", "overexposure",
@@ -63,16 +66,16 @@ _BOX = re.compile(
 _OPEN_BOX = re.compile(r"[(\[][\s\d.,)]{0,60}\(?[\s\d.,]{0,40}\Z")
 MOST_REST = 200
 """Characters at the end of a completion in which a box that is cut off begins."""
-_BETWEEN = re.compile(r"(?:[\s,;&\[\]]|\band\b){0,40}")
-_BOX_MARKS = ("<|box_start|>", "<|box_end|>", "<box>", "</box>")
+_BETWEEN = re.compile(r"(?:[\s,;&\[\]]|\band\b){0,80}")
 _REF_OPEN, _REF_CLOSE = "\x02", "\x03"
-_REF_MARKS = {
-    "<|object_ref_start|>": _REF_OPEN,
-    "<ref>": _REF_OPEN,
-    "<|object_ref_end|>": _REF_CLOSE,
-    "</ref>": _REF_CLOSE,
-    "<|im_end|>": "",
-}
+_MARKS = {
+    mark: sign.rjust(len(mark)) for mark, sign in {
+        "<|box_start|>": "", "<|box_end|>": "", "<box>": "", "</box>": "",
+        "<|object_ref_start|>": _REF_OPEN, "<ref>": _REF_OPEN,
+        "<|object_ref_end|>": _REF_CLOSE, "</ref>": _REF_CLOSE,
+        "<|im_end|>": "",
+    }.items()
+}  # fmt: skip
 _WORD = re.compile(r"[^\W_]+")
 _NOTHING = re.compile(r"\b(?:no|not any|without(?: any)?) (?:\w{1,20} )?distortions?\b", re.I)
 
@@ -87,6 +90,8 @@ class LabelledBox:
     """In the unit of the answer."""
     severity: str | None = None
     """One of `BOX_SEVERITIES`; None where none is said."""
+    spans: tuple[Span, ...] = field(default=(), compare=False, repr=False)
+    """Where the completion says it: its corners, and before that its label where it has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +163,13 @@ def parse_boxes(
     faults: list[FaultyBox] = []
     needs_class = names is None or len(names) > 0
     listed, rest = _labelled(located.text)
-    for label, box in listed:
+    offset = completion.rfind(located.text)
+    for label, box, spans in listed:
         name, severity = box_class(label or "", names) if needs_class else (None, None)
         fault = _fault(box, size) or (_class_fault(label, name) if needs_class else None)
         if fault is None:
-            found.append(LabelledBox(name=name, box=box, severity=severity))
+            placed = tuple((offset + start, offset + end) for start, end in spans if offset >= 0)
+            found.append(LabelledBox(name=name, box=box, severity=severity, spans=placed))
         else:
             faults.append(fault)
     if _OPEN_BOX.search(rest[-MOST_REST:]):
@@ -179,8 +186,8 @@ def parse_boxes(
     )
 
 
-Labelled = list[tuple[str | None, Box]]
-"""Boxes, each with the words that it is labelled by, as they are written."""
+Labelled = list[tuple[str | None, Box, tuple[Span, ...]]]
+"""Boxes, each with the words that it is labelled by, as they are written, and where they stand."""
 
 
 def _labelled(text: str) -> tuple[Labelled, str]:
@@ -192,21 +199,23 @@ def _labelled(text: str) -> tuple[Labelled, str]:
     text = _unmarked(text)
     found: Labelled = []
     label: str | None = None
+    said: tuple[Span, ...] = ()
     end = 0
     for match in _BOX.finditer(text):
         between = text[end : match.start()]
         if not (end and _BETWEEN.fullmatch(between)):
             label = _label(between)
+            start = end + between.rfind(label or "")
+            said = ((start, start + len(label)),) if label else ()
         end = match.end()
         left, top, right, bottom = (float(n) for n in match.groups() if n is not None)
-        found.append((label, (left, top, right, bottom)))
+        found.append((label, (left, top, right, bottom), (*said, match.span())))
     return found, text[end:]
 
 
 def _unmarked(text: str) -> str:
-    for mark in _BOX_MARKS:
-        text = text.replace(mark, " ")
-    for mark, sign in _REF_MARKS.items():
+    """The text with blanks for marks, as long as before, so that places stay what they are."""
+    for mark, sign in _MARKS.items():
         text = text.replace(mark, sign)
     return text
 
@@ -216,7 +225,7 @@ def _label(before: str) -> str | None:
     line that says anything, behind its colon, or before it where nothing follows."""
     head, closed, _ = before.rpartition(_REF_CLOSE)
     if closed:
-        return head.rpartition(_REF_OPEN)[2]
+        return head.rpartition(_REF_OPEN)[2].strip()
     lines = [line.strip(" \t[,;.-*") for line in before.split("\n")]
     last = next((line for line in reversed(lines) if line), "")
     head, colon, tail = last.rpartition(":")
@@ -230,15 +239,19 @@ def _json_boxes(text: str) -> Labelled | None:
         entries = json.loads(text[start : end + 1])
     except (ValueError, RecursionError):
         return None
-    listed = []
+    listed: Labelled = []
+    places = [match.span() for match in _BOX.finditer(text)]
     for entry in entries if isinstance(entries, list) else []:
         box = entry.get("bbox_2d") if isinstance(entry, dict) else None
         if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
             return None
         left, top, right, bottom = map(float, box)
         label = entry.get("label")
-        listed.append((label if isinstance(label, str) else None, (left, top, right, bottom)))
-    return listed
+        label = label if isinstance(label, str) else None
+        listed.append((label, (left, top, right, bottom), ()))
+    if len(places) != len(listed):
+        return listed
+    return [(label, box, (span,)) for (label, box, _), span in zip(listed, places, strict=True)]
 
 
 def _is_number(value: Any) -> bool:

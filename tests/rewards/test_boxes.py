@@ -2,6 +2,7 @@
 not pay under."""
 
 import random
+import re
 import time
 
 import pytest
@@ -67,6 +68,24 @@ def test_the_published_form_with_its_marks_and_without_them() -> None:
 )
 def test_the_forms_of_other_policies(text) -> None:
     assert found(text) == WANTED[:2]
+
+
+@pytest.mark.parametrize(
+    ("before", "text"),
+    [
+        ("", VIDA),
+        ("<think>noise (1,2),(3,4)</think>\n<answer>", "severe noise (10,20),(30,40)</answer>"),
+        ("So: ", '[{"bbox_2d": [1, 2, 30, 40], "label": "noise"}]'),
+    ],
+)
+def test_a_box_says_where_it_stands(before, text) -> None:
+    whole = before + text
+    for one in parse_boxes(whole).value.boxes:
+        *label, corners = (whole[start:end] for start, end in one.spans)
+        assert [float(n) for n in re.findall(r"\d+", corners)] == list(one.box)
+        assert [word.lower() for word in label] == (
+            [] if "bbox" in text else [f"{one.severity} {one.name}"]
+        )
 
 
 def test_one_place_needs_no_class_and_pixels_are_a_size() -> None:

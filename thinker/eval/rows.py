@@ -17,7 +17,7 @@ from thinker.data.examples import Example
 from thinker.data.scale import MosScale
 from thinker.eval.judge import is_correct, right_answer
 from thinker.eval.sets import LoadedSet
-from thinker.score.prediction import INVALID_ANSWER, OK
+from thinker.score.prediction import INVALID_ANSWER, OK, FoundBox
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
 from thinker.utils.names import path_text, printable
@@ -34,11 +34,12 @@ scale where that is not known); `answer_score`, `spread` and the interval are on
 
 ANSWER_COLUMNS = (
     "id", "answer", "reference", "correct", "status", "error", "tags", "question", "media",
-    "reasoning", "completion", "distribution", "answer_score", "num_tokens", "frame_indices",
-    "content", "mode", "seconds", "note",
+    "reasoning", "completion", "boxes", "distribution", "answer_score", "num_tokens",
+    "frame_indices", "content", "mode", "seconds", "note",
 )  # fmt: skip
 """Of other tasks. `correct` is 1 or 0, empty where there is no reference and where nothing could be
-asked; `media` is a JSON list of paths below the media root."""
+asked; `media` is a JSON list of paths below the media root, `boxes` one of what the answer says of
+places (`FoundBox`)."""
 
 BAD_ANNOTATION = "bad_annotation"
 
@@ -90,6 +91,7 @@ def _answer_row(one: LoadedSet, example: Example, row: Row) -> dict[str, object]
         "question": safe_cell(asked[-1] if asked else ""),
         "media": safe_cell(json.dumps(_relative_media(one, example))),
         "completion": safe_cell(row["completion"] or ""),
+        "boxes": json.dumps(row["boxes"]) if row.get("boxes") else "",
         "distribution": ", ".join(f"{value} {share:.3f}" for value, share in row["distribution"]),
         **_common_cells(example, row),
     }
@@ -170,6 +172,8 @@ class ResultRow:
     """Its tags, `name=value`, as one text."""
     completion: str = ""
     """The whole text, of tasks other than scores."""
+    boxes: tuple[FoundBox, ...] = ()
+    """What the answer says of places."""
 
 
 def load_rows(folder: Path, key: str) -> list[ResultRow]:
@@ -202,6 +206,10 @@ def _result_row(line: Mapping[str, Any]) -> ResultRow:
     return ResultRow(
         correct=None if line["correct"] == "" else line["correct"] == "1",
         media=tuple(json.loads(_unsafe(line["media"]) or "[]")),
+        boxes=tuple(
+            FoundBox(**entry | {"box": tuple(entry["box"])})
+            for entry in json.loads(line.get("boxes") or "[]")
+        ),
         **common,
     )
 

@@ -38,6 +38,14 @@ class EncodedPrompt:
     """(items, 3), the (t, h, w) that M-RoPE positions follow from; None for plain positions."""
 
 
+def following_positions(request: EncodedPrompt, count: int) -> torch.Tensor:
+    """The request's positions and those of `count` tokens after it, (…, P + count)."""
+    positions = request.positions
+    after = torch.arange(count, device=positions.device, dtype=positions.dtype)
+    after = (request.next_position + after).expand(*positions.shape[:-1], count)
+    return torch.cat([positions, after], dim=-1)
+
+
 Encode = Callable[[list[Clip]], list[torch.Tensor]]
 """Clips of one kind and shape → their embeddings."""
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from thinker.policies import Policy
-from thinker.policies.encode import EncodedPrompt
+from thinker.policies.encode import EncodedPrompt, following_positions
 from thinker.utils.tensors import left_pad
 
 
@@ -70,7 +70,9 @@ def level_probabilities(
         torch.tensor([*request.token_ids, *prefix], device=device)
         for request, prefix in zip(requests, prefixes, strict=True)
     ]
-    positions = [_extended(r, len(prefix)) for r, prefix in zip(requests, prefixes, strict=True)]
+    positions = [
+        following_positions(r, len(prefix)) for r, prefix in zip(requests, prefixes, strict=True)
+    ]
     training = model.training
     model.eval()
     try:
@@ -86,11 +88,3 @@ def level_probabilities(
     finally:
         model.train(training)
     return shares_of_logits(logits.gather(1, firsts_B5.to(device))).double().cpu()
-
-
-def _extended(request: EncodedPrompt, count: int) -> torch.Tensor:
-    """The request's positions and those of `count` tokens after it, (…, P + count)."""
-    positions = request.positions
-    after = torch.arange(count, device=positions.device, dtype=positions.dtype)
-    after = (request.next_position + after).expand(*positions.shape[:-1], count)
-    return torch.cat([positions, after], dim=-1)

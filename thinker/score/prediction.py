@@ -15,7 +15,9 @@ from statistics import stdev
 from typing import Any
 
 from rewards import Answer, shown_reasoning
+from rewards.boxes import Box
 from thinker.tasks import TASKS
+from thinker.tasks.boxes import LOCATING_TASKS, said_boxes
 from thinker.tasks.level import LEVEL_SCORES, LEVELS
 from thinker.utils.names import path_text
 from thinker.video import REASONS, VideoError
@@ -33,6 +35,21 @@ Votes = tuple[tuple[str, float], ...]
 
 TAIL = 0.05
 """Probability left out on either side of an interval: it holds the central 90 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundBox:
+    """A place of a picture, and what the policy says is there."""
+
+    name: str | None
+    """The class of distortion; None where a place alone was asked for."""
+    severity: str | None
+    """"minor", "moderate" or "severe"; None where none is said."""
+    box: Box
+    """Left, top, right, bottom in thousandths of the sides of the picture as displayed."""
+    confidence: float | None = None
+    """How sure the policy is of these words, 0..1 (`thinker.score.confidence`); None where it was
+    not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +83,9 @@ class Prediction:
     note: str | None = None
     """What was done otherwise than asked, though there is an answer: that a medium was read by
     another reader (`Clip.note`). None where all is as asked."""
+    boxes: tuple[FoundBox, ...] = ()
+    """What an answer of the tasks `boxes` and `describe` says of places, in its order, repetitions
+    too; what cannot be used is left out."""
     distribution: Distribution | Votes = ()
     """Over the valid rollouts in mode "sample": of their scores, else of their answers. Over the
     five levels in mode "level". Empty in mode "reason", which draws nothing."""
@@ -88,7 +108,10 @@ class Prediction:
     def to_row(self) -> dict[str, object]:
         """Plain values that JSON, Parquet and CSV can hold; paths as `thinker.utils.names` says."""
         path = None if self.path is None else path_text(self.path)
-        return asdict(self) | {"path": path, "model": path_text(self.model)}
+        row = asdict(self) | {"path": path, "model": path_text(self.model)}
+        if self.task not in LOCATING_TASKS:
+            del row["boxes"]
+        return row
 
 
 def failed(error: VideoError, path: Path | None = None, task: str = "score") -> Prediction:
@@ -112,7 +135,9 @@ def judged(blank: Prediction, text: str, num_tokens: int, reference: Any) -> Pre
     answer = TASKS[blank.task].parse(text, reference)
     if isinstance(answer, Answer):
         score = score_of(blank.task, answer.value)
-        return replace(prediction, answer=answer.value, score=score, status=OK)
+        said = said_boxes(blank.task, text, reference)
+        boxes = tuple(FoundBox(name=b.name, severity=b.severity, box=b.box) for b in said)
+        return replace(prediction, answer=answer.value, score=score, status=OK, boxes=boxes)
     return replace(prediction, error=f"{answer.reason}: {answer.detail}")
 
 

@@ -32,6 +32,7 @@ from thinker.policies.inputs import Prompt
 from thinker.prompts import Turn
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
+from thinker.score.confidence import with_confidence
 from thinker.score.conversation import Conversation
 from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
@@ -460,10 +461,15 @@ class QualityScorer:
         """What each completion of each question makes."""
         requests = self._encoded(questions, "reason")
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
-        return [
+        rows = [
             [judged(blank_row(q), *draw, self._reference(q)) for draw in self._texts(group)]
             for q, group in zip(questions, groups, strict=True)
         ]
+        if num_generations == 1:
+            said = [group[0].token_ids for group in groups]
+            alone, read_by = [row for (row,) in rows], [self._reference(q) for q in questions]
+            return [[row] for row in with_confidence(self.policy, requests, said, alone, read_by)]
+        return rows
 
     def _reference(self, question: Question) -> Any:
         """What answers are read by: of levels by the policy's own words, where it has some."""

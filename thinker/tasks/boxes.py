@@ -4,11 +4,36 @@ from dataclasses import replace
 from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer
-from rewards.boxes import BoxesConfig, BoxesReference, matched_f1, parse_boxes, read_boxes
+from rewards.boxes import (
+    PICTURE_DISTORTIONS,
+    BoxesConfig,
+    BoxesReference,
+    LabelledBox,
+    matched_f1,
+    parse_boxes,
+    read_boxes,
+)
 from thinker.tasks.base import Verdict, WordTask
 
 DETECTION = "Please provide the bounding box coordinates of all distortions in the image."
 """ViDA's question (MIPI challenge, ICCV 2025)."""
+
+
+LOCATING_TASKS = ("boxes", "describe")
+"""Tasks whose answers may hold boxes."""
+
+
+def said_boxes(task: str, completion: str, reference: Any) -> tuple[LabelledBox, ...]:
+    """The boxes of an answer of any task that can be used, in the order in which they are written.
+
+    >>> said_boxes("describe", "There is one severe noise (10,20),(300,400).", None)[0].name
+    'noise'
+    """
+    if task not in LOCATING_TASKS:
+        return ()
+    names = reference.names if isinstance(reference, BoxesReference) else PICTURE_DISTORTIONS
+    answer = parse_boxes(completion, names)
+    return answer.value.boxes if isinstance(answer, Answer) else ()
 
 
 class BoxesTask(WordTask):
