@@ -21,7 +21,7 @@ from rewards.distortion import (
     parse_distortion,
 )
 from rewards.format import FormatReward
-from rewards.level import LevelReference, parse_level
+from rewards.level import LevelReference, LevelReward, parse_level
 from rewards.ranking import RankingReward
 from rewards.regression import RegressionConfig, RegressionReward
 from rewards.temporal import TemporalConfig, TemporalReward
@@ -80,6 +80,7 @@ REWARDS: dict[str, tuple[type | None, type]] = {
     "choice": (None, ChoiceReward),
     "distortion": (DistortionConfig, DistortionReward),
     "boxes": (BoxesConfig, BoxesReward),
+    "level": (None, LevelReward),
 }
 
 

@@ -1,9 +1,17 @@
-"""Levels: the parser of a quality word, "good" in "The quality of the video is good."."""
+"""Levels: the parser of a quality word, "good" in "The quality of the video is good.", and the
+reward of a level that is near the right one."""
 
+import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer, locate_free, quote
+from rewards.checks import check_columns
+
+LEVELS = ("bad", "poor", "fair", "good", "excellent")
+"""The words by which levels are compared, worst first (ITU-T P.910)."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 # The verdict of a longer answer (VQA², ViDA): other level words may stand in the depiction before.
@@ -18,8 +26,7 @@ class LevelReference:
     levels: tuple[str, ...]
     """The words that can be an answer, worst first."""
     answer: str | None
-    """The right one, of the words by which answers are compared (`thinker.tasks.level.LEVELS`);
-    None where it is not known."""
+    """The right one, of `LEVELS`; None where it is not known."""
 
 
 def parse_level(completion: str, levels: tuple[str, ...]) -> Answer[str] | InvalidAnswer:
@@ -56,3 +63,60 @@ def parse_level(completion: str, levels: tuple[str, ...]) -> Answer[str] | Inval
         reasoning=located.reasoning,
         well_formed=located.well_formed,
     )
+
+
+def ranked_level(completion: str, words: tuple[str, ...]) -> Answer[str] | InvalidAnswer:
+    """The level that a completion names by one of five `words`, as the one of `LEVELS` that has its
+    rank. "Low" and "high" count alone or in a sentence on quality only: contrast and noise are low
+    and high, too.
+
+    >>> ranked_level("The quality is high.", ("low", "poor", "fair", "good", "high")).value
+    'excellent'
+    """
+    answer = parse_level(completion, words)
+    if isinstance(answer, InvalidAnswer):
+        return answer
+    is_bare = answer.text.strip().rstrip(".").lower() == answer.value
+    if answer.value in ("low", "high") and not is_bare and "quality" not in answer.text.lower():
+        detail = f"{quote(answer.text)} does not say that the quality is {answer.value}"
+        return InvalidAnswer(reason="no_option", detail=detail)
+    return dataclasses.replace(answer, value=LEVELS[words.index(answer.value)])
+
+
+class LevelReward:
+    """`1 - distance / 4`, the distance in levels, 0 to 4; None for an invalid answer.
+
+    >>> known = LevelReference(levels=LEVELS, answer="fair")
+    >>> said = ["fair", "The quality of the image is good.", "bad", "2.5"]
+    >>> LevelReward()(said, ["q"] * 4, [None] * 4, reference=[known] * 4)
+    [1.0, 0.75, 0.5, None]
+    """
+
+    name = "level"
+    needs_perturbed = False
+    tasks = ("level",)
+
+    def __call__(
+        self,
+        completions: Sequence[str],
+        sample_id: Sequence[str],
+        target: Sequence[float | None],
+        *,
+        reference: Sequence[LevelReference],
+        **columns: Any,
+    ) -> list[float | None]:
+        texts = {"completions": completions}
+        check_columns(self.name, texts, sample_id=sample_id, target=target, reference=reference)
+        return [self._judge(*row) for row in zip(completions, sample_id, reference, strict=True)]
+
+    def _judge(self, completion: str, sample: str, reference: LevelReference) -> float | None:
+        if not isinstance(reference, LevelReference) or reference.answer is None:
+            raise ValueError(
+                f"reward {self.name!r}: got reference {reference!r} (sample {sample!r}); expected "
+                "a LevelReference with an answer; leave questions without one out of training"
+            )
+        answer = ranked_level(completion, reference.levels)
+        if isinstance(answer, InvalidAnswer):
+            return None
+        distance = abs(LEVELS.index(answer.value) - LEVELS.index(reference.answer))
+        return 1.0 - distance / (len(LEVELS) - 1)

@@ -3,7 +3,7 @@
 import pytest
 
 from rewards.answer import Answer
-from rewards.level import parse_level
+from rewards.level import LEVELS, LevelReference, LevelReward, parse_level
 from rewards.text import parse_text
 
 WORDS = ("bad", "poor", "fair", "good", "excellent")
@@ -26,6 +26,20 @@ TABLE = [
 def test_level_words(completion: str, expected: str) -> None:
     answer = parse_level(completion, WORDS)
     assert (answer.value if isinstance(answer, Answer) else answer.reason) == expected
+
+
+def test_the_reward_falls_with_the_distance_in_levels() -> None:
+    """Words of VQA² count by their rank; only an answer that names no level is not judged."""
+    ours = LevelReference(levels=LEVELS, answer="bad")
+    theirs = LevelReference(levels=("low", "poor", "fair", "good", "high"), answer="bad")
+    said = [*LEVELS, "The quality of the video is low.", "low light", "4"]
+    given = [ours] * 5 + [theirs] * 3
+    assert LevelReward()(said, ["q"] * 8, [None] * 8, reference=given) == [
+        1.0, 0.75, 0.5, 0.25, 0.0, 1.0, None, None,
+    ]  # fmt: skip
+    unknown = LevelReference(levels=LEVELS, answer=None)
+    with pytest.raises(ValueError, match="a LevelReference with an answer"):
+        LevelReward()(["good"], ["q"], [None], reference=[unknown])
 
 
 def test_free_text_is_what_follows_the_reasoning() -> None:

@@ -1,9 +1,9 @@
 """The quality of one medium as one of five words.
 
-`LEVELS` are the words by which answers are compared. A policy may be taught others
-(`LevelConfig.words`), of which each counts as the level of its rank: VQA²'s "high" is "excellent".
-Question and prefix are those of VQA²'s scorer (arXiv 2411.03795). `thinker/score/levels.py` reads
-the words' logits instead of a generated answer.
+`LEVELS` are the words by which answers are compared: five equal bins of the 1..5 answer scale. A
+policy may be taught others (`LevelConfig.words`), of which each counts as the level of its rank:
+VQA²'s "high" is "excellent". Question and prefix are those of VQA²'s scorer (arXiv 2411.03795).
+`thinker/score/levels.py` reads the words' logits instead of a generated answer.
 """
 
 import dataclasses
@@ -14,13 +14,10 @@ from typing import Any
 
 from pydantic import FiniteFloat
 
-from rewards.answer import Answer, InvalidAnswer, quote
-from rewards.level import LevelReference, parse_level
+from rewards.answer import Answer, InvalidAnswer
+from rewards.level import LEVELS, LevelReference, ranked_level
 from thinker.config.build import build
 from thinker.tasks.base import WordTask
-
-LEVELS = ("bad", "poor", "fair", "good", "excellent")
-"""Five equal bins of the 1..5 answer scale, worst first (ITU-T P.910 wording)."""
 
 LEVEL_SCORES = (1.0, 2.0, 3.0, 4.0, 5.0)
 """The place of each of `LEVELS` on the answer scale, and what it counts in the mean of a
@@ -129,7 +126,7 @@ class LevelTask(WordTask):
     num_media: tuple[int, int | None] = (1, 1)
     takes_mos: bool = True
     figures: tuple[str, ...] = ("accuracy", "srcc", "plcc")
-    rewards: tuple[str, ...] = ()
+    rewards: tuple[str, ...] = ("level",)
 
     def question(self, text: str, options: tuple[str, ...]) -> str:
         """As the record says it, or `LEVEL_QUESTION`."""
@@ -149,7 +146,7 @@ class LevelTask(WordTask):
             return LevelReference(levels=LEVELS, answer=level_word(max(float(raw), 1.0)))
         if not isinstance(raw, str):
             raise ValueError(f"reference {raw!r}: expected one of {', '.join(LEVELS)}")
-        ours, theirs = _read(raw, LEVELS), _read(raw, VQA2_WORDS)
+        ours, theirs = ranked_level(raw, LEVELS), ranked_level(raw, VQA2_WORDS)
         if isinstance(ours, Answer):
             return LevelReference(levels=LEVELS, answer=ours.value)
         if isinstance(theirs, Answer):
@@ -160,19 +157,5 @@ class LevelTask(WordTask):
         )
 
     def parse(self, completion: str, reference: LevelReference) -> Answer[str] | InvalidAnswer:
-        """See `rewards.level.parse_level`; the value is one of `LEVELS`, by the rank of the
-        word."""
-        return _read(completion, reference.levels)
-
-
-def _read(text: str, words: tuple[str, ...]) -> Answer[str] | InvalidAnswer:
-    """The level that a text names by one of `words`, as one of `LEVELS`. "Low" and "high" count
-    alone or in a sentence on quality only: contrast and noise are low and high, too."""
-    answer = parse_level(text, words)
-    if isinstance(answer, InvalidAnswer):
-        return answer
-    is_bare = answer.text.strip().rstrip(".").lower() == answer.value
-    if answer.value in ("low", "high") and not is_bare and "quality" not in answer.text.lower():
-        detail = f"{quote(answer.text)} does not say that the quality is {answer.value}"
-        return InvalidAnswer(reason="no_option", detail=detail)
-    return dataclasses.replace(answer, value=LEVELS[words.index(answer.value)])
+        """See `rewards.level.ranked_level`."""
+        return ranked_level(completion, reference.levels)

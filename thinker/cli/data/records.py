@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sources.add_argument("--metadata", type=Path, help="JSON of pictures with local distortions")
     sources.add_argument("--split", help="leave out entries that name another split")
     levels = parser.add_argument_group("levels")
-    levels.add_argument("--scale", help='min:max that a MOS can be, or "set": those of the set')
+    levels.add_argument(
+        "--scale", help='min:max that a MOS can be, or "set": those of the set; of --metadata 1:5'
+    )
     levels.add_argument("--level-words", help="five, worst first (default: bad,…,excellent)")
     words = parser.add_argument_group("words")
     words.add_argument("--form", choices=("published", "short"), default="published",
@@ -103,8 +105,11 @@ def _plan(args: argparse.Namespace) -> "Plan":
     if args.level_words is not None:
         words = tuple(word.strip() for word in args.level_words.split(","))
     levels = None
-    if args.scale is not None:
-        levels = LevelRule(range=_range(args.scale), words=words)
+    scale = args.scale
+    if scale is None and args.metadata is not None and not args.mos:
+        scale = "1:5"  # ViDA's
+    if scale is not None:
+        levels = LevelRule(range=_range(scale), words=words)
     return Plan(
         kind=args.kind,
         sources=Sources(

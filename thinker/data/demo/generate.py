@@ -17,7 +17,7 @@ import functools
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -198,8 +198,8 @@ def _label_files(demo: DemoSet, plans: list[ClipPlan], seed: int) -> dict[Path, 
         demo.train_jsonl: _jsonl([_train_line(number, plan) for number, plan in enumerate(train)]),
         **{path: _jsonl(records[name]) for name, path in demo.records.items()},
         demo.texts: "\n".join(lesson_texts()) + "\n",
-        demo.eval_json: meta_json(held_out),
-        demo.eval_motion_json: meta_json(motion),
+        demo.eval_json: meta_json((plan.path, plan.mos) for plan in held_out),
+        demo.eval_motion_json: meta_json((plan.path, plan.mos) for plan in motion),
         demo.distortions_json: json.dumps(truth, indent=1) + "\n",
     }
 
@@ -208,10 +208,10 @@ def _jsonl(records: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-def meta_json(plans: Sequence[ClipPlan]) -> str:
-    """The MOS of clips or pictures, as a meta JSON."""
+def meta_json(mos: Iterable[tuple[str, float]]) -> str:
+    """A meta JSON of the (path, MOS) of clips or pictures."""
     annotations = [
-        {"image_id": plan.path, "ann_type": "score", "score": f"{plan.mos:.2f}"} for plan in plans
+        {"image_id": path, "ann_type": "score", "score": f"{value:.2f}"} for path, value in mos
     ]
     return json.dumps({"annotations": annotations}, indent=1) + "\n"
 

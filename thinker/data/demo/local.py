@@ -1,10 +1,10 @@
 """Generated pictures whose distortions have a place: what `train_metadata.json` of ViDA-UGC (arXiv
 2508.12605) says of real ones, known by construction.
 
-In: a `LocalConfig`. Out: a folder with `pictures/` (PNG) and `metadata.json`, an object a picture:
-its MOS, level and size, and for each of its distortions type, severity, box in pixels, position and
-importance. Pictures have up to three distortions, each in a rectangle of its own, of the ten types
-and the three severities of ViDA-UGC.
+In: a `LocalConfig`. Out: a folder with `pictures/` (PNG), `train.json` and `eval.json`, the MOS as
+meta files, and `metadata.json`, an object a picture: its MOS, level and size, and for each of its
+distortions type, severity, box in pixels, position and importance. Pictures have up to three
+distortions, each in a rectangle of its own, of the ten types and the three severities of ViDA-UGC.
 
 MOS follow a stated rule: `5 - 4 · (1 - Π (1 - harm))`, where the harm of a distortion is `.9 ·
 strength · (.4 + .6 · √area)`, its strength .3, .6 or 1 and its area the share of the picture.
@@ -22,11 +22,13 @@ from scipy import ndimage
 
 from rewards.boxes import BOX_SEVERITIES
 from thinker.data.builders.vida import POSITIONS
+from thinker.data.demo.generate import meta_json
 from thinker.data.demo.pictures import picture_folder, save_png
 from thinker.data.demo.plan import SPLITS
 from thinker.data.demo.render import jpeg_round_trip
 from thinker.data.demo.scenes import Scene, scale_luminance
 from thinker.tasks.level import level_word
+from thinker.utils.atomic import write_atomic
 
 STRENGTH = dict(zip(BOX_SEVERITIES, (0.3, 0.6, 1.0), strict=True))
 """How strong a severity is, 0 to 1."""
@@ -166,6 +168,9 @@ def generate_local_set(folder: Path, config: LocalConfig) -> None:
         for number, entry in enumerate(entries):
             if not (pictures / entry["image"]).is_file():
                 save_png(pictures / entry["image"], render(entry, (config.seed, _LOCAL, number)))
+        for split in SPLITS:
+            own = [(entry["image"], entry["mos"]) for entry in entries if entry["split"] == split]
+            write_atomic(folder / f"{split}.json", meta_json(own))
 
 
 def render(entry: dict[str, Any], seed: tuple[int, ...]) -> Part:

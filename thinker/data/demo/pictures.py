@@ -103,7 +103,7 @@ def generate_picture_set(folder: Path, config: PictureConfig) -> None:
             if not (pictures / plan.path).is_file():
                 save_png(pictures / plan.path, _picture(plan, config.size_px))
         for split in SPLITS:
-            own = [plan for plan in plans if plan.split == split]
+            own = [(plan.path, plan.mos) for plan in plans if plan.split == split]
             write_atomic(folder / f"{split}.json", meta_json(own))
 
 
