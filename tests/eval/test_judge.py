@@ -97,6 +97,16 @@ def test_boxes_are_counted_by_how_well_they_match():
     figure = set_report("boxes", None, examples, rows, 3).figures["matched_f1"]
     assert (figure.value, figure.n) == (pytest.approx((1 + 0.4 + 0) / 3), 3)
     assert figure.ci_low is not None and figure.ci_low < figure.value < figure.ci_high
+    # Of three true boxes one is found, and a wrong one is less sure.
+    rows[1]["boxes"] = [{"name": "noise", "severity": None, "box": [0, 0, 9, 9], "confidence": 0.4}]
+    rows[0]["boxes"] = [
+        {"name": "noise", "severity": None, "box": [0, 0, 100, 100], "confidence": 0.5}
+    ]
+    report = set_report("boxes", None, examples, rows, 3)
+    assert report.figures["map_50"].value == pytest.approx(34 / 101)  # recalls 0 to .33
+    rows[1]["boxes"][0]["confidence"] = 0.6  # half of what is found until there is right
+    report = set_report("boxes", None, examples, rows, 3)
+    assert report.figures["map_50"].value == pytest.approx(34 / 101 / 2)
     nothing = set_report("boxes", None, [example(0, "boxes")], rows[:1], 1).figures["matched_f1"]
     assert nothing.value is None and nothing.reason == "no answer has boxes to compare with"
 

@@ -20,7 +20,7 @@ from thinker.eval.metrics import (
     evaluate_scores,
 )
 from thinker.eval.metrics.figures import CORRELATIONS, figures_by_tag
-from thinker.score.prediction import INVALID_ANSWER, OK, Prediction, score_of
+from thinker.score.prediction import INVALID_ANSWER, OK, FoundBox, Prediction, score_of
 from thinker.tasks import TASKS
 from thinker.tasks.base import Verdict
 
@@ -110,7 +110,10 @@ def _judged(example: Example, row: Row) -> Judged:
         tags=example.tags,
     )
     verdict = _verdict(example, row["answer"])
-    return judged if verdict is None else replace(judged, **vars(verdict))
+    if verdict is None:
+        return judged
+    found = tuple(FoundBox(**one | {"box": tuple(one["box"])}) for one in row.get("boxes", ()))
+    return replace(judged, **vars(verdict), found_boxes=found)
 
 
 def right_answer(example: Example) -> Any:

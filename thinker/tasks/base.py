@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rewards.answer import Answer, InvalidAnswer
+from rewards.boxes import LabelledBox
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,8 @@ class Verdict:
     """Whether the severity is right; None where the reference has none."""
     matched_f1: float | None = None
     """How well boxes match, 0..1; None where there are none to compare."""
+    true_boxes: tuple[LabelledBox, ...] | None = None
+    """The boxes that are there; None for tasks without."""
 
 
 class Task(Protocol):

@@ -47,7 +47,7 @@ class BoxesTask(WordTask):
     media_kinds: tuple[str, ...] = ("image",)
     num_media: tuple[int, int | None] = (1, 1)
     takes_mos: bool = False
-    figures: tuple[str, ...] = ("matched_f1",)
+    figures: tuple[str, ...] = ("matched_f1", "map_50")
     rewards: tuple[str, ...] = ("boxes",)
 
     def question(self, text: str, options: tuple[str, ...]) -> str:
@@ -75,6 +75,6 @@ class BoxesTask(WordTask):
         answer."""
         found = None if answer is None else parse_boxes(answer, reference.names)
         if reference.boxes is None or not isinstance(found, Answer):
-            return Verdict(is_correct=False, matched_f1=0.0)
+            return Verdict(is_correct=False, matched_f1=0.0, true_boxes=reference.boxes)
         f1 = matched_f1(found.value, reference.boxes, BoxesConfig().thresholds)
-        return Verdict(is_correct=f1 == 1.0, matched_f1=f1)
+        return Verdict(is_correct=f1 == 1.0, matched_f1=f1, true_boxes=reference.boxes)

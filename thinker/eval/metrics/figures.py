@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from rewards.boxes import LabelledBox
 from thinker.eval.metrics.agreement import (
     SCORE_FIGURES,
     MetricResult,
@@ -32,6 +33,8 @@ from thinker.eval.metrics.bootstrap import (
     mean_statistic,
     resample,
 )
+from thinker.eval.metrics.coco import NO_COCO, coco_map, has_coco
+from thinker.score.prediction import FoundBox
 
 ByTag = dict[str, dict[str, dict[str, MetricResult]]]
 """Tag name → value → figure name → result."""
@@ -55,6 +58,10 @@ class Judged:
     matched_f1: float | None = None
     """How well its boxes match the reference's, 0..1, 0 for an invalid answer; None where there are
     none to compare."""
+    true_boxes: tuple[LabelledBox, ...] | None = None
+    """The boxes that are there; None for tasks without."""
+    found_boxes: tuple[FoundBox, ...] = ()
+    """The boxes of its answer; none of an invalid one."""
     score: float | None = None
     """The number that the answer stands for, where it stands for one."""
     label: float | None = None
@@ -132,6 +139,29 @@ def matched_f1(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
     statistics = {"": mean_statistic(values)}
     drawn = resample(statistics, codes, resampling.num_resamples, resampling.seed)
     return with_interval(result, drawn[""], count_units(codes))
+
+
+def map_50(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
+    """Mean average precision of boxes at an overlap of .5, 0..1, ordered by their confidence; a box
+    without one counts as sure. See `thinker.eval.metrics.coco.coco_map`. It has no interval."""
+    compared = [row for row in rows if row.true_boxes is not None]
+    if not has_coco():
+        return MetricResult(value=None, n=len(compared), reason=NO_COCO)
+    value, _ = coco_map(
+        [
+            (n, one.name or "", one.box)
+            for n, row in enumerate(compared)
+            for one in row.true_boxes or ()
+        ],
+        [
+            (n, one.name or "", one.box, 1.0 if one.confidence is None else one.confidence)
+            for n, row in enumerate(compared)
+            for one in row.found_boxes
+        ],
+    )
+    if value is None:
+        return MetricResult(value=None, n=len(compared), reason="no picture has a true box")
+    return MetricResult(value=value, n=len(compared), reason="no interval: boxes are pooled")
 
 
 def _share(
@@ -216,6 +246,7 @@ FIGURES: dict[str, Figure] = {
     "macro_f1": macro_f1,
     "severity_accuracy": severity_accuracy,
     "matched_f1": matched_f1,
+    "map_50": map_50,
 }
 """name: how it is computed. Figures of scores leave out what has no score; accuracy does not."""
 
