@@ -9,7 +9,7 @@
 set -euo pipefail
 run=vida
 sets=("lessons RECORDS data_configs/demo/vida.yaml")
-demo=vida_records
+maker=vida_records
 texts=null      # all that the lessons say
 declare -A parts=([lessons]="lora vision_projector vision_tower")
 source "$(dirname "${BASH_SOURCE[0]}")/lib/sft_stage.sh"

@@ -36,7 +36,7 @@ vida_records() {
     mkdir -p "$data"
     "${thinker[@]}" demo-data --output "$data/clips" "${small[@]}"
     "${thinker[@]}" demo-data --local --output "$data/local" "${small[@]}"
-    seen=(--media-root "$data/local/pictures" --metadata "$data/local/metadata.json")
+    seen=(--media-root "$data/local/pictures" --metadata "$data/local/metadata.json" --scale 1:5)
     for role in assess brief-assess dist-assess dist-detect reg-perception ref-grounding mcq qa image-score; do
         questions "vida_$role" "$role"
     done

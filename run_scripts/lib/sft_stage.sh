@@ -1,5 +1,5 @@
 # What the scripts of supervised stages share. To be sourced, with `run` set (stage1, …), and `sets`: for each stage of
-# run_scripts/configs/sft_$run.yaml, in order, "STAGE VARIABLE DEMO_YAML". `demo` names what makes the data of the demo
+# run_scripts/configs/sft_$run.yaml, in order, "STAGE VARIABLE DEMO_YAML". `maker` names what makes the data of the demo
 # (lib/demo_records.sh), `texts` a file of what its tokenizer should know.
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash setup.sh
@@ -27,7 +27,7 @@ if [[ ${#missing[@]} == "${#sets[@]}" ]]; then
     small=()
     if [[ ${SMOKE:-0} == 1 ]]; then small=(--small); fi
     data=${DEMO_DATA:-$(realpath -m "$output")/data}
-    "${demo:-demo_records}" "$data" "${small[@]}"
+    "${maker:-demo_records}" "$data" "${small[@]}"
     if [[ $run == stage2 ]]; then "${thinker[@]}" demo-data --stalled --small --output "$data/stalled"; fi
     variables="{ASSISTANT_ROOT: '$data', STALLED_ROOT: '$data/stalled', STALL_TEXT: sentences}"
     arguments+=("model.path=${MODEL:-tiny}" "model.dtype=float32" "data.variables=$variables"
