@@ -5,7 +5,7 @@
 # MODEL is a checkpoint or a saved policy; the variables name data set YAMLs (data_configs/README.md, LLaVA's lists of files
 # with sampling_strategy too). OUTPUT_DIR says where results go. Arguments are overrides of the run configuration.
 set -euo pipefail
-number=1
+run=stage1
 sets=("images IMAGES data_configs/demo/assistant_pictures.yaml" "videos VIDEOS data_configs/demo/assistant_names.yaml")
 declare -A parts=([images]="vision_tower vision_projector" [videos]="slowfast motion_projector")
 source "$(dirname "${BASH_SOURCE[0]}")/lib/sft_stage.sh"

@@ -5,7 +5,7 @@
 # MODEL is a checkpoint or a saved policy; the variables name data set YAMLs (data_configs/README.md, LLaVA's lists of files
 # with sampling_strategy too). OUTPUT_DIR says where results go. Arguments are overrides of the run configuration.
 set -euo pipefail
-number=3
+run=stage3
 sets=("questions QUESTIONS data_configs/demo/assistant_clips.yaml")
 declare -A parts=([questions]="vision_tower vision_projector slowfast motion_projector language_model")
 source "$(dirname "${BASH_SOURCE[0]}")/lib/sft_stage.sh"

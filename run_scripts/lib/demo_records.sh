@@ -29,6 +29,21 @@ demo_records() {
         "$data/train_distortion.jsonl" >"$data/train_words.jsonl"
 }
 
+# Makes what the demo of ViDA-UGC's recipe learns from: pictures with local distortions in all nine roles, clips, and
+# plain text. Usage: vida_records FOLDER [--small]
+vida_records() {
+    local data=$1 small=("${@:2}") split=train seen role
+    mkdir -p "$data"
+    "${thinker[@]}" demo-data --output "$data/clips" "${small[@]}"
+    "${thinker[@]}" demo-data --local --output "$data/local" "${small[@]}"
+    seen=(--media-root "$data/local/pictures" --metadata "$data/local/metadata.json" --scale 1:5)
+    for role in assess brief-assess dist-assess dist-detect reg-perception ref-grounding mcq qa image-score; do
+        questions "vida_$role" "$role"
+    done
+    # plain text: what is asked and answered of clips, without them
+    sed -E 's/"video": \["[^"]*"\], //; s/<video>\\n//' "$data/clips/distortion.jsonl" >"$data/vida_words.jsonl"
+}
+
 # questions NAME KIND OPTIONS…: records of one kind, about the media that `seen` and `split` say
 questions() {
     local file=$data/$1.jsonl

@@ -1,12 +1,13 @@
-# What the scripts of the three supervised stages share. To be sourced, with `number` (1 to 3) set, and `sets`: for each
-# stage of run_scripts/configs/sft_stage$number.yaml, in order, "STAGE VARIABLE DEMO_YAML".
+# What the scripts of supervised stages share. To be sourced, with `run` set (stage1, …), and `sets`: for each stage of
+# run_scripts/configs/sft_$run.yaml, in order, "STAGE VARIABLE DEMO_YAML". `maker` names what makes the data of the demo
+# (lib/demo_records.sh), `texts` a file of what its tokenizer should know.
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 bash setup.sh
 thinker=(.venv/bin/python -m thinker.cli)
 source run_scripts/lib/demo_records.sh
 
-output=${OUTPUT_DIR:-runs/stage$number}
-arguments=(--config "run_scripts/configs/sft_stage$number.yaml" "data.cache=$output/cache")
+output=${OUTPUT_DIR:-runs/$run}
+arguments=(--config "run_scripts/configs/sft_$run.yaml" "data.cache=$output/cache")
 missing=() named=()
 for set in "${sets[@]}"; do
     read -r stage variable demo <<<"$set"
@@ -26,11 +27,11 @@ if [[ ${#missing[@]} == "${#sets[@]}" ]]; then
     small=()
     if [[ ${SMOKE:-0} == 1 ]]; then small=(--small); fi
     data=${DEMO_DATA:-$(realpath -m "$output")/data}
-    demo_records "$data" "${small[@]}"
-    if [[ $number == 2 ]]; then "${thinker[@]}" demo-data --stalled --small --output "$data/stalled"; fi
+    "${maker:-demo_records}" "$data" "${small[@]}"
+    if [[ $run == stage2 ]]; then "${thinker[@]}" demo-data --stalled --small --output "$data/stalled"; fi
     variables="{ASSISTANT_ROOT: '$data', STALLED_ROOT: '$data/stalled', STALL_TEXT: sentences}"
     arguments+=("model.path=${MODEL:-tiny}" "model.dtype=float32" "data.variables=$variables"
-        "model.texts=$data/clips/texts.txt")
+        "model.texts=${texts:-$data/clips/texts.txt}")
 elif [[ ${#missing[@]} -gt 0 || -z ${MODEL:-} ]]; then
     echo "set MODEL with ${named[*]} ${missing[*]}, or none of them for the demo" >&2
     exit 2

@@ -111,6 +111,22 @@ def test_lsvq_has_the_defaults_of_the_reference_run():
     assert grpo["num_train_epochs"] == 3
 
 
+def test_the_recipe_of_vida_is_as_published(tmp_path):
+    """128 examples a step on 8 GPUs, and the rates of what is trained beside LoRA."""
+    data = "stages.lessons.data=[{config: data_configs/demo/vida.yaml}]"
+    bounds = "model.clip.image_max_pixels=3211264"
+    on_cpu = ["stages.lessons.trainer.bf16=false", "stages.lessons.trainer.use_cpu=true"]
+    given = [data, bounds, *on_cpu, f"output_dir={tmp_path}"]
+    config = load_run_config(CONFIGS / "sft_vida.yaml", given)
+    (stage,), args = config.stages, stage_args(config, 0)
+    assert stage.train == {"lora": 1e-4, "vision_projector": 1e-5, "vision_tower": 1e-6}
+    assert (stage.lora.r, stage.lora.alpha, stage.lora.dropout) == (64, 128, 0.05)
+    assert 8 * args.per_device_train_batch_size * args.gradient_accumulation_steps == 128
+    assert (args.save_strategy, args.save_steps, args.weight_decay) == ("steps", 1000, 0.05)
+    assert (args.lr_scheduler_type, args.num_train_epochs) == ("cosine", 1)
+    assert args.gradient_checkpointing and config.model.clip == {"image_max_pixels": 3211264}
+
+
 def write(tmp_path, values):
     path = tmp_path / "run.yaml"
     path.write_text(json.dumps(values))
@@ -161,7 +177,8 @@ def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_pa
         (stage(data=[]), "data is empty"),
         (stage(train={}), "train names no part, expected some of vision_tower"),
         (stage(train={"head": 1}), "train names head, expected some of vision_tower"),
-        (stage(train={"lora": 1, "vision_tower": 1}), "train names vision_tower beside lora"),
+        (stage(train={"lora": 1, "vision_tower": 1}), "vision_tower beside lora in a grpo stage"),
+        (stage(train={"lora": 1, "language_model": 1}), "names language_model beside lora, which"),
         (stage(train={"slowfast": -1}), "expected rates above 0"),
         (stage(train={"slowfast": 0, "language_model": 1e-5}), "expected rates above 0"),
         (stage(lora={"r": 0}, train={"lora": 1e-4}), "stages.grpo.lora: r is 0"),

@@ -79,6 +79,40 @@ def test_vida(root: Path) -> None:
     assert second.media == (Medium(path=root / "pictures/q.png", kind="image", crop=crop),)
 
 
+ROLES = ("describe", "brief", "one kind", "detect", "region", "refer", "choice", "qa", "level")
+
+
+def test_vida_combined(root: Path) -> None:
+    """Two records of each of the nine roles, then a video and plain text, read as they are: what is
+    asked and what is taught is verbatim, a record without a system prompt is asked without one, and
+    what is answered with boxes has figures and rewards."""
+    path = RECORDS / "combined.json"
+    given = json.loads(path.read_text())
+    examples = read_records([path], root, require_answers=True).examples
+    assert len(examples) == len(given) == 2 * len(ROLES) + 2
+    for record, example in zip(given, examples, strict=True):
+        asked, answer = (turn["value"] for turn in record["conversations"])
+        system = record.get("system_prompt")
+        before = () if system is None else (Turn(role="system", text=system),)
+        assert lesson_turns(example) == (*before, *ask(asked), Turn(role="assistant", text=answer))
+    tasks = {role: tuple(e.task for e in examples[2 * n :][:2]) for n, role in enumerate(ROLES)}
+    assert {role for role, of in tasks.items() if of == ("boxes",) * 2} == {
+        "detect", "region", "refer"
+    }  # fmt: skip
+    assert tasks["choice"] == ("choice", "choice") and tasks["describe"] == ("open", "open")
+    assert [one.task for one in examples[-2:]] == ["open", "open"]  # boxes are of pictures
+    found = [parsed_reference(one) for one in examples if one.task == "boxes"]
+    assert [len(reference.boxes) for reference in found] == [3, 2, 1, 0, 1, 1]
+    assert [reference.names == () for reference in found] == [False] * 4 + [True] * 2
+
+
+def test_boxes_that_cannot_be_read_are_a_plain_lesson(tmp_path: Path, root: Path) -> None:
+    question = "Please provide the bounding box coordinates of all distortions in the image."
+    for answer in ("Noise: (300,400),(10,20)", "Noise, everywhere."):
+        record = {"image": "pictures/p.png", "question": question, "answer": answer}
+        assert one(tmp_path, root, record).task == "open"
+
+
 def test_the_qwen_port(root: Path) -> None:
     (example,) = read_records([RECORDS / "qwen_port.json"], root).examples
     assert example.turns == ask("<video>\nDoes it stall?")

@@ -13,14 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from peft import get_peft_model
 from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainingArguments, modeling_utils
 
 from tests.helpers import trainer_runs
 from tests.helpers.policy_factory import small_policy
 from thinker.cli import main as command_line
-from thinker.config.run import LoraSettings
+from thinker.config.run import LoraSettings, SftStage, SourceSettings
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
 from thinker.data.examples import Example
@@ -32,7 +31,7 @@ from thinker.train import state_file as train_state
 from thinker.train.checkpoint import newest_valid
 from thinker.train.grpo.rewards import WeightedReward
 from thinker.train.grpo.trainer import ThinkerTrainer
-from thinker.train.parts import freeze_others, lora_config
+from thinker.train.parts import freeze_others, with_lora
 from thinker.train.run_log import MetricsFile
 from thinker.train.sft.trainer import SupervisedTrainer
 from thinker.utils import worker_pool
@@ -136,8 +135,12 @@ def train_supervised(folder: str, kill_at: int | None = None, lora: bool = False
     policy = load_policy(Path(folder) / "start")
     rates = {"language_model": 3e-3, "vision_projector": 1e-3}
     if lora:
-        rates = {"lora": 1e-2, "motion_projector": 1e-3}
+        rates = {"lora": 1e-2, "motion_projector": 1e-3, "vision_tower": 1e-3, "slowfast": 1e-4}
     freeze_others(policy, rates)
+    stage = SftStage(
+        name="s", kind="sft", data=(SourceSettings(config="d.yaml"),), train=rates,
+        lora=LoraSettings(r=2, dropout=0.1) if lora else None,
+    )  # fmt: skip
     run = Path(folder) / "run"
     run.mkdir(exist_ok=True)
     args = TrainingArguments(
@@ -148,12 +151,9 @@ def train_supervised(folder: str, kill_at: int | None = None, lora: bool = False
             "disable_tqdm": True, **given,
         }
     )  # fmt: skip
-    lora_settings = lora_config(LoraSettings(r=2, dropout=0.1), policy, rates)
     trainer = SupervisedTrainer(
         policy=policy,
-        model=policy.model
-        if lora_settings is None
-        else get_peft_model(policy.model, lora_settings),
+        model=with_lora(policy, stage, is_autocast=False),
         args=args,
         sources=[
             Source(examples=lessons("blur", 3), weight=2),

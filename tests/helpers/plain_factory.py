@@ -11,7 +11,6 @@ from transformers import (
 )
 
 from tests.helpers.policy_factory import SIZE, small_policy
-from thinker.policies import ClipConfig
 from thinker.policies.motion import MotionConfig, SlowFastConfig
 
 STOCK = {
@@ -26,10 +25,8 @@ MOTION = MotionConfig(
     tokens_per_frame=SIZE.tokens_per_frame,
 )
 CLIP = {
-    "internvl3": ClipConfig(num_keyframes=SIZE.num_keyframes, keyframe_px=SIZE.frame_px),
-    "qwen2_5_vl": ClipConfig(
-        num_keyframes=SIZE.num_keyframes, keyframe_px=0, min_pixels=400, max_pixels=1600
-    ),
+    "internvl3": {"num_keyframes": SIZE.num_keyframes, "keyframe_px": SIZE.frame_px},
+    "qwen2_5_vl": {"num_keyframes": SIZE.num_keyframes, "min_pixels": 400, "max_pixels": 1600},
 }
 
 

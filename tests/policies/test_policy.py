@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -14,11 +15,13 @@ from transformers import (
 )
 
 from tests.helpers.plain_factory import CLIP, MOTION, plain_checkpoint
-from tests.helpers.policy_factory import BACKBONES, one_clip, random_clip, small_policy
+from tests.helpers.policy_factory import BACKBONES, SIZE, one_clip, random_clip, small_policy
 from thinker import policies
-from thinker.policies import ClipConfig, MotionConfig, Policy, Prompt, load_policy
+from thinker.policies import ClipConfig, MotionConfig, Policy, Prompt, load_policy, tiny_policy
 from thinker.policies.card import count_parameters
 from thinker.policies.encode import encode_prompts
+from thinker.policies.inputs import STILL_BOUNDS
+from thinker.video import medium, read_clip
 
 
 def loaded(backbone: str, folder: Path, **changes) -> Policy:
@@ -150,8 +153,7 @@ def test_push_to_hub_is_the_stock_method():
 def test_frames_of_another_size_than_the_tower_was_trained_for(tmp_path):
     """60 px with patches of 10 px: 6 x 6 patches, 3 x 3 tokens."""
     plain_checkpoint("internvl3", tmp_path)
-    clip_config = ClipConfig(num_keyframes=2, keyframe_px=60)
-    policy = load_policy(tmp_path, motion=MOTION, clip=clip_config)
+    policy = load_policy(tmp_path, motion=MOTION, clip={"num_keyframes": 2, "keyframe_px": 60})
     clip = random_clip(policy, 0, height=60, width=60)
     encoded = encode_prompts(policy, one_clip([clip]))[0]
     assert policy.inputs.slot_tokens(clip) == (9, 9)
@@ -234,6 +236,67 @@ def test_settings_of_a_saved_policy_are_its_own(tmp_path):
     small_policy("internvl3").save(tmp_path)
     with pytest.raises(ValueError, match="only when starting from a plain checkpoint"):
         load_policy(tmp_path, clip=CLIP["internvl3"])
+
+
+BOUNDS = {
+    "internvl3": ({"max_patches": 2}, {"image_max_pixels": 900}, "bounds stills by min_patches"),
+    "qwen2_5_vl": (
+        {"image_min_pixels": 400, "image_max_pixels": 1600},
+        {"max_patches": 2},
+        "bounds stills by image_min_p",
+    ),
+}
+"""Of each backbone: bounds that take effect, bounds that do not, and what is said of these."""
+
+
+@pytest.mark.parametrize("start", ["plain", "saved", "tiny"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_bounds_of_stills_take_effect_or_are_refused(backbone, start, tmp_path):
+    """A still of 40 x 120 is 3 tiles and a thumbnail, or 12 merged patches of 20 px, and less where
+    the bound is lower."""
+    bounds, idle, reason = BOUNDS[backbone]
+    own = {} if start == "tiny" else {"motion": MOTION, "clip": CLIP[backbone]}
+    if start == "plain":
+        plain_checkpoint(backbone, tmp_path)
+    elif start == "saved":
+        small_policy(backbone).save(tmp_path)
+        own = {}
+
+    def policy(clip):
+        if start == "tiny":
+            return tiny_policy(backbone, size=SIZE, clip=clip)
+        given = own | {"clip": own.get("clip", {}) | clip}
+        return load_policy(tmp_path, **given)
+
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (120, 40)).save(path)
+
+    def num_tokens(policy):
+        return sum(policy.inputs.slot_tokens(read_clip(medium(path), policy.inputs.clip_spec)))
+
+    free, bounded = policy({}), policy(bounds)
+    assert num_tokens(bounded) < num_tokens(free)
+    bounded.save(tmp_path / "again")  # they are saved with the policy
+    assert num_tokens(load_policy(tmp_path / "again")) == num_tokens(bounded)
+    with pytest.raises(ValueError, match=f"has no effect: this policy {reason}"):
+        policy(idle)
+    low, high = STILL_BOUNDS[free.inputs.resize]
+    with pytest.raises(ValueError, match="expected 1 or more, the second at least the first"):
+        policy({low: 3000, high: 2000})
+
+
+def test_bounds_of_stills_that_are_read_as_videos(tmp_path):
+    policy = small_policy("internvl3")
+    policy.model.config.clip_config |= {"stills": "video"}
+    policy.save(tmp_path)
+    with pytest.raises(ValueError, match="max_patches has no effect: this policy reads stills as"):
+        load_policy(tmp_path, clip={"max_patches": 2})
+
+
+def test_a_plain_checkpoint_keeps_what_is_not_changed_of_its_clip(tmp_path):
+    plain_checkpoint("qwen2_5_vl", tmp_path)
+    spec = load_policy(tmp_path, clip={"deinterlace": "bwdif"}).inputs.clip_spec
+    assert (spec.deinterlace, spec.stills, spec.max_pixels) == ("bwdif", "image", 360 * 420)
 
 
 def test_unknown_prompt_layout():

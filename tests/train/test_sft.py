@@ -4,18 +4,21 @@ import dataclasses
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from tests.helpers.exact_precision import use_exact_precision
 from tests.helpers.policy_factory import BACKBONES, random_clip, random_still, small_policy
+from thinker.config.run import LoraSettings, SftStage, SourceSettings
 from thinker.data.examples import Example
-from thinker.policies import Prompt
+from thinker.data.mixture import Source
+from thinker.policies import Prompt, load_policy
 from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.prompts import Turn, ask
 from thinker.tasks.stall_text import stall_text
-from thinker.train.parts import freeze_others, trained_parameters
+from thinker.train.parts import freeze_others, trained_parameters, with_lora
 from thinker.train.sft.collator import PackedCollator
 from thinker.train.sft.tokens import tokenise
-from thinker.train.sft.trainer import packed_loss
+from thinker.train.sft.trainer import SupervisedTrainer, packed_loss
 from thinker.video import VideoError
 from thinker.video.medium import medium
 from thinker.video.stalls.intervals import FrameStalls, Stalls
@@ -157,6 +160,37 @@ def test_gradients_reach_the_parts_of_a_stage_and_no_other(backbone, parts):
     reached = {part_of[id(p)] for p in fed}
     moved = {part_of[id(p)] for p in fed if p.grad.any()}
     assert reached == moved == set(parts)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_what_is_trained_beside_lora_moves_and_is_saved(backbone, tmp_path):
+    """Two steps of pictures, videos and text, with gradient checkpointing. In the published recipe
+    of ViDA-UGC tower and projector stay as they were."""
+    small_policy(backbone).save(tmp_path / "start")
+    start, policy = (load_policy(tmp_path / "start") for _ in range(2))
+    rates = {"lora": 1e-3, "vision_projector": 1e-4, "vision_tower": 1e-4}
+    stage = SftStage(
+        name="lessons", kind="sft", data=(SourceSettings(config="d.yaml"),), train=rates,
+        lora=LoraSettings(r=2, alpha=4, dropout=0.05),
+    )  # fmt: skip
+    freeze_others(policy, rates)
+    args = TrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=6, max_steps=2, report_to=[],
+        save_strategy="no", use_cpu=True, disable_tqdm=True, gradient_checkpointing=True,
+    )  # fmt: skip
+    trainer = SupervisedTrainer(
+        policy=policy, model=with_lora(policy, stage, is_autocast=False), args=args, rates=rates,
+        sources=[Source(examples=tuple(EXAMPLES[:-1]))], read_clip=Media(policy),
+    )  # fmt: skip
+    trainer.train()
+    trainer.trained_policy(policy).save(tmp_path / "final")
+    saved = load_policy(tmp_path / "final").model
+    moved = {"vision_tower", "vision_projector", "language_model"}
+    before, after = start.model.parts(), saved.parts()
+    for part, module in before.items():
+        pairs = zip(module.parameters(), after[part].parameters(), strict=True)
+        assert any(not a.equal(b) for a, b in pairs) == (part in moved), part
+    assert saved.lm_head.weight.equal(start.model.lm_head.weight)
 
 
 def test_examples_of_a_lost_medium_are_left_out(caplog):

@@ -5,6 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from rewards.boxes import parse_boxes
+from thinker.policies import BACKBONES
+from thinker.video import ClipSpec
 from thinker.video.geometry import Geometry, tile_grid
 from thinker.video.medium import Crop
 
@@ -39,6 +42,9 @@ def test_a_box_over_two_tiles():
     assert EXAMPLE.box_to_crop(box) == (300, 50, 500, 200)
     assert EXAMPLE.box_to_resized(box) == pytest.approx((336, 56, 560, 224))
     assert EXAMPLE.box_to_thumbnail(box) == pytest.approx((168, 56, 280, 224))
+    # 300, 50, 500, 200 of 800 x 400
+    assert EXAMPLE.box_to_shares(box, 1000) == pytest.approx((375, 125, 625, 500))
+    assert EXAMPLE.box_from_shares((0.375, 0.125, 0.625, 0.5)) == pytest.approx(box)
     parts = dict(EXAMPLE.box_to_tiles(box))
     assert parts[0] == pytest.approx((336, 56, 448, 224))
     assert parts[1] == pytest.approx((0, 56, 112, 224))
@@ -86,9 +92,13 @@ def test_every_way_there_is_a_way_back():
         xs = sorted(float(x) for x in rng.uniform(part.left, part.right, 2))
         ys = sorted(float(y) for y in rng.uniform(part.top, part.bottom, 2))
         box = (xs[0], ys[0], xs[1], ys[1])
-        near = pytest.approx(box, abs=1e-6)
+        near = pytest.approx(box, abs=1e-9, rel=1e-12)
         assert geometry.box_from_crop(geometry.box_to_crop(box)) == near
         assert geometry.box_from_resized(geometry.box_to_resized(box)) == near
+        for whole in (1.0, 1000.0):
+            shares = geometry.box_to_shares(box, whole)
+            assert min(shares) >= 0 and max(shares) <= whole
+            assert geometry.box_from_shares(shares, whole) == near
         if geometry.has_thumbnail:
             small = geometry.box_to_thumbnail(box)
             assert geometry.box_from_tile(geometry.num_tiles, small) == near
@@ -101,6 +111,53 @@ def test_every_way_there_is_a_way_back():
         ]
         area = sum((right - left) * (bottom - top) for left, top, right, bottom in pieces)
         assert area == pytest.approx((box[2] - box[0]) * (box[3] - box[1]), rel=1e-6)
+
+
+def as_read(number: int) -> tuple[Geometry, ClipSpec]:
+    """A still as InternVL (tiles) or Qwen2.5-VL (kept aspect) sees it, cut out or whole."""
+    rng = np.random.default_rng(number)
+    height, width = (int(side) for side in rng.integers(60, 3000, 2))
+    crop = None
+    if number % 3 == 0:
+        crop = Crop(left=width // 7, top=height // 5, right=width - 3, bottom=height - 9)
+    name = ("internvl3", "qwen2_5_vl")[number % 2]
+    clip, factor = BACKBONES[name].default_clip, 28
+    spec = ClipSpec(
+        num_keyframes=1, resize=BACKBONES[name].inputs.resize, keyframe_px=clip.keyframe_px,
+        min_pixels=clip.min_pixels, max_pixels=clip.max_pixels, factor=factor,
+        num_motion_frames=0, motion_px=1, stills="image",
+        max_patches=clip.max_patches, image_max_pixels=clip.image_max_pixels,
+    )  # fmt: skip
+    return spec.geometry("image", height, width, crop), spec
+
+
+def test_a_box_that_is_written_in_thousandths_or_resized_pixels_is_found_again():
+    """Picture → text of a policy → picture: within half a unit of what the text counts in."""
+    rng = np.random.default_rng(3)
+    for number in range(60):
+        geometry, spec = as_read(number)
+        assert geometry.has_thumbnail <= (spec.resize == "square")
+        part = geometry.part
+        left, top = rng.uniform(0, 0.6, 2)
+        right, bottom = left + 0.3, top + 0.2
+        box = geometry.box_from_shares((left, top, right, bottom))
+        resized = (geometry.resized_width, geometry.resized_height)
+        for size, written in (
+            ((1000, 1000), geometry.box_to_shares(box, 1000)),
+            (resized, geometry.box_to_resized(box)),
+        ):
+            x1, y1, x2, y2 = (round(side) for side in written)
+            said = f"Noise: Severe noise({x1},{y1}),({x2},{y2})"
+            (found,) = parse_boxes(said, size=size).value.boxes
+            if size == resized:
+                back = geometry.box_from_resized(found.box)
+            else:
+                back = geometry.box_from_shares(found.box, 1000)
+            half = [part.width / size[0] / 2 + 1e-9, part.height / size[1] / 2 + 1e-9] * 2
+            assert all(abs(b - a) <= h for a, b, h in zip(box, back, half, strict=True))
+        for index, shown in geometry.box_to_tiles(box):  # tiles count in the same thousandths
+            tile = geometry.box_to_shares(geometry.box_from_tile(index, shown), 1000)
+            assert 1000 * left - 1e-6 <= tile[0] < tile[2] <= 1000 * right + 1e-6
 
 
 def test_the_corners_of_a_picture_are_in_its_corner_tiles():

@@ -43,6 +43,9 @@ PARTS = (
 )  # fmt: skip
 """What a stage can train. The language model includes its embeddings and its head."""
 
+IN_PLACE = ("vision_tower", "slowfast")
+"""Parts that are trained in place beside LoRA: nothing of them as they were is kept."""
+
 RESERVED = ("start", "final", "work", "held_out", "cache", "data", "runs")
 """Names in a run's folder that no stage can have."""
 
@@ -64,7 +67,7 @@ Rate = Annotated[FiniteFloat, BeforeValidator(_number)]
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """LoRA on the language model (peft); the projectors are trained in full beside it."""
+    """LoRA on the language model (peft); other parts are trained in full beside it."""
 
     r: int = 64
     """Rank of the update of each layer."""
@@ -102,8 +105,10 @@ class ModelSettings:
     """Fields of `MotionConfig` for a new motion branch. A saved policy has its own, so this is for
     a plain checkpoint or the tiny policy (there: fields of `TinySize`)."""
     clip: dict[str, Any] = field(default_factory=dict)
-    """Fields of `ClipConfig` for a new frame sampler. As with `motion`, a saved policy has its
-    own."""
+    """Fields of `ClipConfig` in place of those that the backbone of a plain checkpoint has. A saved
+    policy has its own, of which only the bounds of stills can be changed: `min_patches` and
+    `max_patches`, or `image_min_pixels` and `image_max_pixels`. So has the tiny policy (there:
+    fields of `TinySize`, too)."""
     levels: dict[str, Any] = field(default_factory=dict)
     """Fields of `LevelConfig`: words, weights, question and prefix by which mode "level" scores the
     policy from now on. Empty keeps those of the policy that the run starts from."""
@@ -289,11 +294,10 @@ class StageSettings:
             raise ValueError(
                 f"train is {self.train}, expected rates above 0; leave out what is to stay as it is"
             )
-        beside = set(self.train) - {"lora", "vision_projector", "motion_projector"}
-        if "lora" in self.train and beside:
+        if {"lora", "language_model"} <= set(self.train):
             raise ValueError(
-                f"train names {', '.join(sorted(beside))} beside lora; only vision_projector and "
-                "motion_projector can be trained beside it"
+                "train names language_model beside lora, which is trained in its place; leave one "
+                "of them out"
             )
         if self.lora is not None and "lora" not in self.train:
             raise ValueError("lora is set up, but train gives it no rate; write train: {lora: …}")
@@ -330,6 +334,13 @@ class GrpoStage(StageSettings):
 
     def __post_init__(self):
         super().__post_init__()
+        moving = [part for part in IN_PLACE if part in self.train]
+        if "lora" in self.train and moving:
+            raise ValueError(
+                f"train names {', '.join(moving)} beside lora in a grpo stage, whose reference is "
+                "the policy with lora switched off and would move with them; train them in an sft "
+                "stage"
+            )
         if self.logprobs not in LOGPROBS:
             raise ValueError(f"logprobs is {self.logprobs!r}, expected {' or '.join(LOGPROBS)}")
         if self.max_skipped_steps < 1:

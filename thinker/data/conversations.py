@@ -20,6 +20,7 @@ seconds, `crop`, `stalls` with `stall_form`, and tags. data_configs/README.md ha
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from thinker.data.published import VIDEO_KEY, one_place_a_video
@@ -36,6 +37,7 @@ from thinker.data.records import (
 )
 from thinker.prompts import Turn, ask, check_turns, count_placeholders
 from thinker.tasks import TASKS
+from thinker.video.file import IMAGE_SUFFIXES
 from thinker.video.medium import Crop
 from thinker.video.stalls.intervals import Stalls, stalls_of_sequence
 
@@ -62,6 +64,12 @@ TAG_KEYS = {
 _PLACEHOLDER = re.compile(r"<(image|video)>")
 # Whether a number that answers it is a score.
 _ASKS_FOR_A_SCORE = re.compile(r"\b(?:rate|rating|score)\b", re.IGNORECASE)
+
+
+# ViDA's questions about places (MIPI challenge, ICCV 2025), whose answers are boxes.
+_ASKS_FOR_BOXES = re.compile(
+    r"\bbounding box coordinates\b|\bwhat distortion affects this region\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +119,26 @@ class Question:
         """The task that its form speaks of, where neither it nor its file names one."""
         if self.options or self._names_a_listed_option():
             return "choice"
+        if self._is_answered_with_boxes():
+            return "boxes"
         is_score = not self.text or _ASKS_FOR_A_SCORE.search(self.text)
         try:
             label_number(self.answer)
         except BadValueError:
             return "open"
         return "score" if is_score else "open"
+
+    def _is_answered_with_boxes(self) -> bool:
+        """Whether it asks for places of one picture, as ViDA does, and the answer can be read."""
+        if not (isinstance(self.answer, str) and _ASKS_FOR_BOXES.search(self.text)):
+            return False
+        if [Path(one.path).suffix.lower() in IMAGE_SUFFIXES for one in self.media] != [True]:
+            return False
+        try:
+            TASKS["boxes"].read_reference(self.answer, ())
+        except ValueError:
+            return False
+        return True
 
     def _names_a_listed_option(self) -> bool:
         """Whether the question lists options itself, and the answer is one of them."""

@@ -106,6 +106,42 @@ class ClipConfig:
         return build(cls, values, "clip_config")
 
 
+STILL_BOUNDS = {
+    "square": ("min_patches", "max_patches"),
+    "smart": ("image_min_pixels", "image_max_pixels"),
+}
+"""Fields of a `ClipConfig` that bound the tiles, or the area, of stills, by `PolicyInputs.resize`.
+No weight depends on them, so they can be changed of any policy whose stills are images."""
+
+
+def changed_clip(own: ClipConfig, changes: Mapping[str, Any], resize: str) -> ClipConfig:
+    """`own` with other values of some fields.
+
+    resize: `PolicyInputs.resize` of the policy. Raises ValueError for what is no field or no value
+    of one, for bounds of stills that would have no effect, and for those that leave no room.
+
+    >>> changed_clip(ClipConfig(stills="image"), {"max_patches": 4}, "square").max_patches
+    4
+    """
+    changed = build(ClipConfig, own.to_dict() | dict(changes), "model.clip")
+    if changed.stills != "image":
+        used: tuple[str, ...] = ()
+        how = "reads stills as videos"
+    else:
+        used = STILL_BOUNDS[resize]
+        how = f"bounds stills by {' and '.join(used)}"
+    idle = [name for names in STILL_BOUNDS.values() for name in names if name not in used]
+    given = [name for name in idle if name in changes]
+    if given:
+        raise ValueError(f"model.clip: {', '.join(given)} has no effect: this policy {how}")
+    if used and not 1 <= getattr(changed, used[0]) <= getattr(changed, used[1]):
+        raise ValueError(
+            f"model.clip: {used[0]} is {getattr(changed, used[0])} and {used[1]} "
+            f"{getattr(changed, used[1])}, expected 1 or more, the second at least the first"
+        )
+    return changed
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A conversation and the media that stand in it."""

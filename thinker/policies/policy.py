@@ -6,6 +6,7 @@ draws a small random one.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
 from thinker import prompts
 from thinker.policies.card import model_card
-from thinker.policies.inputs import ClipConfig, PolicyInputs
+from thinker.policies.inputs import STILL_BOUNDS, ClipConfig, PolicyInputs, changed_clip
 from thinker.policies.motion import MotionConfig
 from thinker.policies.registry import BACKBONES, Backbone, backbone_name
 from thinker.policies.shards import read_headers
@@ -71,14 +72,16 @@ def load_policy(
     *,
     dtype: torch.dtype = torch.float32,
     motion: MotionConfig | None = None,
-    clip: ClipConfig | None = None,
+    clip: Mapping[str, Any] | None = None,
 ) -> Policy:
     """Load a saved Thinker policy, or start one from a plain `-hf` checkpoint.
 
-    folder: a local folder or hub name. `motion` and `clip` are for a plain checkpoint (its motion
-    part is new, `Policy.new_parts` names it); a saved policy brings its own and giving others is an
-    error. Raises ValueError naming what is wrong with a checkpoint: another architecture, weights
-    that are pickled, truncated, missing, unknown or of another shape.
+    folder: a local folder or hub name. `motion` is for a plain checkpoint (its motion part is new,
+    `Policy.new_parts` names it). clip: fields of `ClipConfig` in place of the backbone's; a saved
+    policy brings its own motion and clip settings, of which only the bounds of stills can be
+    changed, and giving others is an error. Raises ValueError naming what is wrong with a
+    checkpoint: another architecture, weights that are pickled, truncated, missing, unknown or of
+    another shape.
     """
     name, config = _policy_config(folder, motion, clip)
     backbone = BACKBONES[name]
@@ -94,7 +97,10 @@ def load_policy(
 
 
 def outline_policy(
-    folder: str | Path, *, motion: MotionConfig | None = None, clip: ClipConfig | None = None
+    folder: str | Path,
+    *,
+    motion: MotionConfig | None = None,
+    clip: Mapping[str, Any] | None = None,
 ) -> Any:
     """The model that `load_policy` would load, on the meta device, without its weights. Raises
     ValueError for what shows without them: the configuration, and damaged weight files."""
@@ -124,7 +130,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def _policy_config(
-    folder: str | Path, motion: MotionConfig | None, clip: ClipConfig | None
+    folder: str | Path, motion: MotionConfig | None, clip: Mapping[str, Any] | None
 ) -> tuple[str, Any]:
     """Backbone name and configuration of what lies in `folder`."""
     check_folder(folder)
@@ -142,15 +148,18 @@ def _policy_config(
     # Said explicitly: unset, transformers asks on a terminal whether to run a checkpoint's code.
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type != backbone.plain_type:
-        if motion is not None or clip is not None:
+        bounds = {field for fields in STILL_BOUNDS.values() for field in fields}
+        if motion is not None or set(clip or ()) - bounds:
             raise ValueError(
                 f"{folder} is a saved Thinker policy with its own motion and clip settings; "
-                "they can be chosen only when starting from a plain checkpoint"
+                "they can be chosen only when starting from a plain checkpoint, except for "
+                f"{', '.join(sorted(bounds))}"
             )
+        _change_clip(backbone, config, clip)
         return name, config
     values = config.to_dict()
     values.pop("model_type")
-    clip_config = clip or backbone.default_clip
+    clip_config = changed_clip(backbone.default_clip, clip or {}, backbone.inputs.resize)
     if motion is None:  # windows as long as the default's, however many keyframes there are
         default = MotionConfig()
         frames = default.frames_per_window * clip_config.num_keyframes
@@ -163,6 +172,12 @@ def _policy_config(
     return name, backbone.config(
         **values, motion_config=motion_config.to_dict(), clip_config=clip_config.to_dict()
     )
+
+
+def _change_clip(backbone: Backbone, config: Any, clip: Mapping[str, Any] | None) -> None:
+    if clip:
+        own = ClipConfig.from_dict(config.clip_config)
+        config.clip_config = changed_clip(own, clip, backbone.inputs.resize).to_dict()
 
 
 def _load_model(backbone: Backbone, folder: str | Path, config, dtype) -> tuple[Any, tuple]:
@@ -197,18 +212,20 @@ def tiny_policy(
     *,
     size: TinySize | None = None,
     texts: tuple[str, ...] = (),
+    clip: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Policy:
     """Build a small random policy, as it stands for a pretrained one in the demo and the tests.
 
     backbone: a key of `BACKBONES`. texts: what the tokenizer should know beyond the prompts (the
-    answers of the warm start). The result is in memory only; `Policy.save` writes it, and
-    `load_policy` reads it back bit-equal.
+    answers of the warm start). clip: other bounds of stills, as in `load_policy`. The result is in
+    memory only; `Policy.save` writes it, and `load_policy` reads it back bit-equal.
     """
     if backbone not in BACKBONES:
         raise ValueError(f"no tiny policy for backbone {backbone!r}; known: {sorted(BACKBONES)}")
     built = BACKBONES[backbone]
     config, processor = built.tiny(size or TinySize(), texts)
+    _change_clip(built, config, clip)
     tokenizer = processor.tokenizer
     config.eos_token_id = tokenizer.eos_token_id
     config.scoring_question = prompts.SHORT_SCORING

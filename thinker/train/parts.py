@@ -1,17 +1,19 @@
 """What a stage trains: the parts of a policy, each with its learning rate.
 
-`freeze_others` leaves gradients to the named parts only. `split_by_part` gives the groups of an
-optimizer, which transformers has made by its own rule of weight decay (none on biases and norms),
+`freeze_others` leaves gradients to the named parts only, `with_lora` puts LoRA beside them.
+`split_by_part` gives the groups of an
+optimizer, which transformers has made by its own rule of weight decay (none on biases and norms, of
+which `without_norms` finds the rest),
 the rates of the parts that their parameters belong to. Schedules scale all of them alike.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 
-from thinker.config.run import GrpoStage, LoraSettings, StageSettings
+from thinker.config.run import IN_PLACE, GrpoStage, LoraSettings, StageSettings
 from thinker.policies import Policy
 from thinker.policies.shared_prompt import check_shared_prompt
 
@@ -89,6 +91,19 @@ def split_by_part(optimizer: Any, model: Any, rates: Mapping[str, float]) -> Non
     optimizer.param_groups[:] = groups
 
 
+def without_norms(names: Iterable[str], model: Any) -> list[str]:
+    """Names of parameters but for those of normalisation layers. transformers' rule of weight decay
+    knows layer norms and some names: the RMS norms of Qwen2.5-VL's tower (`norm1`) and SlowFast's
+    batch norms (`norm_a`) pass it."""
+    norms = {
+        f"{place}.{name}"
+        for place, module in model.named_modules()
+        if "norm" in type(module).__name__.lower()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    return [name for name in names if name not in norms]
+
+
 def trained_parameters(model: Any) -> Iterator[tuple[str, torch.nn.Parameter]]:
     """Every parameter with gradient, with the name of its part."""
     seen: set[int] = set()
@@ -122,3 +137,55 @@ def lora_config(
         target_modules=rf".*language_model.*\.({'|'.join(settings.target_modules)})",
         modules_to_save=[name for part, name in projectors.items() if part in rates] or None,
     )
+
+
+def with_lora(policy: Policy, stage: StageSettings, *, is_autocast: bool) -> Any:
+    """The policy's model, with LoRA in it where a supervised stage trains that, and gradients for
+    all parts that it trains.
+
+    peft stops the gradients of every weight that was there before it, so those of parts that are
+    trained in place are let through again. is_autocast: whether the trainer computes in half
+    precision itself (`bf16`, `fp16`); then all that is trained is kept in float32, as peft keeps
+    LoRA: a rate of 1e-6 is lost in the rounding of bfloat16. `merge_lora` takes both back.
+    """
+    lora = lora_config(stage.lora, policy, stage.train)
+    if lora is None:
+        return policy.model
+    model = get_peft_model(policy.model, lora)
+    for parameter in _parameters_in_place(policy.model, stage.train):
+        parameter.requires_grad_(True)
+    for parameter in model.parameters():
+        if parameter.requires_grad and is_autocast:
+            parameter.data = parameter.data.float()
+    return model
+
+
+def _parameters_in_place(model: Any, rates: Mapping[str, float]) -> Iterator[torch.nn.Parameter]:
+    for part in IN_PLACE:
+        if part in rates:
+            yield from model.parts()[part].parameters()
+
+
+def merge_lora(model: Any) -> Any:
+    """The policy's own model, of one with LoRA or without, with the updates in its weights and all
+    of these in the type of the language model's."""
+    if not hasattr(model, "merge_and_unload"):
+        return model
+    model = model.merge_and_unload()
+    dtype = model.get_output_embeddings().weight.dtype  # frozen beside LoRA
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def trained_in_place(model: Any) -> dict[str, torch.Tensor]:
+    """The weights that train in place beside LoRA, by part and name: what an adapter's own files
+    do not hold. model: the policy's own, with LoRA in it."""
+    parts = model.parts()
+    return {
+        f"{part}.{name}": parameter
+        for part in IN_PLACE
+        if part in parts
+        for name, parameter in parts[part].named_parameters()
+        if parameter.requires_grad
+    }

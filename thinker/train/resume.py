@@ -36,15 +36,17 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl.trainer.utils import RepeatSampler
 
+from thinker.config.run import IN_PLACE
 from thinker.policies import Policy, load_policy
 from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
-from thinker.train.parts import split_by_part
+from thinker.train.parts import merge_lora, split_by_part, trained_in_place, without_norms
 from thinker.train.run_log import JOURNALS
 from thinker.train.state_file import load_tree, random_state, save_tree, set_random_state
 from thinker.utils import atomic
 
 OPTIMIZER = "optimizer.safetensors"
+IN_PLACE_WEIGHTS = "in_place.safetensors"
 
 _UNSUPPORTED = {
     "load_best_model_at_end": "evaluate checkpoints with `thinker eval`",
@@ -134,6 +136,7 @@ class Checkpoints:
             self.staging = folder.parent
             try:
                 write()
+                self._save_in_place(folder)
             finally:
                 self.staging = None
 
@@ -166,6 +169,27 @@ class Checkpoints:
             f"{folder.name} could not be written to {self.folder}: {problems[0]}; {left}. "
             "Free space or mend the disk, then run the same command again to resume"
         )
+
+    def _save_in_place(self, folder: Path) -> None:
+        """What is trained in place beside LoRA, which peft does not save."""
+        trainer = self.trainer
+        if trainer.has_adapter and not self.is_sharded and trainer.args.should_save:
+            weights = trained_in_place(trainer.core)
+            if weights:
+                save_tree(folder / IN_PLACE_WEIGHTS, {k: v.detach() for k, v in weights.items()})
+
+    @torch.no_grad()
+    def load_in_place(self, folder: str) -> None:
+        """What `_save_in_place` wrote. Raises CheckpointError where a checkpoint holds others."""
+        weights, path = trained_in_place(self.trainer.core), Path(folder) / IN_PLACE_WEIGHTS
+        saved = load_tree(path) if path.is_file() else {}
+        if saved.keys() != weights.keys():
+            raise CheckpointError(
+                f"{folder} holds {len(saved)} weights that are trained in place beside LoRA, this "
+                f"run trains {len(weights)}; start over in another output_dir"
+            )
+        for name, weight in weights.items():
+            weight.copy_(saved[name])
 
     def save_optimizer(self, folder: str) -> None:
         """Optimizer and schedule, from the main process."""
@@ -305,13 +329,24 @@ class Resumable:
     state: Any
     control: Any
     accelerator: Any
+    is_fsdp_enabled: bool
     add_callback: Callable[[TrainerCallback], None]
 
     def begin(self, rates: Mapping[str, float] | None) -> None:
         """rates: learning rates by part; None is `args.learning_rate` for all that is trained."""
         self.rates = rates
         self.checkpoints = Checkpoints(self)
+        if self.is_fsdp_enabled and self.has_adapter and trained_in_place(self.core):
+            raise ValueError(
+                f"{' and '.join(IN_PLACE)} cannot be trained beside lora under FSDP, which saves "
+                "the adapter alone; use ZeRO-2 (run_scripts/configs/zero2.yaml)"
+            )
         self.add_callback(Moments(self))
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether LoRA is trained."""
+        return hasattr(self.accelerator.unwrap_model(self.model), "peft_config")
 
     @property
     def core(self) -> Any:
@@ -321,10 +356,7 @@ class Resumable:
 
     def trained_policy(self, policy: Policy) -> Policy:
         """The policy with the trained model in memory, LoRA merged."""
-        model = self.accelerator.unwrap_model(self.model)
-        if hasattr(model, "merge_and_unload"):
-            model = model.merge_and_unload()
-        return replace(policy, model=model)
+        return replace(policy, model=merge_lora(self.accelerator.unwrap_model(self.model)))
 
     # What a subclass adds
 
@@ -341,6 +373,10 @@ class Resumable:
         return False
 
     # Methods of the host
+
+    def get_decay_parameter_names(self, model):
+        """As transformers', without those of any normalisation layer."""
+        return without_norms(super().get_decay_parameter_names(model), model)  # type: ignore[misc]
 
     def create_optimizer(self, model=None):
         """As transformers', its groups divided by part."""
@@ -383,6 +419,8 @@ class Resumable:
         model = model or self.model
         if self.checkpoints.is_sharded or hasattr(model, "peft_config"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+            if not self.checkpoints.is_sharded:
+                self.checkpoints.load_in_place(resume_from_checkpoint)
         else:
             self.checkpoints.load_model(resume_from_checkpoint, model)
 

@@ -21,7 +21,6 @@ from thinker.config.build import build, foreign_values
 from thinker.config.run import RunConfig, SftStage, StageSettings
 from thinker.data.examples import lesson_turns
 from thinker.policies import (
-    ClipConfig,
     MotionConfig,
     Policy,
     TinySize,
@@ -29,7 +28,7 @@ from thinker.policies import (
     outline_policy,
     tiny_policy,
 )
-from thinker.policies.inputs import UNKNOWN_LENGTH
+from thinker.policies.inputs import STILL_BOUNDS, UNKNOWN_LENGTH
 from thinker.tasks.level import LevelConfig
 from thinker.train.parts import check_parts, freeze_others
 from thinker.train.resume import check_settings
@@ -116,17 +115,20 @@ def outline(config: RunConfig, labels: Labels) -> Any:
 
 def _tiny(config: RunConfig, labels: Labels) -> Policy:
     settings = config.model
-    size = build(TinySize, settings.clip | settings.motion, "model.clip and model.motion")
+    bounds = {name for names in STILL_BOUNDS.values() for name in names}
+    clip = {name: value for name, value in settings.clip.items() if name in bounds}
+    sizes = {name: value for name, value in settings.clip.items() if name not in bounds}
+    size = build(TinySize, sizes | settings.motion, "model.clip and model.motion")
     # It stands for a pretrained model, whose weights no seed of a run changes.
     texts = tuple(tokenizer_texts(config, labels))
-    return tiny_policy(settings.backbone, size=size, texts=texts)
+    return tiny_policy(settings.backbone, size=size, texts=texts, clip=clip)
 
 
 def _new_parts(config: RunConfig) -> dict[str, Any]:
-    motion, clip = config.model.motion, config.model.clip
+    motion = config.model.motion
     return {
         "motion": build(MotionConfig, motion, "model.motion") if motion else None,
-        "clip": build(ClipConfig, clip, "model.clip") if clip else None,
+        "clip": config.model.clip,
     }
 
 

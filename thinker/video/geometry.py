@@ -9,7 +9,8 @@ Pixels of the picture as displayed are square: a video that is stored with other
 
 Coordinates are continuous: pixel i covers i to i + 1, so the right edge of a picture of 640 columns
 is 640.0, and a box ends where its last pixel does. Fractions (of a side, or in thousandths) of a
-model's answer are those of the part: `x = fraction · part width`.
+model's answer are shares of the part: `x = share · part width`. Qwen2.5-VL's own are pixels of the
+resized part.
 """
 
 from __future__ import annotations
@@ -156,6 +157,17 @@ class Geometry:
             (x * self.part.width / self.resized_width, y * self.part.height / self.resized_height)
         )
 
+    def point_to_shares(self, point: Point, whole: float = 1.0) -> Point:
+        """A point of the picture in shares of the part's sides, which count `whole` each: 1 for
+        fractions, 1000 for thousandths. Those that a model writes are of what it was shown."""
+        x, y = self.point_to_crop(point)
+        return whole * x / self.part.width, whole * y / self.part.height
+
+    def point_from_shares(self, point: Point, whole: float = 1.0) -> Point:
+        """The reverse of `point_to_shares`."""
+        x, y = point
+        return self.point_from_crop((x * self.part.width / whole, y * self.part.height / whole))
+
     def point_to_thumbnail(self, point: Point) -> Point:
         """A point of the picture within the thumbnail."""
         x, y = self.point_to_resized(point)
@@ -201,6 +213,18 @@ class Geometry:
     def box_from_resized(self, box: Box) -> Box:
         """The reverse of `box_to_resized`."""
         return self.point_from_resized(box[:2]) + self.point_from_resized(box[2:])
+
+    def box_to_shares(self, box: Box, whole: float = 1.0) -> Box:
+        """As `point_to_shares`, both corners.
+
+        Example, with the one of the class: the box (400, 100, 600, 250) is (375, 125, 625, 500) in
+        thousandths of the part.
+        """
+        return self.point_to_shares(box[:2], whole) + self.point_to_shares(box[2:], whole)
+
+    def box_from_shares(self, box: Box, whole: float = 1.0) -> Box:
+        """The reverse of `box_to_shares`."""
+        return self.point_from_shares(box[:2], whole) + self.point_from_shares(box[2:], whole)
 
     def box_to_thumbnail(self, box: Box) -> Box:
         """As `point_to_thumbnail`, both corners."""

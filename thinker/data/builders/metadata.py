@@ -26,6 +26,7 @@ from thinker.data.records import (
     text,
 )
 from thinker.utils.text import plain_utf8
+from thinker.video.geometry import Geometry
 
 
 def label_bytes(file: Path) -> bytes:
@@ -87,6 +88,7 @@ def _place(fields: dict[str, Any], width: int, height: int) -> Place:
     importance = fields.get("significance_score")
     if importance is not None and not is_finite_number(importance):
         raise BadValueError(f"significance_score is {show(importance)}, expected a number")
+    whole = Geometry(height=height, width=width, tile_height=height, tile_width=width)
     words = [
         "" if fields.get(key) is None else prose(fields[key], key).strip().rstrip(".")
         for key in ("position", "visual manifestation", "perception impact")
@@ -94,12 +96,7 @@ def _place(fields: dict[str, Any], width: int, height: int) -> Place:
     return Place(
         name=distortion_name(text(member(fields, "distortion"), "distortion")),
         severity=None if severity is None else str(severity).lower(),
-        box=(
-            1000 * left / width,
-            1000 * top / height,
-            1000 * right / width,
-            1000 * bottom / height,
-        ),
+        box=whole.box_to_shares((left, top, right, bottom), 1000),
         position=words[0],
         manifestation=words[1],
         impact=words[2],

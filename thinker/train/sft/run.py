@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from peft import get_peft_model
 from transformers import TrainingArguments
 
 from thinker.config.run import RunConfig, SftStage
 from thinker.policies import Policy
-from thinker.train.parts import lora_config
+from thinker.train.parts import with_lora
 from thinker.train.run_data import RunData
 from thinker.train.run_log import MetricsFile
 from thinker.train.sft.trainer import SupervisedTrainer, check_sft
@@ -19,10 +18,9 @@ def train_sft(
 ) -> tuple[Policy, int]:
     """Train on answers, from the newest valid checkpoint where there is one; returns the policy in
     memory, LoRA merged, and the number of steps."""
-    lora = lora_config(stage.lora, policy, stage.train)
     trainer = SupervisedTrainer(
         policy=policy,
-        model=policy.model if lora is None else get_peft_model(policy.model, lora),
+        model=with_lora(policy, stage, is_autocast=args.bf16 or args.fp16),
         args=args,
         sources=data.stages[stage.name],
         read_clip=data.reader,
