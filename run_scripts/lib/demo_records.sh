@@ -29,17 +29,30 @@ demo_records() {
         "$data/train_distortion.jsonl" >"$data/train_words.jsonl"
 }
 
-# Makes what the demo of ViDA-UGC's recipe learns from: pictures with local distortions in all nine roles, clips, and
-# plain text. Usage: vida_records FOLDER [--small]
-vida_records() {
-    local data=$1 small=("${@:2}") split=train seen role
+# Makes pictures whose distortions have a place, in the nine roles of ViDA-UGC, their main distortion and their score.
+# Usage: local_records FOLDER [--small]
+local_records() {
+    local data=$1 small=("${@:2}") split seen role
     mkdir -p "$data"
-    "${thinker[@]}" demo-data --output "$data/clips" "${small[@]}"
     "${thinker[@]}" demo-data --local --output "$data/local" "${small[@]}"
-    seen=(--media-root "$data/local/pictures" --metadata "$data/local/metadata.json" --scale 1:5)
-    for role in assess brief-assess dist-assess dist-detect reg-perception ref-grounding mcq qa image-score; do
-        questions "vida_$role" "$role"
+    seen=(--media-root "$data/local/pictures" --metadata "$data/local/metadata.json")
+    for split in train eval; do
+        for role in assess brief-assess dist-assess dist-detect reg-perception ref-grounding mcq qa image-score; do
+            questions "local_${split}_$role" "$role"
+        done
+        questions "local_${split}_distortion" distortion --severity
+        questions "local_${split}_score" score
+        # the same questions with MOS for answers, which rewards compare with
+        sed -E 's/"task": "open"/"task": "score"/; s/"<answer>([0-9.]+)<\/answer>"/\1/' \
+            "$data/local_${split}_score.jsonl" >"$data/local_${split}_mos.jsonl"
     done
+}
+
+# Makes what the demo of ViDA-UGC's recipe learns from: these pictures, clips, and plain text. Usage: as local_records
+vida_records() {
+    local data=$1
+    local_records "$@"
+    "${thinker[@]}" demo-data --output "$data/clips" "${@:2}"
     # plain text: what is asked and answered of clips, without them
     sed -E 's/"video": \["[^"]*"\], //; s/<video>\\n//' "$data/clips/distortion.jsonl" >"$data/vida_words.jsonl"
 }

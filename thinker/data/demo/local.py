@@ -139,9 +139,9 @@ EFFECTS: dict[str, Callable[[Part, float, np.random.Generator], Part]] = {
 class LocalConfig:
     """What the set holds."""
 
-    num_train: int = 1500
+    num_train: int = 3000
     """Training pictures, each of its own scene."""
-    num_eval: int = 200
+    num_eval: int = 300
     """Held-out pictures, each of its own scene."""
     size_px: int = 128
     """Both sides of a picture."""
