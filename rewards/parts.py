@@ -7,10 +7,10 @@ parts; trailing ones, empty lines and the marks of boxes change nothing.
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from rewards.answer import Answer
-from rewards.boxes import PICTURE_DISTORTIONS, FaultyBox, LabelledBox, parse_boxes
+from rewards.boxes import PICTURE_DISTORTIONS, Fault, FaultyBox, LabelledBox, parse_boxes
 from rewards.describe import VERDICT, final_level, parse_description
 
 MissingPart = Literal["missing_content", "missing_distortions", "missing_key", "missing_level"]
@@ -96,12 +96,12 @@ def parse_parts(
 
 def _verdict(text: str) -> tuple[str, str | None]:
     """(what stands before the sentence of the verdict, the level)."""
-    *_, last = [None, *VERDICT.finditer(text)]
-    if last is None:
+    verdicts = list(VERDICT.finditer(text))
+    if not verdicts:
         body, _, line = text.rstrip().rpartition("\n")
         level = final_level(line)  # a level word alone
         return (text, None) if level is None else (body, level)
-    before = text[: last.start()]
+    before = text[: verdicts[-1].start()]
     ends = [match.end() for match in _SENTENCE_END.finditer(before)]
     start = max([0, before.rfind("\n") + 1, *ends])
     return text[:start], final_level(text)
@@ -138,7 +138,7 @@ def _has_box(line: str, names: tuple[str, ...] | None) -> bool:
     answer = parse_boxes(line, names)
     if isinstance(answer, Answer):
         return bool(answer.value.boxes or answer.value.faults)
-    return answer.reason not in ("no_box", "no_answer", "broken_tags")
+    return answer.reason in get_args(Fault)
 
 
 def _placed(
@@ -150,7 +150,7 @@ def _placed(
     answer = parse_boxes(text if end is None else text[: end.start() + 1], names)
     if isinstance(answer, Answer):
         return PlacedText(text=text, boxes=answer.value.boxes, faults=answer.value.faults)
-    if answer.reason in ("no_box", "no_answer", "broken_tags"):
+    if answer.reason not in get_args(Fault):
         return PlacedText(text=text)
-    fault = FaultyBox(reason=answer.reason, detail=answer.detail)  # type: ignore[arg-type]
+    fault = FaultyBox(reason=cast(Fault, answer.reason), detail=answer.detail)
     return PlacedText(text=text, faults=(fault,))

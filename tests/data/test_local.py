@@ -16,10 +16,10 @@ from thinker.data.demo.local import (
     generate_local_set,
     harm_of,
     mos_of,
-    position_of,
     render,
 )
 from thinker.data.demo.scenes import Scene
+from thinker.tasks.boxes import position_of
 
 SMALL = LocalConfig(num_train=40, num_eval=8)
 
@@ -64,8 +64,8 @@ def test_labels_follow_the_rule(entries):
     """.9 · 1 · (.4 + .6 · √.25) = .63; two of .3: 5 - 4 · (1 - .49) = 2.96."""
     assert harm_of("severe", 0.25) == pytest.approx(0.63)
     assert (mos_of([]), mos_of([0.3, 0.3])) == (5, pytest.approx(2.96))
-    assert position_of((0, 0, 30, 30), 128) == "upper left"
-    assert position_of((50, 50, 70, 70), 128) == "centre"
+    assert position_of((0, 0, 30, 30), (128, 128)) == "upper left"
+    assert position_of((50, 50, 70, 70), (128, 128)) == "centre"
     for entry in entries:
         found = entry["distortions"]
         mos = mos_of([one["significance_score"] for one in found])

@@ -17,7 +17,7 @@ from typing import Any
 from rewards import Answer, shown_reasoning
 from rewards.boxes import Box
 from thinker.tasks import TASKS
-from thinker.tasks.boxes import LOCATING_TASKS, said_boxes
+from thinker.tasks.boxes import LOCATING_TASKS, box_faults, said_boxes
 from thinker.tasks.level import LEVEL_SCORES, LEVELS
 from thinker.utils.names import path_text
 from thinker.video import REASONS, VideoError
@@ -82,7 +82,8 @@ class Prediction:
     """Why there is no answer, for a person. None where there is one."""
     note: str | None = None
     """What was done otherwise than asked, though there is an answer: that a medium was read by
-    another reader (`Clip.note`). None where all is as asked."""
+    another reader (`Clip.note`), why boxes of the answer are left out, which parts a description
+    lacks. None where all is as asked."""
     boxes: tuple[FoundBox, ...] = ()
     """What an answer of the tasks `boxes` and `describe` says of places, in its order, repetitions
     too; what cannot be used is left out."""
@@ -136,8 +137,12 @@ def judged(blank: Prediction, text: str, num_tokens: int, reference: Any) -> Pre
     if isinstance(answer, Answer):
         score = score_of(blank.task, answer.value)
         said = said_boxes(blank.task, text, reference)
+        faults = [f"{one.reason}: {one.detail}" for one in box_faults(blank.task, text, reference)]
         boxes = tuple(FoundBox(name=b.name, severity=b.severity, box=b.box) for b in said)
-        return replace(prediction, answer=answer.value, score=score, status=OK, boxes=boxes)
+        note = "; ".join(filter(None, [blank.note, *faults])) or None
+        return replace(
+            prediction, answer=answer.value, score=score, status=OK, boxes=boxes, note=note
+        )
     return replace(prediction, error=f"{answer.reason}: {answer.detail}")
 
 

@@ -34,6 +34,7 @@ from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
 from thinker.score.confidence import with_confidence
 from thinker.score.conversation import Conversation
+from thinker.score.detail import Located, Wish, check_picture, description, grounding, locate
 from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
     OUT_OF_MEMORY,
@@ -56,8 +57,10 @@ from thinker.score.timeline import Moment, moments
 from thinker.tasks.level import LEVELS
 from thinker.utils.tensors import out_of_memory
 from thinker.video import Clip, ClipSpec, Medium, VideoError, medium, read_clip
+from thinker.video.medium import Source
 from thinker.video.read import clip_from_frames
 from thinker.video.read_ahead import Read, Reading
+from thinker.video.sources.frames import Still
 
 logger = logging.getLogger(__name__)
 
@@ -222,14 +225,15 @@ class QualityScorer:
 
     def ask(
         self,
-        media: Video | Sequence[Video],
+        media: Video | Clip | Sequence[Video | Clip],
         question: str,
         *,
         system: str | None = None,
         task: str = "open",
         mode: str | None = None,
     ) -> Prediction:
-        """Ask about one or several videos and images, or parts of them (`thinker.video.medium`).
+        """Ask about one or several videos and images, or parts of them (`thinker.video.medium`), or
+        clips that were read before.
 
         question, system, task: as `thinker.score.question.asked` takes them. A medium that cannot
         be read is a row with its status; ValueError for what cannot be asked.
@@ -242,7 +246,7 @@ class QualityScorer:
         check_mode(_checked("mode", mode or self.mode, MODES), task)
         clips = []
         for each in media:
-            clip = self.read(each)
+            clip = each if isinstance(each, Clip) else self.read(each)
             if isinstance(clip, Prediction):
                 return replace(clip, task=task)
             clips.append(clip)
@@ -250,6 +254,51 @@ class QualityScorer:
         self.make_room({(kinds, wanted.turns)}, said=self.policy.inputs.said_tokens(clips))
         (prediction,) = self.answer_stream([replace(wanted, clips=tuple(clips))], mode=mode)
         return prediction
+
+    def ground(
+        self,
+        source: Source,
+        *,
+        question: str | None = None,
+        at: Sequence[float] | None = None,
+        frames: int | None = None,
+    ) -> Located | list[Located]:
+        """What impairs a picture, and where; of a video a list, one for each chosen frame.
+
+        question: instead of that for all distortions. at: seconds; without them, `frames` (4)
+        evenly spaced ones. ValueError for what cannot be asked.
+
+        Example: `scorer.ground("a.png").drawn().save("boxes.png")`.
+        """
+        found = self.locate(source, grounding(question), at=at, frames=frames)
+        return next(found) if medium(source).kind == "image" else list(found)
+
+    def describe(
+        self, image: Source, *, brief: bool = False, distortion: str | None = None
+    ) -> Located:
+        """A description of a picture in four steps; in three points, or of one kind of distortion.
+
+        Example: `scorer.describe("a.png").parts.level`.
+        """
+        wish = description(brief=brief, distortion=distortion)
+        check_picture(image)
+        return next(self.locate(image, wish))
+
+    def locate(
+        self,
+        source: Source,
+        wish: Wish,
+        *,
+        at: Sequence[float] | None = None,
+        frames: int | None = None,
+    ) -> Iterator[Located]:
+        """As `ground`, of any wish (`thinker.score.detail`), each as soon as it is there."""
+        return locate(self._look, source, self.clip_spec, wish, at=at, frames=frames)
+
+    def _look(self, still: Still | VideoError, wish: Wish) -> Prediction:
+        if isinstance(still, VideoError):
+            return replace(self.failed(still), task=wish.task)
+        return self.ask(still.clip, wish.question, system=wish.system, task=wish.task)
 
     def conversation(
         self,

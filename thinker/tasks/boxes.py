@@ -1,13 +1,18 @@
 """What impairs a picture, and where: labelled boxes."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast, get_args
 
 from rewards.answer import Answer, InvalidAnswer
 from rewards.boxes import (
     PICTURE_DISTORTIONS,
+    THOUSANDTHS,
+    Box,
+    Boxes,
     BoxesConfig,
     BoxesReference,
+    Fault,
+    FaultyBox,
     LabelledBox,
     matched_f1,
     parse_boxes,
@@ -15,8 +20,19 @@ from rewards.boxes import (
 )
 from thinker.tasks.base import Verdict, WordTask
 
+EXPERT = "You are an expert in image quality assessment."
+"""What is said to a policy before it is asked about places."""
 DETECTION = "Please provide the bounding box coordinates of all distortions in the image."
 """ViDA's question (MIPI challenge, ICCV 2025)."""
+REGION = "What distortion affects this region {box}?"
+REFERRING = (
+    "Please provide the bounding box coordinates of the region this sentence describes: {sentence}"
+)
+POSITIONS = (
+    "upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom",
+    "lower right",
+)  # fmt: skip
+"""Ninths of a picture, row by row from the top."""
 
 
 LOCATING_TASKS = ("boxes", "describe")
@@ -29,11 +45,43 @@ def said_boxes(task: str, completion: str, reference: Any) -> tuple[LabelledBox,
     >>> said_boxes("describe", "There is one severe noise (10,20),(300,400).", None)[0].name
     'noise'
     """
-    if task not in LOCATING_TASKS:
+    found = _said(task, completion, reference)
+    return found.value.boxes if isinstance(found, Answer) else ()
+
+
+def box_faults(task: str, completion: str, reference: Any) -> tuple[FaultyBox, ...]:
+    """Those that cannot be used.
+
+    >>> [one.reason for one in box_faults("describe", "Noise: (1,2),(3,4) (5,5),(2,2)", None)]
+    ['swapped']
+    >>> [one.reason for one in box_faults("describe", "It is grainy at (5,5),(2,2).", None)]
+    ['swapped']
+    """
+    found = _said(task, completion, reference)
+    if isinstance(found, Answer):
+        return found.value.faults
+    if found is None or found.reason not in get_args(Fault):
         return ()
+    return (FaultyBox(reason=cast(Fault, found.reason), detail=found.detail),)
+
+
+def _said(task: str, completion: str, reference: Any) -> Answer[Boxes] | InvalidAnswer | None:
+    if task not in LOCATING_TASKS:
+        return None
     names = reference.names if isinstance(reference, BoxesReference) else PICTURE_DISTORTIONS
-    answer = parse_boxes(completion, names)
-    return answer.value.boxes if isinstance(answer, Answer) else ()
+    return parse_boxes(completion, names)
+
+
+def position_of(box: Box, size: tuple[float, float] = THOUSANDTHS) -> str:
+    """Where the middle of a box lies, one of `POSITIONS`.
+
+    size: the picture's width and height in the unit of the box.
+
+    >>> position_of((0, 0, 30, 30), (128, 128)), position_of((400, 700, 600, 1000))
+    ('upper left', 'bottom')
+    """
+    x, y = (box[0] + box[2]) / 2 / size[0], (box[1] + box[3]) / 2 / size[1]
+    return POSITIONS[min(int(3 * y), 2) * 3 + min(int(3 * x), 2)]
 
 
 class BoxesTask(WordTask):

@@ -5,6 +5,26 @@ from typing import Any
 from rewards.answer import Answer, InvalidAnswer
 from rewards.describe import DescribeReference, final_level, parse_description
 from thinker.tasks.base import Verdict, WordTask
+from thinker.tasks.boxes import EXPERT
+
+DESCRIBER = (
+    f"{EXPERT} Think step by step: say what the image shows; analyse each distortion with its box "
+    "in thousandths of the sides; name the key distortions; end with the quality of the image. "
+    "Separate the steps by line breaks."
+)
+BRIEF = (
+    f"{EXPERT} Answer in three points: Conclusion (the level), Distortion assessment (number and "
+    "effect of each distortion), Scene description."
+)
+ONE_KIND = (
+    f"{EXPERT} You are asked about one kind of distortion. Say so if there is none of it; else how "
+    "often it occurs, then each occurrence with its box in thousandths of the sides."
+)
+"""What is said to a policy before it describes a picture: in four steps, in three points, or one
+kind of distortion (the roles of ViDA-UGC, arXiv 2508.12605)."""
+DESCRIPTION = "Please evaluate the image quality in detail and provide your reasons."
+BRIEF_DESCRIPTION = "Briefly assess this image."
+ONE_KIND_QUESTION = "Analyse the {name} of this image."
 
 
 class DescribeTask(WordTask):

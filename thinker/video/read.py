@@ -58,10 +58,10 @@ def _read(wanted: Medium, spec: ClipSpec) -> Clip:
         if wanted.kind == "image":
             raise VideoError(path, "unsupported", "an animated picture is a video, not an image")
         return _sample(AnimatedPicture(path), spec, wanted)
-    if wanted.kind == "image" and spec.stills == "image":
-        return _still(wanted, spec)
+    if wanted.kind == "image":
+        return still_clip(load_image(path), spec, wanted)
     if is_picture:
-        return _sample(_Picture(path), spec, wanted)
+        return _sample(_Picture(path, load_image(path)), spec, wanted)
     return _video(path, spec, wanted)
 
 
@@ -77,12 +77,16 @@ def _video(path: Path, spec: ClipSpec, wanted: Medium) -> Clip:
         return replace(_sample(file, spec, wanted), note=note)
 
 
-def _still(wanted: Medium, spec: ClipSpec) -> Clip:
-    """The clip of an image at its own resolution: its tiles, row by row, then the thumbnail; one
-    picture where it is not tiled."""
-    picture_HWC = load_image(wanted.path)
+def still_clip(picture_HWC: np.ndarray, spec: ClipSpec, wanted: Medium) -> Clip:
+    """The clip of an upright picture, as `ClipSpec.stills` says: at its own resolution its tiles,
+    row by row, then the thumbnail; one picture where it is not tiled.
+
+    wanted: an image; its file is not read. Raises `VideoError`.
+    """
+    if spec.stills == "video":
+        return _sample(_Picture(wanted.path, picture_HWC), spec, wanted)
     height, width = picture_HWC.shape[:2]
-    part_HWC = _cut(wanted.path, picture_HWC, wanted.crop)
+    part_HWC = cut_out(wanted.path, picture_HWC, wanted.crop)
     del picture_HWC
     geometry = _geometry(wanted.path, spec, "image", height, width, wanted.crop)
     size = (geometry.resized_height, geometry.resized_width)
@@ -120,16 +124,16 @@ def _geometry(
 
 
 class _Picture:
-    """A picture file, read as a video of one frame."""
+    """A picture, read as a video of one frame."""
 
     index = FrameIndex(pts=None, starts=[], seconds=[0.0], fps=0.0)
     pixel_aspect = Fraction(1)
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, picture_HWC: np.ndarray) -> None:
+        self.path, self._picture_HWC = path, picture_HWC
 
     def frames(self, wanted: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-        yield 0, load_image(self.path)
+        yield 0, self._picture_HWC
 
 
 Frames = VideoFile | DecordFile | AnimatedPicture | _Picture
@@ -172,8 +176,8 @@ class Sample:
         stored_height, stored_width = picture_HWC.shape[:2]
         shown = displayed_size(stored_height, stored_width, pixel_aspect)
         if crop is not None:
-            picture_HWC = _stretched(path, picture_HWC, shown, spec.resampler)
-        picture_HWC = _cut(path, picture_HWC, crop)
+            picture_HWC = stretched(path, picture_HWC, shown, spec.resampler)
+        picture_HWC = cut_out(path, picture_HWC, crop)
         if self._geometry is None:  # the first picture decides for all
             self._geometry = _geometry(path, spec, "video", *shown, crop)
         geometry = self._geometry
@@ -231,7 +235,7 @@ def _bounded(picture_HWC: np.ndarray, geometry: Geometry, spec: ClipSpec) -> np.
     return np.ascontiguousarray(resize_frame(picture_HWC, size, spec.resampler).transpose(1, 2, 0))
 
 
-def _stretched(
+def stretched(
     path: Path, picture_HWC: np.ndarray, shown: tuple[int, int], resampler: str
 ) -> np.ndarray:
     """The picture in square pixels, whose crop means what a person sees. A picture that is not cut
@@ -243,7 +247,7 @@ def _stretched(
     return np.ascontiguousarray(resize_frame(picture_HWC, shown, resampler).transpose(1, 2, 0))
 
 
-def _cut(path: Path, picture_HWC: np.ndarray, crop: Crop | None) -> np.ndarray:
+def cut_out(path: Path, picture_HWC: np.ndarray, crop: Crop | None) -> np.ndarray:
     """The part of an upright picture; a crop that reaches beyond it is a `VideoError`."""
     if crop is None:
         return picture_HWC

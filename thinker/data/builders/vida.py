@@ -13,36 +13,20 @@ from rewards.choice import LETTERS
 from thinker.data.builders.draft import Asked, Draft, Style
 from thinker.data.builders.facts import Facts, Place
 from thinker.data.builders.wording import draw_of
-from thinker.tasks.boxes import DETECTION
+from thinker.tasks.boxes import DETECTION, EXPERT, POSITIONS, REFERRING, REGION
+from thinker.tasks.describe import (
+    BRIEF,
+    BRIEF_DESCRIPTION,
+    DESCRIBER,
+    DESCRIPTION,
+    ONE_KIND,
+    ONE_KIND_QUESTION,
+)
 
-EXPERT = "You are an expert in image quality assessment."
-DESCRIBER = (
-    f"{EXPERT} Think step by step: say what the image shows; analyse each distortion with its box "
-    "in thousandths of the sides; name the key distortions; end with the quality of the image. "
-    "Separate the steps by line breaks."
-)
-BRIEF = (
-    f"{EXPERT} Answer in three points: Conclusion (the level), Distortion assessment (number and "
-    "effect of each distortion), Scene description."
-)
-ONE_KIND = (
-    f"{EXPERT} You are asked about one kind of distortion. Say so if there is none of it; else how "
-    "often it occurs, then each occurrence with its box in thousandths of the sides."
-)
 NOTHING = "There is no distortion in the image."
 NO_REGION = "No distortion affects this region."
-REGION = "What distortion affects this region {box}?"
-REFERRING = (
-    "Please provide the bounding box coordinates of the region this sentence describes: {sentence}"
-)
-DESCRIPTION = "Please evaluate the image quality in detail and provide your reasons."
 SCORE = "Assess the quality of this image."
 VERDICT = "Thus, the quality of the image is {level}."
-# Row by row, from the top.
-POSITIONS = (
-    "upper left", "top", "upper right", "left", "centre", "right", "lower left", "bottom",
-    "lower right",
-)  # fmt: skip
 _WORST_FIRST = (*reversed(BOX_SEVERITIES), None)
 MOST_OPTIONS = 4
 CLEAN_TRIES = 20
@@ -75,7 +59,7 @@ def brief_assess(facts: Sequence[Facts], style: Style) -> list[Draft]:
             f"{f': {found}' if found else ''}.\n"
             "**Scene description**: One scene."
         )
-        drafts.append(_draft(known, "describe", "Briefly assess this image.", answer, BRIEF))
+        drafts.append(_draft(known, "describe", BRIEF_DESCRIPTION, answer, BRIEF))
     return drafts
 
 
@@ -93,7 +77,7 @@ def dist_assess(facts: Sequence[Facts], style: Style) -> list[Draft]:
             if of_it:
                 said = [f"By {name}, {_impaired(len(of_it))}."]
                 said += [_occurrence(place, style) for place in of_it]
-            question = f"Analyse the {name} of this image."
+            question = ONE_KIND_QUESTION.format(name=name)
             drafts.append(_draft(known, "open", question, " ".join(said), ONE_KIND))
     return drafts
 

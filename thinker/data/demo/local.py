@@ -21,12 +21,12 @@ from PIL import Image
 from scipy import ndimage
 
 from rewards.boxes import BOX_SEVERITIES
-from thinker.data.builders.vida import POSITIONS
 from thinker.data.demo.generate import meta_json
 from thinker.data.demo.pictures import picture_folder, save_png
 from thinker.data.demo.plan import SPLITS
 from thinker.data.demo.render import jpeg_round_trip
 from thinker.data.demo.scenes import Scene, scale_luminance
+from thinker.tasks.boxes import position_of
 from thinker.tasks.level import level_word
 from thinker.utils.atomic import write_atomic
 
@@ -201,15 +201,6 @@ def harm_of(severity: str, area: float) -> float:
     return 0.9 * STRENGTH[severity] * (0.4 + 0.6 * math.sqrt(area))
 
 
-def position_of(box: tuple[int, int, int, int], size_px: int) -> str:
-    """Where the middle of a box lies, in words: "upper left", "centre".
-
-    Example: `position_of((0, 0, 30, 30), 128)` → "upper left".
-    """
-    x, y = (box[0] + box[2]) / 2 / size_px, (box[1] + box[3]) / 2 / size_px
-    return POSITIONS[min(int(3 * y), 2) * 3 + min(int(3 * x), 2)]
-
-
 def _plan_split(config: LocalConfig, split_number: int) -> list[dict[str, Any]]:
     count = (config.num_train, config.num_eval)[split_number]
     split = SPLITS[split_number]
@@ -288,7 +279,7 @@ def _described(
         "distortion": name,
         "severity": severity.capitalize(),
         "coordinates": list(box),
-        "position": position_of(box, size_px),
+        "position": position_of(box, (size_px, size_px)),
         "visual manifestation": MANIFESTATIONS[name],
         "perception impact": IMPACTS[severity],
         "region_quality_scores": f"The quality of this region is {level_word(5 - 4 * harm)}.",
