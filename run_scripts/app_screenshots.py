@@ -24,9 +24,9 @@ def smaller(picture: Image.Image) -> Image.Image:
     return used.quantize(256, kmeans=2, dither=Image.Dither.NONE)
 
 
-def whole_answer(tab: Any, selector: str) -> None:
+def whole_answer(tab: Any, selector: str, answer: str = ".bot") -> None:
     """Wait until an answer stands there and grows no more."""
-    tab.until(lambda: tab.all(f"{selector} .bot"), "an answer")
+    tab.until(lambda: tab.all(f"{selector} {answer}"), "an answer")
     before = ""
     while before != (before := tab.text(selector)):
         time.sleep(3)
@@ -71,6 +71,16 @@ def main() -> None:
         tab.click("#draw")
         tab.says("#note-timeline", "5 windows")
         shoot("timeline")
+        tab.tab("Locate")
+        tab.click("button.thinker-example", "local distortions")
+        tab.says("#seen-locate", "picture")
+        tab.click("#locate")
+        tab.until(
+            lambda: tab.all("#located *") or tab.all("#note-locate .thinker-problem"), "boxes"
+        )
+        tab.click("#describe")
+        whole_answer(tab, "#description", ".thinker-text")
+        shoot("locate")
 
 
 if __name__ == "__main__":

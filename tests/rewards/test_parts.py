@@ -103,7 +103,7 @@ def test_nothing_and_broken_tags() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["there is (1,2" * 20000, "key " * 50000, "(1,2),(3,4) " * 5000, "a.\n" * 20000]
+    "text", ["there is (1,2" * 5000, "key " * 20000, "(1,2),(3,4) " * 1000, "a.\n" * 5000]
 )
 def test_time_is_linear(text: str) -> None:
     began = time.perf_counter()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from thinker.data.demo.local import render
 from thinker.data.demo.render import CLEAN_QP, encode, render_clip
 from thinker.data.demo.scenes import Scene
 from thinker.video import ClipSpec
@@ -30,6 +31,13 @@ _CLIPS: dict[str, tuple[int, str, float]] = {
 }
 """Content, distortion and severity of the videos."""
 _IMAGES: dict[str, tuple[int, str, float]] = {"a blurred image": (4, "blur", 0.6)}
+_LOCAL = "a picture with local distortions"
+_PLACES = (
+    ("Noise", "Severe", (0.08, 0.1, 0.48, 0.5)),
+    ("Meaningless solid color", "Moderate", (0.6, 0.15, 0.9, 0.45)),
+    ("Out of focus blur", "Severe", (0.35, 0.58, 0.85, 0.92)),
+)
+"""Distortion, severity and box, in shares of the sides."""
 _LONG = "a longer video with a bad part"
 _LONG_PARTS = (("none", 0.0), ("none", 0.0), ("noise", 0.9), ("noise", 0.9), ("none", 0.0))
 """Two seconds each."""
@@ -38,6 +46,7 @@ SINGLE = (*_CLIPS, *_IMAGES)
 """Names of the examples that are scored as a whole."""
 PAIR = ("a sharp video", "the same, blurred")
 LONG = (_LONG,)
+LOCAL = (_LOCAL,)
 
 
 class Examples:
@@ -52,7 +61,7 @@ class Examples:
     def path(self, name: str) -> Path:
         """The file of an example, drawn if it is not there yet."""
         draw = self._drawing(name)
-        suffix = ".png" if name in _IMAGES else ".mp4"
+        suffix = ".png" if name in (*_IMAGES, _LOCAL) else ".mp4"
         target = self._folder / f"{name.replace(' ', '_').replace(',', '')}{suffix}"
         with self._lock:
             if not target.exists():
@@ -63,6 +72,8 @@ class Examples:
     def _drawing(self, name: str) -> Callable[[Path], None]:
         if name == _LONG:
             return self._draw_long
+        if name == _LOCAL:
+            return self._draw_local
         if name in _IMAGES:
             return lambda target: self._draw_image(target, *_IMAGES[name])
         return lambda target: self._draw_video(target, *_CLIPS[name])
@@ -80,6 +91,19 @@ class Examples:
         for distortion, severity in _LONG_PARTS:
             frames += self._frames(5, distortion, severity)[0]
         encode(frames, target, fps=FPS, qp=CLEAN_QP)
+
+    def _draw_local(self, target: Path) -> None:
+        size = self._size_px
+        places = [
+            {
+                "distortion": name,
+                "severity": severity,
+                "coordinates": [round(side * size) for side in box],
+            }
+            for name, severity, box in _PLACES
+        ]
+        picture_HWC = render({"width": size, "distortions": places}, (SEED, 6))
+        Image.fromarray(picture_HWC).save(target)
 
     def _frames(
         self, content: int, distortion: str, severity: float, num_frames: int = NUM_FRAMES

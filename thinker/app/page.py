@@ -1,4 +1,4 @@
-"""The page of the app: three tabs over the sessions of `session.py`, in Gradio.
+"""The page of the app: four tabs over the sessions of `session.py`, in Gradio.
 
 In: an `Assistant` and examples. Out: the `Blocks`. Handlers get the user by the page's session hash
 and yield what changes, component by component. Whatever goes wrong in one is a line of text in its
@@ -14,8 +14,9 @@ from typing import Any
 
 import gradio as gr
 
+from rewards.parts import parse_parts
 from thinker.app import shown
-from thinker.app.examples import LONG, PAIR, SINGLE, Examples
+from thinker.app.examples import LOCAL, LONG, PAIR, SINGLE, Examples
 from thinker.app.session import Assistant, Loaded, Session
 from thinker.data.builders.wording import WORDINGS
 from thinker.score.timeline import Moment, plot_timeline
@@ -68,6 +69,8 @@ class Page:
                 self._compare()
             with gr.Tab("Timeline", elem_id="tab-timeline"):
                 self._timeline()
+            with gr.Tab("Locate", elem_id="tab-locate"):
+                self._locate()
             advanced.render()
             self.blocks.unload(self._leave)
 
@@ -182,6 +185,67 @@ class Page:
 
         event = self._on(button.click, draw, [seconds], [drawing, note], note)
         stop.click(None, cancels=[event])
+
+    def _locate(self) -> None:
+        with gr.Row():
+            with gr.Column(scale=4):
+                upload, player = self._upload("locate", "Image or video", LOCAL)
+                seconds = gr.Slider(
+                    0.0, 1.0, value=0.0, step=0.01, visible=False, elem_id="at",
+                    label="Seconds of the video: the frame that is looked at",
+                )  # fmt: skip
+                seen = self._slot("seen-locate")
+            with gr.Column(scale=6):
+                with gr.Row():
+                    find = gr.Button("Find distortions", variant="primary", elem_id="locate")
+                    tell = gr.Button("Describe", elem_id="describe")
+                    stop = gr.Button("Stop", min_width=60)
+                note = self._slot("note-locate")
+                drawing = self._slot("located")
+                kinds = gr.Radio(
+                    [], label="What of it?", visible=False, elem_id="kinds",
+                    info="The policy says where and how one kind of distortion shows.",
+                )  # fmt: skip
+                text = self._slot("description")
+        ((_, example),) = self._buttons.pop("locate")
+        empty = gr.update(choices=[], value=None, visible=False)
+        hidden = gr.update(value=0.0, visible=False)
+        fresh: Update = {drawing: "", text: "", kinds: empty}
+
+        def at_most(loaded: Loaded) -> Update:
+            return {seconds: _slider(loaded)}
+
+        self._wire_upload(upload, "locate", player, seen, note, fresh | {seconds: hidden}, at_most)
+        where = {"locate": (upload, player, seen)}
+        self._wire_example(example, {"locate": LOCAL[0]}, where, note, fresh | {seconds: hidden})
+
+        def look(session: Session, at: float) -> Iterator[Update]:
+            yield fresh | {note: shown.hint("Looking …")}
+            one = session.locate("locate", at)
+            names = list(dict.fromkeys(box.name for box in one.prediction.boxes if box.name))
+            choices = gr.update(choices=names, value=None, visible=bool(names))
+            yield {drawing: shown.located(one), kinds: choices, note: ""}
+
+        def describe(session: Session, at: float, kind: str | None = None) -> Iterator[Update]:
+            title = "In four steps" if kind is None else kind
+            yield {text: "", note: shown.hint("Reading …")}
+            said = None
+            for said in session.describe("locate", at, kind):
+                yield {text: shown.description(title, said.text), note: ""}
+            if said is None or said.row is None:
+                yield {note: shown.hint("This answer was stopped.")}
+            elif said.row.error is not None:
+                yield {note: shown.problem(shown.why_not(said.row))}
+            elif kind is None:
+                lacks = parse_parts(said.text).missing
+                yield {text: shown.description(title, said.text, lacks)}
+
+        events = [
+            self._on(find.click, look, [seconds], [drawing, kinds, text, note], note),
+            self._on(tell.click, describe, [seconds], [text, note], note),
+            self._on(kinds.input, describe, [seconds, kinds], [text, note], note),
+        ]
+        stop.click(None, cancels=events)
 
     # parts of a tab
 
@@ -325,8 +389,10 @@ class Page:
 
     def _wire_upload(
         self, upload: gr.File, place: str, player: gr.HTML, seen: gr.HTML, note: gr.HTML,
-        fresh: Update,
+        fresh: Update, more: Callable[[Loaded], Update] | None = None,
     ) -> None:  # fmt: skip
+        """more: what else changes once a file is read, of the components in `fresh`."""
+
         def take(session: Session, file: dict[str, Any] | None) -> Iterator[Update]:
             if file is None:
                 return
@@ -338,7 +404,8 @@ class Page:
             except ValueError as error:
                 yield {upload: None, note: shown.problem(str(error))}
                 return
-            yield self._loaded(loaded, player, seen) | {note: ""}
+            others = {} if more is None else more(loaded)
+            yield self._loaded(loaded, player, seen) | {note: ""} | others
 
         def clear(session: Session) -> Iterator[Update]:
             session.drop(place)
@@ -380,6 +447,15 @@ class Page:
 
     def _leave(self, request: gr.Request) -> None:
         self._assistant.end(str(request.session_hash))
+
+
+def _slider(loaded: Loaded) -> Update:
+    """The times of a video; not shown of a picture."""
+    clip = loaded.clip
+    if medium(loaded.path).kind == "image" or not clip.fps:
+        return gr.update(value=0.0, visible=False)
+    last = (clip.num_frames - 1) / clip.fps
+    return gr.update(maximum=max(round(last, 2), 0.01), value=0.0, visible=True)
 
 
 def _summary(rows: list[Moment], window: float) -> str:

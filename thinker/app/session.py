@@ -20,13 +20,16 @@ from typing import TypeVar
 
 from thinker.prompts import Turn
 from thinker.score.conversation import Conversation, seen_frames
+from thinker.score.detail import Located, description, grounding
 from thinker.score.prediction import Prediction
 from thinker.score.scorer import QualityScorer
 from thinker.score.timeline import Moment
 from thinker.utils.names import path_text
 from thinker.video import IMAGE_SUFFIXES, REASONS, Clip, VideoError, medium, read_clip
+from thinker.video.boundary import attempt
 from thinker.video.find import VIDEO_SUFFIXES
 from thinker.video.read_ahead import Reading, read_ahead
+from thinker.video.sources.frames import Still, read_frames, read_still
 
 Step = TypeVar("Step")
 
@@ -218,8 +221,7 @@ class Session:
         read = partial(read_clip, spec=self._assistant.scorer.clip_spec)
         (clip,) = read_ahead([own], read, self._assistant.reading)
         if isinstance(clip, VideoError):
-            # FFmpeg names the file, too; where it lies here is no user's business.
-            detail = clip.detail.replace(f"file:{own}", name).replace(str(own), name)
+            detail = _renamed(clip.detail, own, name)
             detail = f" ({detail})" if detail else ""
             raise ValueError(f"{name} cannot be read: {REASONS[clip.reason]}{detail}")
         return clip
@@ -277,7 +279,12 @@ class Session:
         """The answer to a question, or to a follow-up, piece by piece. With another system prompt
         or temperature than before the conversation begins anew. Raises ValueError for what cannot
         be asked, before anything is written."""
-        talk = self._talk(places, (system or "").strip() or None, temperature)
+        return self._written(
+            self._talk(places, (system or "").strip() or None, temperature), question
+        )
+
+    def _written(self, talk: Conversation, question: str) -> Iterator[Said]:
+        """The answer of a conversation to its next question."""
         with self._assistant.lock:
             self._stop_locked()
             pieces = talk.stream(question)
@@ -290,6 +297,39 @@ class Session:
             yield Said(text=text, row=talk.last)
 
         return self._begin(written())
+
+    def locate(self, place: str, seconds: float | None) -> Located:
+        """What impairs a picture, or a frame of a video, and where.
+
+        seconds: of the video; None is its start. Raises ValueError where no frame is shown then.
+        """
+        (loaded,) = self.media((place,))
+        self._stop()
+        at = _at(loaded.path, seconds)
+        found = self._assistant.scorer.locate(loaded.path, grounding(), at=at)
+        (one,) = self._assistant.steps(found)
+        if one.picture_HWC is None:
+            raise ValueError(_renamed(str(one.prediction.error), loaded.path, loaded.name))
+        return replace(one, prediction=replace(one.prediction, path=Path(loaded.name)))
+
+    def describe(
+        self, place: str, seconds: float | None, distortion: str | None = None
+    ) -> Iterator[Said]:
+        """A description of a picture, or of a frame of a video, piece by piece: in four steps, or
+        of one kind of distortion. Raises ValueError as `locate`."""
+        (loaded,) = self.media((place,))
+        wish = description(distortion=distortion)
+        scorer = self._assistant.scorer
+        at = _at(loaded.path, seconds)
+        still: Still | VideoError
+        if at is None:
+            still = attempt(loaded.path, lambda: read_still(loaded.path, scorer.clip_spec))
+        else:
+            ((_, still),) = read_frames(loaded.path, scorer.clip_spec, at)
+        if isinstance(still, VideoError):
+            raise ValueError(_renamed(str(still), loaded.path, loaded.name))
+        talk = scorer.conversation([still.clip], system=wish.system)
+        return self._written(talk, wish.question)
 
     def turns(self, places: tuple[str, ...]) -> tuple[Turn, ...]:
         """What was said in a conversation so far."""
@@ -371,3 +411,14 @@ class Session:
             with contextlib.suppress(OSError):
                 upload.unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _renamed(text: str, own: Path, name: str) -> str:
+    """An error in words of the user: FFmpeg names the file, too, and where it lies here is no
+    user's business."""
+    return text.replace(f"file:{own}", name).replace(str(own), name)
+
+
+def _at(path: Path, seconds: float | None) -> list[float] | None:
+    """The time of a frame; None of a picture."""
+    return None if medium(path).kind == "image" else [seconds or 0.0]

@@ -17,7 +17,9 @@ from PIL import Image
 from rewards import shown_reasoning
 from thinker.prompts import Turn
 from thinker.score.conversation import SeenFrame
-from thinker.score.prediction import OK, Prediction
+from thinker.score.detail import Located
+from thinker.score.prediction import OK, FoundBox, Prediction
+from thinker.tasks.boxes import position_of
 
 LOSSLESS_PX = 128
 """Frames up to this side are shown as they are; larger ones as JPEG."""
@@ -147,6 +149,36 @@ def written(text: str) -> str:
 def cards(each: Sequence[str]) -> str:
     """Cards beside each other."""
     return f'<div class="thinker-grid">{"".join(each)}</div>' if each else ""
+
+
+def located(one: Located) -> str:
+    """The picture with its boxes, and what stands at each: class and severity, where it lies in
+    words, how sure the policy is; or why there is nothing."""
+    row = one.prediction
+    if row.status != OK:
+        return problem(why_not(row))
+    when = "" if one.seconds is None else f"{one.seconds:.2f} s · frame {one.frame}"
+    picture = f'<img alt="" src="{data_uri(np.asarray(one.drawn()))}">'
+    items = "".join(f"<li>{escape(_found(box))}</li>" for box in row.boxes)
+    said = f"<ol>{items}</ol>" if items else hint("The policy finds no distortion.")
+    note = hint(f"Left out: {row.note}") if row.note else ""
+    return f'<div class="thinker-located">{hint(when) if when else ""}{picture}{said}{note}</div>'
+
+
+def _found(box: FoundBox) -> str:
+    """Example: `severe noise · upper left · confidence 0.87`."""
+    words = [" ".join(filter(None, [box.severity, box.name])) or "a place", position_of(box.box)]
+    if box.confidence is not None:
+        words.append(f"confidence {box.confidence:.2f}")
+    return " · ".join(words)
+
+
+def description(title: str, text: str, missing: Sequence[str] = ()) -> str:
+    """What a policy says of a picture in words. missing: what a description lacks."""
+    lacks = hint(f"Parts of it are missing: {', '.join(missing)}") if missing else ""
+    return _card(
+        f'<h4>{escape(title)}</h4><p class="thinker-text">{escape(text or "…")}</p>{lacks}'
+    )
 
 
 def why_not(row: Prediction) -> str:

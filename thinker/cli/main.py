@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from thinker.cli import app, ask, convert, estimate, score, train
+from thinker.cli import app, ask, convert, describe, estimate, ground, score, train
 from thinker.cli.data import demo_data, import_labels, records, stalls
 from thinker.cli.evaluation import bench, compare, eval, faithfulness, report
 from thinker.cli.terminal import add_verbosity, set_up_terminal
@@ -40,6 +40,8 @@ COMMANDS: tuple[Command, ...] = (
     train,
     score,
     ask,
+    ground,
+    describe,
     app,
     eval,
     bench,

@@ -70,6 +70,19 @@ def load_scorer(args: argparse.Namespace) -> "QualityScorer":
     return QualityScorer.from_pretrained(args.model, device=device, **scorer_settings(args))
 
 
+def find_some(names: list[str]) -> list[Path]:
+    """The files that a user names (`find_videos`). Some that are missing become rows; raises
+    ValueError where none of them exists."""
+    from thinker.utils.names import path_text
+    from thinker.video.find import find_videos
+
+    paths = find_videos(names)
+    if not any(map(os.path.exists, paths)):
+        shown = ", ".join(map(path_text, paths[:5]))
+        raise ValueError(f"none of the files exists: {shown}{' …' if len(paths) > 5 else ''}")
+    return paths
+
+
 def reading_settings(args: argparse.Namespace) -> "Reading":
     """How the videos are decoded. Raises ValueError for numbers that make no sense."""
     from thinker.video.read_ahead import Reading

@@ -5,7 +5,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
 import shutil
 import sys
 import textwrap
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from thinker.cli.model_options import (
     add_model_arguments,
     check_model_options,
+    find_some,
     load_scorer,
     reading_settings,
     scorer_settings,
@@ -62,8 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 1: some videos have no score."""
-    from thinker.utils.names import path_text
-    from thinker.video.find import find_videos
     from thinker.video.medium import medium
 
     if args.engine == "ray" and args.output is None:
@@ -72,10 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--output is for --engine ray and --timeline; else rows are printed")
     if args.retry is not None and args.engine != "ray":
         raise ValueError("--retry is for --engine ray, which keeps rows; score these videos again")
-    paths = find_videos(args.video)
-    if not any(map(os.path.exists, paths)):  # some that are missing become rows
-        names = ", ".join(map(path_text, paths[:5]))
-        raise ValueError(f"none of the files exists: {names}{' …' if len(paths) > 5 else ''}")
+    paths = find_some(args.video)
     for path in paths:
         medium(path, start=args.start, end=args.end)  # raises where it has no such part
     if args.timeline is not None:

@@ -4,6 +4,7 @@ In: a picture as displayed, and `FoundBox`es. Out: a picture with a frame and a 
 in a colour of its class.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Sequence
 
@@ -23,6 +24,8 @@ LINE_SHARE = 1 / 250
 """Width of a frame as a share of the longer side."""
 MOST_LETTERS = 60
 """Of a label; a class is named by a policy, and may be anything."""
+SHEET_COLUMNS, SHEET_PX = 4, 2048
+"""Pictures in a row of a sheet, and its width at most."""
 NEUTRAL = (210, 210, 210)
 """Of a box without a class."""
 PALETTE = (
@@ -53,6 +56,26 @@ def draw_boxes(picture: Image.Image, boxes: Sequence[FoundBox]) -> Image.Image:
     for found, area in areas:
         taken.append(_write_label(pen, size, found, area, font_px, taken))
     return drawing
+
+
+def side_by_side(pictures: Sequence[tuple[Image.Image, str]]) -> Image.Image:
+    """Pictures in rows of `SHEET_COLUMNS`, each with its caption below. Large ones are shrunk, so
+    that a row has `SHEET_PX` columns of pixels at most."""
+    columns = min(len(pictures), SHEET_COLUMNS)
+    rows = math.ceil(len(pictures) / columns)
+    cell = (SHEET_PX // columns, SHEET_PX)
+    shown = [picture.copy() for picture, _ in pictures]
+    for picture in shown:
+        picture.thumbnail(cell)
+    width, height = max(p.width for p in shown), max(p.height for p in shown)
+    line = 2 * SMALLEST_FONT_PX
+    sheet = Image.new("RGB", (columns * width, rows * (height + line)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(round(1.3 * SMALLEST_FONT_PX))
+    for place, (picture, (_, words)) in enumerate(zip(shown, pictures, strict=True)):
+        left, top = place % columns * width, place // columns * (height + line)
+        sheet.paste(picture, (left, top))
+        pen.text((left + 4, top + height + 3), words, fill="black", font=font)
+    return sheet
 
 
 def pixel_box(box: Box, width: int, height: int) -> Area:

@@ -10,7 +10,8 @@ data set.
 - `clip.py`: `ClipSpec`, `Clip`, which frames and which sizes; a clip as tensors
 - `decode.py`: index and exact decoding of a file (PyAV)
 - `read.py`: `read_clip`, and `clip_from_frames` for frames that are in memory
-- `sources/`: animated pictures, deinterlacing, decord's pictures, windows of long videos
+- `sources/`: animated pictures, deinterlacing, decord's pictures, windows of long videos, chosen
+  frames as stills
 - `cache.py`: `FrameCache`, `ClipReader`
 - `check.py`: `check_videos`; `read_ahead.py`: the same for scoring; both in worker processes
   (utils/worker_pool.py)
