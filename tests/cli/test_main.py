@@ -49,8 +49,8 @@ def test_help_and_the_parsers_of_the_scripts_need_no_torch():
     ended = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     for name in (
-        "train", "score", "ask", "eval", "report", "compare", "faithfulness", "demo-data",
-        "convert", "estimate", "import-labels",
+        "train", "score", "ask", "ground", "describe", "eval", "report", "compare", "faithfulness",
+        "demo-data", "convert", "estimate", "import-labels",
     ):  # fmt: skip
         assert f"\n    {name} " in ended.stdout
 
