@@ -51,7 +51,7 @@ def test_boxes_of_a_picture_and_of_a_frame(policy, files, tmp_path):
     one = user.locate("locate", 1.55)
     assert (one.seconds, one.frame, read_frame_id(one.picture_HWC)) == (1.5, 15, 15)
     assert "1.50 s · frame 15" in shown.located(one)
-    with pytest.raises(ValueError, match=r"a\.mp4: no frame lies .* asked for 9 s") as caught:
+    with pytest.raises(ValueError, match=r"a\.mp4: empty_range: asked for 9 s") as caught:
         user.locate("locate", 9.0)
     assert str(tmp_path) not in str(caught.value)
     with pytest.raises(ValueError, match="asked for 9 s"):
@@ -81,7 +81,7 @@ def test_a_description_is_written_piece_by_piece(policy, files, tmp_path):
     picture = scorer.describe(tmp_path / "frame.png", distortion="noise")
     assert kind.text == picture.prediction.completion
     html = shown.description("<noise>", "<b>", ("missing_key",))
-    assert "&lt;b&gt;" in html and "&lt;noise&gt;" in html and "missing: missing_key" in html
+    assert "&lt;b&gt;" in html and "&lt;noise&gt;" in html and "are missing: key" in html
 
 
 def test_the_example_has_distortions_in_places(policy, tmp_path):
@@ -111,5 +111,5 @@ def test_the_tab(policy, files):
         tab.until(lambda: tab.all("#kinds input"), "the kinds that were found")[0].click()
         tab.until(lambda: tab.text("#description").strip(), "what is said of noise")
         tab.click("#describe")
-        tab.says("#description", "missing_level")
+        tab.says("#description", "are missing: content, key, level")
         assert tab.origins() == {app.url.rstrip("/")}

@@ -174,8 +174,9 @@ def _found(box: FoundBox) -> str:
 
 
 def description(title: str, text: str, missing: Sequence[str] = ()) -> str:
-    """What a policy says of a picture in words. missing: what a description lacks."""
-    lacks = hint(f"Parts of it are missing: {', '.join(missing)}") if missing else ""
+    """What a policy says of a picture in words. missing: reasons of `rewards.parts`."""
+    names = ", ".join(reason.removeprefix("missing_") for reason in missing)
+    lacks = hint(f"Parts that are missing: {names}") if missing else ""
     return _card(
         f'<h4>{escape(title)}</h4><p class="thinker-text">{escape(text or "…")}</p>{lacks}'
     )
