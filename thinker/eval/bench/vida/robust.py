@@ -1,0 +1,177 @@
+"""The same things measured without the published quirks.
+
+In: replies and the truth. Out: mean average precision by the rule of COCO (Lin et al. 2014), its
+predictions ordered by the probability of the tokens that say them, and shares by picture. One bad
+answer costs what it is worth: an invalid one predicts nothing. Nothing is pooled: a region is a
+picture of its own, and answers about regions count for regions only. What could not be read is left
+out.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+
+from rewards.answer import Answer
+from rewards.boxes import PICTURE_DISTORTIONS, Box, box_class, box_iou, parse_boxes
+from rewards.describe import final_level
+from thinker.data.builders.facts import Place
+from thinker.eval.bench.tables import Point
+from thinker.eval.bench.vida.extract import extract_description
+from thinker.eval.bench.vida.marks import published_form, said
+from thinker.eval.bench.vida.submit import Reply
+from thinker.eval.bench.vida.truth import TruePicture
+from thinker.eval.metrics.detection import MIN_IOU
+from thinker.score.prediction import OK
+
+
+def check_coco() -> None:
+    """Raises ValueError where the library that computes COCO's mAP is not installed."""
+    if find_spec("pycocotools") is None:
+        raise ValueError("pycocotools is missing; install it: pip install 'vqa-thinker[bench]'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Mean average precision over the classes that are true somewhere, 0..1."""
+
+    at_half: float | None
+    """Of overlaps of .5 and more; None where nothing is true."""
+    averaged: float | None
+    """The mean over overlaps .5, .55, …, .95."""
+    num_answers: int
+    """Answers that count."""
+    num_invalid: int
+    """Of these, the ones that cannot be read: no prediction."""
+    num_faulty: int
+    """Boxes that cannot be used: no prediction either."""
+    num_unsure: int
+    """Boxes without a confidence, which counts as 1 then."""
+
+
+def coco_precision(answered: Sequence[tuple[Reply, Sequence[Place]]]) -> Precision:
+    """mAP of the boxes of replies, each beside what is true of its picture or region."""
+    shown = [(reply, true) for reply, true in answered if reply.is_answered]
+    truth = [(n, p.name, p.box) for n, (_, true) in enumerate(shown) for p in true]
+    found = [(n, box) for n, (reply, _) in enumerate(shown) for box in reply.row.boxes]
+    at_half, averaged = coco_map(
+        truth,
+        [
+            (n, box.name or "", box.box, 1.0 if box.confidence is None else box.confidence)
+            for n, box in found
+        ],
+    )
+    return Precision(
+        at_half=at_half,
+        averaged=averaged,
+        num_answers=len(shown),
+        num_invalid=sum(reply.row.status != OK for reply, _ in shown),
+        num_faulty=sum(_num_faults(reply) for reply, _ in shown),
+        num_unsure=sum(box.confidence is None for _, box in found),
+    )
+
+
+def _num_faults(reply: Reply) -> int:
+    answer = parse_boxes(reply.row.completion, PICTURE_DISTORTIONS)
+    return len(answer.value.faults) if isinstance(answer, Answer) else 0
+
+
+def coco_map(
+    truth: Sequence[tuple[int, str, Box]], found: Sequence[tuple[int, str, Box, float]]
+) -> tuple[float | None, float | None]:
+    """mAP at an overlap of .5, and averaged over .5, .55, …, .95, of (picture, class, box) and
+    (picture, class, box, confidence); (None, None) where nothing is true.
+
+    A class that nothing is true of has no precision, as COCO has it.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    names = sorted({name for _, name, _ in truth})
+    if not names:
+        return None, None
+    images = [{"id": n} for n in sorted({one[0] for one in (*truth, *found)})]
+    categories = [{"id": n, "name": name} for n, name in enumerate(names)]
+    # Ids from 1: a match with id 0 counts as none.
+    true = [
+        _annotation(i, n, names.index(name), box) for i, (n, name, box) in enumerate(truth, start=1)
+    ]
+    predicted = [
+        _annotation(i, n, names.index(name), box) | {"score": score}
+        for i, (n, name, box, score) in enumerate(found, start=1)
+        if name in names
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        known, said_boxes = COCO(), COCO()
+        for dataset, annotations in ((known, true), (said_boxes, predicted)):
+            dataset.dataset = {
+                "images": images, "categories": categories, "annotations": annotations
+            }  # fmt: skip
+            dataset.createIndex()
+        run = COCOeval(known, said_boxes, "bbox")
+        run.params.maxDets = [max(1, len(predicted))]
+        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
+        run.evaluate()
+        run.accumulate()
+    precision_TRK = run.eval["precision"][:, :, :, 0, 0]
+    return float(precision_TRK[0].mean()), float(np.mean(precision_TRK))
+
+
+def _annotation(number: int, image: int, category: int, box: Box) -> dict:
+    left, top, right, bottom = box
+    sides = [left, top, right - left, bottom - top]
+    return {
+        "id": number, "image_id": image, "category_id": category, "bbox": sides,
+        "area": sides[2] * sides[3], "iscrowd": 0,
+    }  # fmt: skip
+
+
+def key_points(answered: Sequence[tuple[Reply, TruePicture]]) -> list[Point]:
+    """Of each picture with distortions, the share of right ones among its predicted key
+    distortions; 0 where none is named."""
+    points = []
+    for reply, known in answered:
+        if not reply.is_answered or not known.boxes:
+            continue
+        text = published_form(said(reply.row.completion), "describe")
+        # Empty lines, also at the end, do not count here.
+        lines = [line for line in text.splitlines() if line.strip()]
+        named = extract_description("\n".join(lines)).key
+        hits = [
+            any(
+                box_class(one.distortion, PICTURE_DISTORTIONS)[0] == true.place.name
+                and box_iou(one.coordinates, true.place.box) > MIN_IOU
+                for true in known.key
+            )
+            for one in named
+        ]
+        value = sum(hits) / len(hits) if hits else 0.0
+        points.append(Point(value=value, content=reply.example.content))
+    return points
+
+
+def level_points(answered: Sequence[tuple[Reply, TruePicture]]) -> list[Point]:
+    """Whether the level of each description is right, however it ends."""
+    return [
+        Point(
+            value=float(final_level(said(reply.row.completion)) == known.level),
+            content=reply.example.content,
+        )
+        for reply, known in answered
+        if reply.is_answered
+    ]
+
+
+def overlap_points(answered: Sequence[tuple[Reply, Box]]) -> list[Point]:
+    """How much the first box of each answer overlaps the one that is meant, 0..1; 0 without one."""
+    return [
+        Point(
+            value=box_iou(reply.row.boxes[0].box, box) if reply.row.boxes else 0.0,
+            content=reply.example.content,
+        )
+        for reply, box in answered
+        if reply.is_answered
+    ]
