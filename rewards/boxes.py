@@ -64,6 +64,8 @@ _BOX = re.compile(
     re.IGNORECASE,
 )
 _OPEN_BOX = re.compile(r"[(\[][\s\d.,)]{0,60}\(?[\s\d.,]{0,40}\Z")
+MOST_CLASS_WORDS = 6
+"""Words of a class that a sentence ends in; those of ViDA-UGC have four at most."""
 MOST_REST = 200
 """Characters at the end of a completion in which a box that is cut off begins."""
 _BETWEEN = re.compile(r"(?:[\s,;&\[\]]|\band\b){0,80}")
@@ -116,7 +118,8 @@ class Boxes:
 
 def box_class(label: str, names: Iterable[str] | None) -> tuple[str | None, str | None]:
     """(class, severity) of a label; None for what is not said or not known. Case, underscores,
-    hyphens and the plural of "blocking artifacts" are ignored.
+    hyphens and the plural of "blocking artifacts" are ignored. A sentence that ends in a known
+    class is a label of it.
 
     names: what is known; None: whatever is said is a class.
 
@@ -124,6 +127,8 @@ def box_class(label: str, names: Iterable[str] | None) -> tuple[str | None, str 
     ('low clarity', 'moderate')
     >>> box_class("Slight Motion-Blur", PICTURE_DISTORTIONS), box_class("a cat", ("noise",))
     (('motion blur', 'minor'), (None, None))
+    >>> box_class("There is one severe noise", PICTURE_DISTORTIONS)
+    ('noise', 'severe')
     """
     words = _WORD.findall(label.lower().replace("_", " "))
     severities = {_SEVERITY_OF[word] for word in words if word in _SEVERITY_OF}
@@ -132,8 +137,23 @@ def box_class(label: str, names: Iterable[str] | None) -> tuple[str | None, str 
     if names is None:
         name = text or None
     else:
-        name = {" ".join(_WORD.findall(one.lower())): one for one in names}.get(text)
+        known = {" ".join(_WORD.findall(one.lower())): one for one in names}
+        name = known.get(text)
+        if name is None:
+            name, severities = _ending(words, known)
     return name, severities.pop() if name is not None and len(severities) == 1 else None
+
+
+def _ending(words: list[str], known: dict[str, str]) -> tuple[str | None, set[str]]:
+    """The class that a sentence ends in ("There is one severe noise"), and the severity before it:
+    what stands before a box where its marks are gone."""
+    for length in range(min(len(words), MOST_CLASS_WORDS), 0, -1):
+        text = " ".join(words[-length:])
+        name = known.get(_SPELLINGS.get(text, text))
+        if name is not None:
+            before = words[-length - 1 : -length]
+            return name, {_SEVERITY_OF[word] for word in before if word in _SEVERITY_OF}
+    return None, set()
 
 
 def parse_boxes(

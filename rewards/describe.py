@@ -22,10 +22,12 @@ LEVEL_OF = {
 """Level words as texts end in them, ours and VQA²'s (low to high): the level that each stands
 for."""
 
-_VERDICT = re.compile(
+VERDICT = re.compile(
     r"\bquality of (?:the|this) (?:video|image|picture|clip) is\W{1,8}"
-    r"(?:(?:overall|very|rather|quite|fairly|relatively|only)\W{1,3})?(\w{1,20})\b"
+    r"(?:(?:overall|very|rather|quite|fairly|relatively|only)\W{1,3})?(\w{1,20})\b",
+    re.IGNORECASE,
 )
+"""The words of a verdict; its last word is the level."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +49,9 @@ def final_level(text: str) -> str | None:
     >>> final_level("The sharpness is good.") is None
     True
     """
-    verdicts = _VERDICT.findall(text.lower())
-    word = verdicts[-1] if verdicts else text.strip().strip(".*").lower()
-    return LEVEL_OF.get(word)
+    verdicts = VERDICT.findall(text)
+    word = verdicts[-1] if verdicts else text.strip().strip(".*")
+    return LEVEL_OF.get(word.lower())
 
 
 def parse_description(completion: str) -> Answer[str] | InvalidAnswer:
