@@ -52,7 +52,8 @@ class Figure:
     averaged: float | None = None
     """Ours, mAP over overlaps .5 to .95; None for what is no mAP."""
     counted: str = ""
-    """What the official one counts, "hits/all"; empty for a mAP."""
+    """What the official one counts, "hits/all", or "malformed", where one item makes it 0; empty
+    for a mAP."""
     notes: tuple[str, ...] = ()
     """What ours leaves out."""
 
@@ -187,7 +188,7 @@ def _id(reply: Reply) -> str:
 
 
 def _counted(share: Share) -> str:
-    return f"{share.hits}/{share.of}"
+    return "malformed" if share.is_malformed else f"{share.hits}/{share.of}"
 
 
 # tables

@@ -20,7 +20,7 @@ from thinker.eval.metrics.detection import MIN_IOU, Detection
 Pictures = Mapping[str, TruePicture]
 Rule = Callable[[Sequence[Detection], Sequence[Detection]], float]
 """True and predicted boxes → mAP (`thinker.eval.metrics.detection`)."""
-MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What items that are not of the form raise; the published program takes any exception for 0."""
 
 
@@ -32,6 +32,8 @@ class Share:
     """Number of right ones."""
     of: int
     """Number of all that count."""
+    is_malformed: bool = False
+    """Whether an item is not of the form, which makes the whole metric 0."""
 
     @property
     def value(self) -> float:
@@ -39,7 +41,7 @@ class Share:
         return self.hits / self.of if self.of else 0.0
 
 
-NOTHING = Share(hits=0, of=0)
+MALFORMED = Share(hits=0, of=0, is_malformed=True)
 
 
 def region_map(regions: Mapping[str, TrueRegion], items: Sequence[Item], rule: Rule) -> float:
@@ -94,7 +96,7 @@ def key_distortions(
                 )
         return Share(hits=hits, of=number)
 
-    return _malformed_is(NOTHING, count)
+    return _checked(count)
 
 
 def image_quality(pictures: Pictures, items: Sequence[Item]) -> Share:
@@ -105,7 +107,7 @@ def image_quality(pictures: Pictures, items: Sequence[Item]) -> Share:
         asked = [one for name, one in pictures.items() if name in said]
         return Share(hits=sum(said[one.image] == one.level for one in asked), of=len(asked))
 
-    return _malformed_is(NOTHING, count)
+    return _checked(count)
 
 
 def perception(truth: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> Share:
@@ -126,7 +128,7 @@ def perception(truth: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> Sha
         )
         return Share(hits=hits, of=len(truth))
 
-    return _malformed_is(NOTHING, count)
+    return _checked(count)
 
 
 def singular_mapped(label: str) -> str:
@@ -165,12 +167,12 @@ def _box(one: Mapping[str, Any]) -> Box:
 def _zero_of_malformed(metric: Callable[[], float]) -> float:
     try:
         return metric()
-    except MALFORMED:
+    except ODD:
         return 0.0
 
 
-def _malformed_is(nothing: Share, metric: Callable[[], Share]) -> Share:
+def _checked(metric: Callable[[], Share]) -> Share:
     try:
         return metric()
-    except MALFORMED:
-        return nothing
+    except ODD:
+        return MALFORMED

@@ -16,16 +16,14 @@ from importlib.util import find_spec
 import numpy as np
 
 from rewards.answer import Answer
-from rewards.boxes import PICTURE_DISTORTIONS, Box, box_class, box_iou, parse_boxes
-from rewards.describe import final_level
+from rewards.boxes import PICTURE_DISTORTIONS, Box, box_iou, parse_boxes
+from rewards.parts import parse_parts
 from thinker.data.builders.facts import Place
 from thinker.eval.bench.tables import Point
-from thinker.eval.bench.vida.extract import extract_description
-from thinker.eval.bench.vida.marks import published_form, said
 from thinker.eval.bench.vida.submit import Reply
 from thinker.eval.bench.vida.truth import TruePicture
 from thinker.eval.metrics.detection import MIN_IOU
-from thinker.score.prediction import OK
+from thinker.score.prediction import OK, FoundBox
 
 
 def check_coco() -> None:
@@ -56,7 +54,7 @@ def coco_precision(answered: Sequence[tuple[Reply, Sequence[Place]]]) -> Precisi
     """mAP of the boxes of replies, each beside what is true of its picture or region."""
     shown = [(reply, true) for reply, true in answered if reply.is_answered]
     truth = [(n, p.name, p.box) for n, (_, true) in enumerate(shown) for p in true]
-    found = [(n, box) for n, (reply, _) in enumerate(shown) for box in reply.row.boxes]
+    found = [(n, box) for n, (reply, _) in enumerate(shown) for box in _once(reply.row.boxes)]
     at_half, averaged = coco_map(
         truth,
         [
@@ -72,6 +70,16 @@ def coco_precision(answered: Sequence[tuple[Reply, Sequence[Place]]]) -> Precisi
         num_faulty=sum(_num_faults(reply) for reply, _ in shown),
         num_unsure=sum(box.confidence is None for _, box in found),
     )
+
+
+def _once(boxes: Sequence[FoundBox]) -> list[FoundBox]:
+    """Each box once, the surest: a description names its key distortions twice."""
+    found: dict[tuple[str | None, Box], FoundBox] = {}
+    for one in boxes:
+        before = found.get((one.name, one.box))
+        if before is None or (before.confidence or 0.0) < (one.confidence or 0.0):
+            found[one.name, one.box] = one
+    return list(found.values())
 
 
 def _num_faults(reply: Reply) -> int:
@@ -131,22 +139,18 @@ def _annotation(number: int, image: int, category: int, box: Box) -> dict:
 
 def key_points(answered: Sequence[tuple[Reply, TruePicture]]) -> list[Point]:
     """Of each picture with distortions, the share of right ones among its predicted key
-    distortions; 0 where none is named."""
+    distortions (`rewards.parts`); 0 where none is named."""
     points = []
     for reply, known in answered:
         if not reply.is_answered or not known.boxes:
             continue
-        text = published_form(said(reply.row.completion), "describe")
-        # Empty lines, also at the end, do not count here.
-        lines = [line for line in text.splitlines() if line.strip()]
-        named = extract_description("\n".join(lines)).key
+        key = parse_parts(reply.row.completion).key
         hits = [
             any(
-                box_class(one.distortion, PICTURE_DISTORTIONS)[0] == true.place.name
-                and box_iou(one.coordinates, true.place.box) > MIN_IOU
+                one.name == true.place.name and box_iou(one.box, true.place.box) > MIN_IOU
                 for true in known.key
             )
-            for one in named
+            for one in (key.boxes if key else ())
         ]
         value = sum(hits) / len(hits) if hits else 0.0
         points.append(Point(value=value, content=reply.example.content))
@@ -157,7 +161,7 @@ def level_points(answered: Sequence[tuple[Reply, TruePicture]]) -> list[Point]:
     """Whether the level of each description is right, however it ends."""
     return [
         Point(
-            value=float(final_level(said(reply.row.completion)) == known.level),
+            value=float(parse_parts(reply.row.completion).level == known.level),
             content=reply.example.content,
         )
         for reply, known in answered
