@@ -19,7 +19,6 @@ from thinker.cli.main import main
 from thinker.eval.bench.vida.finish import finish_vida
 from thinker.eval.bench.vida.marks import without_marks
 from thinker.eval.bench.vida.published import load_published
-from thinker.eval.bench.vida.robust import coco_map
 from thinker.eval.bench.vida.submit import SubmissionError, check_submission
 from thinker.eval.report.page import write_report
 from thinker.eval.summary import load_summary, write_results
@@ -171,21 +170,6 @@ def test_published_figures_stand_beside_the_whole_release_only():
         v for k, v in published.systems["Qwen2-VL-ViDA"]["official"].items() if k != "final"
     )
     assert total / 100 == pytest.approx(2.4343, abs=2e-4)  # each is rounded
-
-
-def test_the_map_of_coco_is_ordered_by_confidence():
-    """One truth; a right box of .9 and a wrong one of .1: precision 1 at recall 1. The other way
-    round: 1/2. Overlaps of exactly 1 count at every threshold. A class that is not true anywhere
-    has no precision."""
-    truth = [(0, "noise", (0.0, 0.0, 100.0, 100.0))]
-    right, wrong = (0, "noise", (0.0, 0.0, 100.0, 100.0)), (0, "noise", (500.0, 0.0, 600.0, 90.0))
-    other = (0, "overexposure", right[2], 1.0)
-    assert coco_map(truth, [(*wrong, 0.1), (*right, 0.9), other]) == pytest.approx((1.0, 1.0))
-    assert coco_map(truth, [(*wrong, 0.9), (*right, 0.1)]) == pytest.approx((0.5, 0.5))
-    # (0, 0, 100, 80) overlaps by .8: from .5 to .8 right, 7 of 10 thresholds.
-    near = (0, "noise", (0.0, 0.0, 100.0, 80.0), 1.0)
-    assert coco_map(truth, [near]) == pytest.approx((1.0, 0.7))
-    assert coco_map(truth, []) == (0.0, 0.0) and coco_map([], [near]) == (None, None)
 
 
 def test_confidences_reach_the_map(tmp_path, data):

@@ -7,13 +7,8 @@ picture of its own, and answers about regions count for regions only. What could
 out.
 """
 
-import contextlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-
-import numpy as np
 
 from rewards.answer import Answer
 from rewards.boxes import PICTURE_DISTORTIONS, Box, box_iou, parse_boxes
@@ -22,14 +17,15 @@ from thinker.data.builders.facts import Place
 from thinker.eval.bench.tables import Point
 from thinker.eval.bench.vida.submit import Reply
 from thinker.eval.bench.vida.truth import TruePicture
+from thinker.eval.metrics.coco import NO_COCO, coco_map, has_coco
 from thinker.eval.metrics.detection import MIN_IOU
 from thinker.score.prediction import OK, FoundBox
 
 
 def check_coco() -> None:
     """Raises ValueError where the library that computes COCO's mAP is not installed."""
-    if find_spec("pycocotools") is None:
-        raise ValueError("pycocotools is missing; install it: pip install 'vqa-thinker[bench]'")
+    if not has_coco():
+        raise ValueError(NO_COCO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,56 +81,6 @@ def _once(boxes: Sequence[FoundBox]) -> list[FoundBox]:
 def _num_faults(reply: Reply) -> int:
     answer = parse_boxes(reply.row.completion, PICTURE_DISTORTIONS)
     return len(answer.value.faults) if isinstance(answer, Answer) else 0
-
-
-def coco_map(
-    truth: Sequence[tuple[int, str, Box]], found: Sequence[tuple[int, str, Box, float]]
-) -> tuple[float | None, float | None]:
-    """mAP at an overlap of .5, and averaged over .5, .55, …, .95, of (picture, class, box) and
-    (picture, class, box, confidence); (None, None) where nothing is true.
-
-    A class that nothing is true of has no precision, as COCO has it.
-    """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    names = sorted({name for _, name, _ in truth})
-    if not names:
-        return None, None
-    images = [{"id": n} for n in sorted({one[0] for one in (*truth, *found)})]
-    categories = [{"id": n, "name": name} for n, name in enumerate(names)]
-    # Ids from 1: a match with id 0 counts as none.
-    true = [
-        _annotation(i, n, names.index(name), box) for i, (n, name, box) in enumerate(truth, start=1)
-    ]
-    predicted = [
-        _annotation(i, n, names.index(name), box) | {"score": score}
-        for i, (n, name, box, score) in enumerate(found, start=1)
-        if name in names
-    ]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        known, said_boxes = COCO(), COCO()
-        for dataset, annotations in ((known, true), (said_boxes, predicted)):
-            dataset.dataset = {
-                "images": images, "categories": categories, "annotations": annotations
-            }  # fmt: skip
-            dataset.createIndex()
-        run = COCOeval(known, said_boxes, "bbox")
-        run.params.maxDets = [max(1, len(predicted))]
-        run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
-        run.evaluate()
-        run.accumulate()
-    precision_TRK = run.eval["precision"][:, :, :, 0, 0]
-    return float(precision_TRK[0].mean()), float(np.mean(precision_TRK))
-
-
-def _annotation(number: int, image: int, category: int, box: Box) -> dict:
-    left, top, right, bottom = box
-    sides = [left, top, right - left, bottom - top]
-    return {
-        "id": number, "image_id": image, "category_id": category, "bbox": sides,
-        "area": sides[2] * sides[3], "iscrowd": 0,
-    }  # fmt: skip
 
 
 def key_points(answered: Sequence[tuple[Reply, TruePicture]]) -> list[Point]:
