@@ -58,7 +58,7 @@ def test_right_answers_are_the_whole_score_with_marks_and_without(tmp_path, data
         for figure in SIX:
             assert found[figure]["official"] == found[figure]["robust"]["value"] == 1.0, figure
         assert ("answers without the marks" in text) == (name == "bare")
-        assert "no published figures of a release with as many questions" in text
+        assert "no published figures of a release with as many questions and these prompts" in text
         files = submitted(out)
         items = files["grounding.json"]
         assert [len(items), len(files["description.json"])] == [

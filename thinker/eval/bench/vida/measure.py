@@ -98,9 +98,8 @@ def _region(data: VidaData, answered: Replies, items: Items) -> Figure:
     name, known, replies = "region mAP", data.truth.regions, answered.get("region", ())
     if known is None or not replies:
         return Figure(name=name, part="region")
-    ours = [data.truth.regions[_id(one)] for one in replies] if data.truth.regions else []
-    asked = {_id(one): true for one, true in zip(replies, ours, strict=True)}
-    places = [[box.place for box in true.boxes] for true in ours]
+    asked = {_id(one): known[_id(one)] for one in replies}
+    places = [[box.place for box in true.boxes] for true in asked.values()]
     return _precision_figure(
         name,
         "region",
@@ -197,7 +196,8 @@ def _counted(share: Share) -> str:
 def figures_table(data: VidaData, answered: Replies, figures: Sequence[Figure]) -> Table:
     """The six figures and their sum, beside published ones of the whole release."""
     sizes = {name: len(replies) for name, replies in answered.items()}
-    published = [one for one in (load_published(),) if one.is_of(sizes)]
+    is_official = data.prompt == "official"
+    published = [one for one in (load_published(),) if is_official and one.is_of(sizes)]
     lines = [_line(figure, answered, published) for figure in figures]
     total = final_score(figures)
     shown = NOT_MEASURED if total is None else f"{total:.4f}"
@@ -215,10 +215,8 @@ def figures_table(data: VidaData, answered: Replies, figures: Sequence[Figure]) 
         num = sum(one.is_answered for one in replies)
         notes.append(f"{part}: {coverage(num, len(replies))}")
     if not published:
-        notes.append("no published figures of a release with as many questions")
-    return Table(
-        title=TITLE, header=(*header, *beside), lines=tuple(lines), notes=tuple(notes)
-    )  # fmt: skip
+        notes.append("no published figures of a release with as many questions and these prompts")
+    return Table(title=TITLE, header=(*header, *beside), lines=tuple(lines), notes=tuple(notes))
 
 
 def _line(figure: Figure, answered: Replies, published: Sequence[PublishedVida]) -> tuple[str, ...]:
@@ -246,7 +244,7 @@ def _percent(value: float | None) -> str:
 
 
 def choice_table(answered: Replies) -> list[Table]:
-    """Accuracy by concern, by the published index of the first character and by our parser."""
+    """Accuracy by concern, by the rules of every benchmark with choices."""
     replies = [one for one in answered.get("choice", ()) if one.raw.get("correct_ans")]
     points = [[_choice_point(r, rule) for r in replies if r.is_answered] for rule in RULES]
     if not any(points):
