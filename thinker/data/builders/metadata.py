@@ -53,13 +53,11 @@ def pictures(file: Path, bad: list[BadLine]) -> Iterator[tuple[int, Any]]:
 
 def picture_facts(fields: dict[str, Any]) -> dict[str, Any]:
     """MOS, places, and the most important one as the main distortion."""
-    width, height = fields.get("width"), fields.get("height")
-    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
-        raise BadValueError(f"width and height are {show([width, height])}, expected pixels")
+    width, height = size_of(fields)
     given = member(fields, "distortions")
     if not isinstance(given, list):
         raise BadValueError(f"distortions is {show(given)}, expected a list")
-    places = tuple(_place(mapping(one, "a distortion"), width, height) for one in given)
+    places = tuple(picture_place(mapping(one, "a distortion"), width, height) for one in given)
     key = max(places, key=lambda place: place.importance or 0.0, default=None)
     severity = None if key is None else key.severity
     return {
@@ -70,7 +68,17 @@ def picture_facts(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _place(fields: dict[str, Any], width: int, height: int) -> Place:
+def size_of(fields: dict[str, Any]) -> tuple[int, int]:
+    """Width and height of a picture, in pixels. Raises BadValueError where they are none."""
+    width, height = fields.get("width"), fields.get("height")
+    if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+        raise BadValueError(f"width and height are {show([width, height])}, expected pixels")
+    return width, height
+
+
+def picture_place(fields: dict[str, Any], width: int, height: int) -> Place:
+    """One entry of `distortions`, its box in thousandths of the sides. Raises BadValueError with
+    the reason."""
     corners = member(fields, "coordinates")
     numbers = corners if isinstance(corners, list) else []
     if len(numbers) != 4 or not all(is_finite_number(side) for side in numbers):

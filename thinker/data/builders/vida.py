@@ -95,12 +95,12 @@ def reg_perception(facts: Sequence[Facts], style: Style) -> list[Draft]:
     drafts = []
     for known, places in _known(facts):
         for place in places:
-            question = REGION.format(box=_box(place.box, style))
+            question = REGION.format(box=box_text(place.box, style))
             answer = boxes_text([place], style, one_line=True)
             drafts.append(_draft(known, "boxes", question, answer))
         clean = _clean_region(known, places, style)
         if clean is not None:
-            question = REGION.format(box=_box(clean, style))
+            question = REGION.format(box=box_text(clean, style))
             drafts.append(_draft(known, "boxes", question, NO_REGION))
     return drafts
 
@@ -113,7 +113,7 @@ def ref_grounding(facts: Sequence[Facts], style: Style) -> list[Draft]:
         for place, sentence in zip(places, sentences, strict=True):
             if sentences.count(sentence) == 1:
                 question = REFERRING.format(sentence=sentence)
-                drafts.append(_draft(known, "boxes", question, f"{_box(place.box, style)}."))
+                drafts.append(_draft(known, "boxes", question, f"{box_text(place.box, style)}."))
     return drafts
 
 
@@ -167,7 +167,7 @@ def boxes_text(places: Sequence[Place], style: Style, *, one_line: bool = False)
         of_it.sort(key=lambda place: _WORST_FIRST.index(place.severity))
         groups = []
         for label in dict.fromkeys(place.label for place in of_it):
-            boxes = [_box(place.box, style) for place in of_it if place.label == label]
+            boxes = [box_text(place.box, style) for place in of_it if place.label == label]
             between = "" if style.is_published else " "
             groups.append(_reference(label, style) + between.join(boxes))
         gap = "\n" if style.is_published and not one_line else " "
@@ -182,14 +182,15 @@ def _reference(label: str, style: Style) -> str:
     return f"{label} "
 
 
-def _box(box: Box, style: Style) -> str:
+def box_text(box: Box, style: Style) -> str:
+    """Corners in whole thousandths; short, "(10,20),(30,40)"."""
     left, top, right, bottom = (round(side) for side in box)
     corners = f"({left},{top}),({right},{bottom})"
     return f"<|box_start|>{corners}<|box_end|>" if style.is_published else corners
 
 
 def _marked(place: Place, style: Style) -> str:
-    return _reference(place.label, style) + _box(place.box, style)
+    return _reference(place.label, style) + box_text(place.box, style)
 
 
 def _where(place: Place) -> str:

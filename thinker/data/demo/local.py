@@ -3,8 +3,9 @@
 
 In: a `LocalConfig`. Out: a folder with `pictures/` (PNG), `train.json` and `eval.json`, the MOS as
 meta files, and `metadata.json`, an object a picture: its MOS, level and size, and for each of its
-distortions type, severity, box in pixels, position and importance. Pictures have up to three
-distortions, each in a rectangle of its own, of the ten types and the three severities of ViDA-UGC.
+distortions type, severity, box in pixels, position and importance; and `bench/`, the held-out
+pictures as a test release in ViDA's form (release.py). Pictures have up to three distortions, each
+in a rectangle of its own, of the ten types and the three severities of ViDA-UGC.
 
 MOS follow a stated rule: `5 - 4 · (1 - Π (1 - harm))`, where the harm of a distortion is `.9 ·
 strength · (.4 + .6 · √area)`, its strength .3, .6 or 1 and its area the share of the picture.
@@ -24,6 +25,7 @@ from rewards.boxes import BOX_SEVERITIES
 from thinker.data.demo.generate import meta_json
 from thinker.data.demo.pictures import picture_folder, save_png
 from thinker.data.demo.plan import SPLITS
+from thinker.data.demo.release import write_release
 from thinker.data.demo.render import jpeg_round_trip
 from thinker.data.demo.scenes import Scene, scale_luminance
 from thinker.tasks.boxes import position_of
@@ -171,6 +173,7 @@ def generate_local_set(folder: Path, config: LocalConfig) -> None:
         for split in SPLITS:
             own = [(entry["image"], entry["mos"]) for entry in entries if entry["split"] == split]
             write_atomic(folder / f"{split}.json", meta_json(own))
+        write_release(folder / "bench", [entry for entry in entries if entry["split"] == "eval"])
 
 
 def render(entry: dict[str, Any], seed: tuple[int, ...]) -> Part:

@@ -10,14 +10,13 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from thinker.data.examples import Example
 from thinker.eval.bench.judge import JUDGED, Graded, Judge, Verdict
 from thinker.eval.bench.load import BENCHES, BenchData
+from thinker.eval.bench.outputs import NOT_FINISHED, coverage, is_finished, write_bench
 from thinker.eval.bench.published import load_tables
 from thinker.eval.bench.rules import RULES, verdicts
 from thinker.eval.bench.tables import Point, Table, groups, mean, percent
@@ -25,7 +24,6 @@ from thinker.eval.bench.times import agrees
 from thinker.eval.report.published import MARK
 from thinker.eval.rows import ResultRow, load_rows
 from thinker.eval.sets import LoadedSet
-from thinker.eval.summary import load_summary
 from thinker.score.prediction import INVALID_ANSWER, OK
 from thinker.utils.atomic import write_atomic
 from thinker.utils.lock import folder_lock
@@ -60,8 +58,8 @@ def finish_bench(folder: Path, data: BenchData, judge: Judge | None) -> str:
     Returns a sentence where the evaluation is not finished: another shard still works on it.
     Raises ValueError where the folder holds replies of another judge.
     """
-    if not (folder / "summary.json").is_file():
-        return "the benchmark's own figures follow with the last shard"
+    if not is_finished(folder):
+        return NOT_FINISHED
     with folder_lock(folder, "bench", wait=True):
         choice, opened = Measured(), Measured()
         tables: list[Table] = []
@@ -74,7 +72,12 @@ def finish_bench(folder: Path, data: BenchData, judge: Judge | None) -> str:
                 opened, table = _of_open(folder, data, one, answered, judge)
                 tables += [table, *_time_table(one, answered)]
         tables.append(_bench_table(data, choice, opened))
-        return _write(folder, data, tables, opened)
+        figures = {
+            one.key: {f"judge, {name}": asdict(mean(p)) for name, p in opened.points.items()}
+            for one in data.sets
+            if one.task == "open"
+        }
+        return write_bench(folder, tables, figures=figures, protocol=asdict(data.protocol))
 
 
 def _answered(folder: Path, one: LoadedSet) -> list[tuple[int, Example, ResultRow]]:
@@ -85,13 +88,6 @@ def _answered(folder: Path, one: LoadedSet) -> list[tuple[int, Example, ResultRo
         for place, (example, row) in enumerate(zip(one.examples, rows, strict=True))
         if row.status in (OK, INVALID_ANSWER)
     ]
-
-
-def _coverage(one: LoadedSet, answered: Sequence[Any]) -> str:
-    lost = len(one.examples) - len(answered)
-    return f"{len(answered)}/{len(one.examples)} questions answered" + (
-        f"; {lost} without an answer (media that could not be read) are left out" if lost else ""
-    )
 
 
 # choices
@@ -108,7 +104,7 @@ def _of_choices(one: LoadedSet, answered: list[tuple[int, Example, ResultRow]]) 
             if is_right is not None:
                 point = Point(value=float(is_right), content=example.content, tags=example.tags)
                 points[name].append(point)
-    notes = [_coverage(one, answered), f"the rules differ on {differ} of them"]
+    notes = [coverage(len(answered), len(one.examples)), f"the rules differ on {differ} of them"]
     if unknown:
         notes.append(f"{unknown} have no known right answer and count for nothing")
     return Measured(points=points, notes=tuple(notes))
@@ -193,7 +189,7 @@ def _judged_points(
     replies = sum(len(found.replies) for _, _, found in lines if found)
     invalid = sum(found.num_invalid for _, _, found in lines if found)
     notes = [
-        _coverage(one, lines),
+        coverage(len(lines), len(one.examples)),
         f"of these: {', '.join(f'{n} {name}' for name, n in sorted(counts.items())) or 'none'}; "
         f"{judge.calls} calls an answer, {invalid} of {replies} replies are no score",
         "majority: the score of most replies, of ties the lowest; an invalid answer counts 0",
@@ -326,21 +322,3 @@ def _belongs(point: Point, column: str) -> bool:
     if column == "other":  # VQA²'s: all concerns but two
         return tags.get("concern") not in ("Technical", "Temporal", None)
     return column in (tags.get("type"), tags.get("concern"))
-
-
-# what is left behind
-
-
-def _write(folder: Path, data: BenchData, tables: list[Table], opened: Measured) -> str:
-    text = "\n\n".join(map(str, tables))
-    entry = {"protocol": asdict(data.protocol), "tables": [asdict(table) for table in tables]}
-    write_atomic(folder / "bench.json", json.dumps(entry, indent=1))
-    write_atomic(folder / "bench.txt", f"{text}\n")
-    summary = load_summary(folder)
-    summary["bench"] = entry
-    for one in data.sets:
-        if one.task == "open" and opened.points:
-            figures = {f"judge, {name}": asdict(mean(p)) for name, p in opened.points.items()}
-            summary["sets"][one.key]["report"]["figures"] |= figures
-    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
-    return text

@@ -5,6 +5,7 @@ In: `summary.json` and the CSVs that `thinker eval` wrote, and the videos where 
 `report/*.png`. This file gathers what the page shows; `page.html.j2` says how it is shown.
 """
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ def write_report(folder: Path) -> Path:
             if key not in scores
         ],
         bench_tables=summary.get("bench", {}).get("tables", []),
+        gallery=_gallery(folder, summary.get("bench", {}).get("gallery", [])),
         settings=json.dumps(settings, indent=1),
     )
     path = folder / "report.html"
@@ -164,6 +166,16 @@ def known_sets() -> dict[str, str]:
     raw = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in EVAL_CONFIGS.glob("*.yaml")]
     raw.sort(key=lambda entry: (entry["domain"] != "in", -entry["num_videos"]))
     return {entry["key"]: entry["name"] for entry in raw}
+
+
+def _gallery(folder: Path, entries: Sequence[dict[str, str]]) -> list[Picture]:
+    """The pictures that a benchmark has drawn, as far as they are still there."""
+    files = [(folder / entry["file"], entry["caption"]) for entry in entries]
+    return [
+        Picture(alt=caption, base64=base64.b64encode(path.read_bytes()).decode())
+        for path, caption in files
+        if path.is_file()
+    ]
 
 
 # --- answers ---
