@@ -17,9 +17,11 @@ from rewards import (
     BoxesReference,
     ChoiceReference,
     DistortionReference,
+    LevelReference,
     Reward,
     build_reward,
 )
+from rewards.level import LEVELS
 
 OWN_REWARD = """
 import numpy as np
@@ -69,6 +71,7 @@ SHOWN = {
     "choice": ChoiceReference(options=("blur", "noise"), answer="A"),
     "distortion": DistortionReference(name="noise", severity="severe"),
     "boxes": BoxesReference(boxes=()),
+    "level": LevelReference(levels=LEVELS, answer="fair"),
 }
 """References by task."""
 
@@ -104,6 +107,7 @@ def test_config_keys_are_frozen() -> None:
         "choice": {},
         "distortion": {"severity_part": 0.5},
         "boxes": {"thresholds": (0.1, 0.3, 0.5, 0.7, 0.9)},
+        "level": {},
     }
 
 
@@ -118,6 +122,7 @@ def test_names_and_perturbed() -> None:
         "choice": ("choice",),
         "distortion": ("distortion",),
         "boxes": ("boxes",),
+        "level": ("level",),
     }
 
 
@@ -133,7 +138,7 @@ def test_build_with_config() -> None:
         (
             "rankng",
             None,
-            r"'temporal', 'choice', 'distortion', 'boxes'\].*mean 'ranking'\?",
+            r"'choice', 'distortion', 'boxes', 'level'\].*mean 'ranking'\?",
         ),
         ("xyz", None, r"expected one of \[[^]]*\] or a dotted path package\.module\.Class$"),
         ("regression", {"sgima": 1}, r"key 'sgima'; expected one of .*; did you mean 'sigma'\?"),
@@ -226,6 +231,7 @@ MODULES = (
     "distortion",
     "format",
     "level",
+    "parts",
     "ranking",
     "regression",
     "temporal",

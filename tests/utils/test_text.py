@@ -1,16 +1,10 @@
 """Text files of other programs: their marks, by the examples of the docstrings and by all kinds."""
 
 import codecs
-import doctest
 
 import pytest
 
 from thinker.utils import text
-
-
-def test_examples_in_docstrings():
-    results = doctest.testmod(text)
-    assert results.attempted == 4 and not results.failed
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])

@@ -1,6 +1,5 @@
 """Figures and mapping against golden numbers by hand, scipy, and a fit of all four parameters."""
 
-import doctest
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,11 +10,6 @@ from scipy.optimize import curve_fit
 from tests.helpers.label_columns import FIGURES, fitted_to, load, value_of
 from thinker.eval import metrics
 from thinker.eval.metrics import agreement
-
-
-def test_docstring_examples():
-    outcome = doctest.testmod(agreement)
-    assert outcome.attempted >= 6 and outcome.failed == 0
 
 
 def test_golden_with_a_tie():

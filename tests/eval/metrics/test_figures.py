@@ -1,6 +1,5 @@
 """Figures by name: accuracy and its interval against hand and brute force, by tag, coverage."""
 
-import doctest
 from dataclasses import asdict
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 
 from tests.helpers.label_columns import drawn_rows, load
 from thinker.eval import metrics
-from thinker.eval.metrics import FIGURES, Judged, Resampling, evaluate_answers, figures
+from thinker.eval.metrics import FIGURES, Judged, Resampling, evaluate_answers
 from thinker.eval.metrics.figures import figures_by_tag
 
 
@@ -18,11 +17,6 @@ def rows_of(correct, contents=None, **fields):
         Judged(is_valid=True, is_correct=right, content=content, **fields)
         for right, content in zip(correct, contents, strict=True)
     ]
-
-
-def test_docstring_examples():
-    outcome = doctest.testmod(figures)
-    assert outcome.attempted >= 3 and outcome.failed == 0
 
 
 def test_accuracy_has_wilsons_interval_without_shared_contents():

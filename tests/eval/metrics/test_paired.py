@@ -1,19 +1,11 @@
 """Differences of two models against a brute-force bootstrap that draws lists."""
 
-import doctest
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from tests.helpers.label_columns import drawn_rows, load, value_of
 from thinker.eval import metrics
-from thinker.eval.metrics import paired
-
-
-def test_docstring_examples():
-    outcome = doctest.testmod(paired)
-    assert outcome.attempted >= 2 and outcome.failed == 0
 
 
 def test_paired_equals_brute_force():
