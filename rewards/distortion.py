@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer, locate_free, quote
+from rewards.boxes import PICTURE_DISTORTIONS
 from rewards.checks import check_columns, check_number
 
 NONE = "none"
 """The name of what impairs nothing."""
+_SHARED = ("underexposure", "overexposure", "noise", "motion blur")
 DISTORTIONS = (
     # Stage 1 of VQA² (arXiv 2411.03795), spatial, then motion; names in brackets there stand alone.
     "compression artifact", "spatial blur", "motion blur", "noise", "overexposure",
@@ -25,6 +27,8 @@ DISTORTIONS = (
     "block effect", "flicker", "camera shake", "stuttering", "stalling",
     # The demo set.
     "blur", "blocking", "stutter", "frame drops", "shake", NONE,
+    # ViDA-UGC (arXiv 2508.12605), those that have another name there.
+    *(name for name in PICTURE_DISTORTIONS if name not in _SHARED),
 )  # fmt: skip
 """The names that are known without being declared by a reference."""
 SEVERITIES = ("slight", "moderate", "severe")

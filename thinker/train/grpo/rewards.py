@@ -79,9 +79,10 @@ class RewardTable:
         rows = gather_object(local)
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         values = [self._values(reward, columns, step) for reward in self.rewards]
-        table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
         answers = [TASKS[row["task"]].parse(row["completions"], row["reference"]) for row in rows]
         self._note_answers(columns["task"], answers)
+        self._punish_invalid(values, columns["task"], answers)
+        table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
         return JudgedRows(
             columns=columns,
             rewards=table,
@@ -112,6 +113,23 @@ class RewardTable:
             if value is not None and not is_bad:
                 judged[row] = float(value)
         return judged
+
+    def _punish_invalid(
+        self, values: list[list[float]], tasks: Sequence[str], answers: Sequence[Any]
+    ) -> None:
+        """Invalid answers that no reward has judged become 0 for every reward of their task.
+
+        TRL gives a row without any reward the advantage 0: answering nothing would be free, and
+        better than answering wrongly. A reward of the form judges them itself.
+        """
+        for row, (task, answer) in enumerate(zip(tasks, answers, strict=True)):
+            if not isinstance(answer, InvalidAnswer) or not all(
+                math.isnan(column[row]) for column in values
+            ):
+                continue
+            for reward, column in zip(self.rewards, values, strict=True):
+                if task in reward.tasks:
+                    column[row] = 0.0
 
     def _note_answers(
         self, tasks: Sequence[str], answers: Sequence[Answer | InvalidAnswer]
