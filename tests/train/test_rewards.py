@@ -244,11 +244,13 @@ def test_a_mixed_run_learns_from_both_and_writes_both(tmp_path):
     assert [row["answer"] for row in rows] == [3.0, 1.0, "A", "B", "B", "B", None, "B"]
     assert [row["score"] for row in rows] == [3.0, 1.0, *[None] * 6]
     assert [row["invalid"] for row in rows] == [*[None] * 6, "several_options", None]
-    assert [row["rewards"]["choice"] for row in rows] == [None, None, 0, 1, 1, 1, None, 1]
+    # An answer that names two options earns nothing, lest it be better than a wrong one.
+    assert [row["rewards"]["choice"] for row in rows] == [None, None, 0, 1, 1, 1, 0, 1]
     assert [row["rewards"]["regression"] is None for row in rows] == [False] * 2 + [True] * 6
     advantages = [row["advantage"] for row in rows]
     assert advantages[1] > 0 > advantages[0] and advantages[3] > 0 > advantages[2]
-    assert advantages[4:] == [0.0] * 4  # equal rewards; one judged row is its own mean
+    assert advantages[4:6] == [0.0] * 2  # equal rewards
+    assert advantages[7] > 0 > advantages[6]
     after = snapshot(trainer.core)
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
