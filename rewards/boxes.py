@@ -16,7 +16,7 @@ unless `size` says otherwise. Every step is one linear pass over the text, whate
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -79,7 +79,14 @@ _MARKS = {
     }.items()
 }  # fmt: skip
 _WORD = re.compile(r"[^\W_]+")
-_NOTHING = re.compile(r"\b(?:no|not any|without(?: any)?) (?:\w{1,20} )?distortions?\b", re.I)
+_NOTHING = re.compile(
+    r"\b(?:no|not any|without(?: any)?) (?:(?!other|further|more|additional)\w{1,20} )?"
+    r"distortions?\b"
+    r"|\A(?:```(?:json)?)?\s{0,9}\[\s{0,9}\]\s{0,9}(?:```)?\Z",
+    re.IGNORECASE,
+)
+_OBJECT = re.compile(r"\{[^{}]{0,1000}\}")
+_NEGATIONS = frozenset({"no", "not", "without", "never"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +159,8 @@ def _ending(words: list[str], known: dict[str, str]) -> tuple[str | None, set[st
         name = known.get(_SPELLINGS.get(text, text))
         if name is not None:
             before = words[-length - 1 : -length]
+            if _NEGATIONS & set(words[-length - 3 : -length]):
+                break
             return name, {_SEVERITY_OF[word] for word in before if word in _SEVERITY_OF}
     return None, set()
 
@@ -196,7 +205,7 @@ def parse_boxes(
         faults.append(FaultyBox(reason="cut_off", detail=quote(located.text[-40:])))
     if not found and faults:
         return InvalidAnswer(reason=faults[0].reason, detail=faults[0].detail)
-    if not found and not _NOTHING.search(located.text):
+    if not found and (not _NOTHING.search(located.text) or _names_one(located.text, names)):
         return InvalidAnswer(reason="no_box", detail=f"{quote(located.text)} holds no box")
     return Answer(
         value=Boxes(boxes=tuple(found), faults=tuple(faults)),
@@ -206,18 +215,22 @@ def parse_boxes(
     )
 
 
+def _names_one(text: str, names: Sequence[str] | None) -> bool:
+    """Whether a text names a class, as one that says that there is none does not."""
+    words = f" {' '.join(_WORD.findall(text.lower()))} "
+    return any(f" {' '.join(_WORD.findall(name.lower()))} " in words for name in names or ())
+
+
 Labelled = list[tuple[str | None, Box, tuple[Span, ...]]]
 """Boxes, each with the words that it is labelled by, as they are written, and where they stand."""
 
 
 def _labelled(text: str) -> tuple[Labelled, str]:
     """Every box, and what stands behind the last one, where another may begin and not end."""
-    if "bbox_2d" in text:
-        listed = _json_boxes(text)
-        if listed is not None:
-            return listed, ""
-    text = _unmarked(text)
     found: Labelled = []
+    if "bbox_2d" in text:
+        found, text = _json_boxes(text)
+    text = _unmarked(text)
     label: str | None = None
     said: tuple[Span, ...] = ()
     end = 0
@@ -252,26 +265,43 @@ def _label(before: str) -> str | None:
     return (tail.strip() or head.strip() if colon else last) or None
 
 
-def _json_boxes(text: str) -> Labelled | None:
-    """The boxes of a JSON list, perhaps within a code block; None where it is none."""
-    start, end = text.find("["), text.rfind("]")
-    try:
-        entries = json.loads(text[start : end + 1])
-    except (ValueError, RecursionError):
-        return None
+def _json_boxes(text: str) -> tuple[Labelled, str]:
+    """The boxes of JSON objects, and the text with blanks in their place; what is left of one that
+    is not closed becomes the beginning of a box."""
     listed: Labelled = []
-    places = [match.span() for match in _BOX.finditer(text)]
-    for entry in entries if isinstance(entries, list) else []:
-        box = entry.get("bbox_2d") if isinstance(entry, dict) else None
-        if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-            return None
-        left, top, right, bottom = map(float, box)
+
+    def take(match: re.Match[str]) -> str:
+        entry = _loaded(match[0])
+        box = entry.get("bbox_2d")
+        if not isinstance(box, list) or len(box) != 4:
+            return match[0]
+        left, top, right, bottom = (float(side) if _is_number(side) else math.nan for side in box)
         label = entry.get("label")
-        label = label if isinstance(label, str) else None
-        listed.append((label, (left, top, right, bottom), ()))
-    if len(places) != len(listed):
-        return listed
-    return [(label, box, (span,)) for (label, box, _), span in zip(listed, places, strict=True)]
+        label = label if isinstance(label, str) and label.strip() else None
+        listed.append((label, (left, top, right, bottom), tuple(_json_spans(match, label))))
+        return " " * len(match[0])
+
+    rest = _OBJECT.sub(take, text)
+    head, brace, tail = rest.rpartition("{")
+    if brace and "}" not in tail and "bbox_2d" in tail:
+        rest = head.ljust(len(rest) - 1) + "["
+    return listed, rest
+
+
+def _loaded(text: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _json_spans(match: re.Match[str], label: str | None) -> Iterator[Span]:
+    """Where an object says its label and its corners."""
+    for piece in (label, match[0][match[0].find("[") : match[0].find("]") + 1]):
+        place = match[0].find(piece) if piece else -1
+        if piece and place >= 0:
+            yield match.start() + place, match.start() + place + len(piece)
 
 
 def _is_number(value: Any) -> bool:

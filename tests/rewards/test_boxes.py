@@ -81,11 +81,9 @@ def test_the_forms_of_other_policies(text) -> None:
 def test_a_box_says_where_it_stands(before, text) -> None:
     whole = before + text
     for one in parse_boxes(whole).value.boxes:
-        *label, corners = (whole[start:end] for start, end in one.spans)
+        label, corners = (whole[start:end] for start, end in one.spans)
         assert [float(n) for n in re.findall(r"\d+", corners)] == list(one.box)
-        assert [word.lower() for word in label] == (
-            [] if "bbox" in text else [f"{one.severity} {one.name}"]
-        )
+        assert label.lower() == f"{one.severity or ''} {one.name}".strip()
 
 
 def test_one_place_needs_no_class_and_pixels_are_a_size() -> None:
@@ -126,6 +124,30 @@ def test_every_fault_has_its_reason(text, reason) -> None:
 def test_nothing_to_be_found_is_an_answer() -> None:
     for text in ("No distortion affects this region.", "There is no visible distortion."):
         assert parse_boxes(text).value == Boxes()
+
+
+def test_a_flaw_of_json_costs_its_own_box_only() -> None:
+    good = '{"bbox_2d": [1, 2, 30, 40], "label": "noise"}'
+    for bad, reasons in (
+        ('{"bbox_2d": [10, 20', ["cut_off"]),
+        ('{"bbox_2d": [10, 20, 30, 40], "la', ["cut_off"]),
+        ('{"bbox_2d": [10, 20, null, 40], "label": "noise"}]', ["not_finite"]),
+        ('{"bbox_2d": [10, 20, NaN, 40], "label": "noise"}]', ["not_finite"]),
+        ("]", []),
+        ("", ["cut_off"]),  # the list goes on
+    ):
+        answer = parse_boxes(f"[{good}, {bad}").value
+        assert [one.box for one in answer.boxes] == [(1, 2, 30, 40)]
+        assert [one.reason for one in answer.faults] == reasons
+    both = parse_boxes(f"[{good}] Also noise (600,600),(700,700).").value
+    assert len(both.boxes) == 2 and parse_boxes("[]").value == Boxes()
+    assert parse_boxes(good).value.boxes[0].name == "noise"
+
+
+def test_what_is_denied_is_not_there_and_what_is_named_is_no_nothing() -> None:
+    assert parse_boxes("There is no noise (100,100),(500,500)").reason == "unknown_class"
+    for text in ("There is severe noise but no other distortion.", "no distortion, but noise"):
+        assert parse_boxes(text).reason == "no_box"
 
 
 def test_overlaps_by_hand() -> None:

@@ -53,7 +53,7 @@ def with_confidence(
         rows[place] = replace(
             row,
             boxes=tuple(
-                replace(box, confidence=confidence(one.spans, ends, known))
+                replace(box, confidence=confidence(one.spans, ends, known) if one.spans else None)
                 for box, one in zip(row.boxes, said, strict=True)
             ),
         )

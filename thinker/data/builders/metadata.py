@@ -98,7 +98,7 @@ def picture_place(fields: dict[str, Any], width: int, height: int) -> Place:
         raise BadValueError(f"significance_score is {show(importance)}, expected a number")
     whole = Geometry(height=height, width=width, tile_height=height, tile_width=width)
     words = [
-        "" if fields.get(key) is None else prose(fields[key], key).strip().rstrip(".")
+        "" if fields.get(key) is None else " ".join(prose(fields[key], key).split()).rstrip(".")
         for key in ("position", "visual manifestation", "perception impact")
     ]
     return Place(

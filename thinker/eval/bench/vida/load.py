@@ -247,6 +247,8 @@ def _choice(raw: Raw, truth: Truth, style: Style) -> Raw:
     question, candidates = prose(member(raw, "question"), "question"), member(raw, "candidates")
     if not isinstance(candidates, list) or len(candidates) < 2:
         raise BadValueError(f"candidates is {show(candidates)}, expected a list of at least two")
+    if len(candidates) > len(LETTERS):
+        raise BadValueError(f"there are {len(candidates)} candidates, expected at most 26: A to Z")
     options = [text(one, "a candidate") for one in candidates]
     if style.is_published:
         return fields | {"question": question, "candidates": options}
