@@ -129,6 +129,10 @@ METHODS = (
         why="a path resumes from that folder, None starts anew",
     ),
     Method(
+        owner=TRAINER, name="get_decay_parameter_names", parameters=("model",),
+        why="names of parameters with weight decay, which create_optimizer asks for",
+    ),
+    Method(
         owner=TRAINER, name="create_optimizer", parameters=("model",),
         why="makes two groups by its rule of weight decay; DeepSpeed calls it, too",
     ),
