@@ -144,7 +144,7 @@ def box_class(label: str, names: Iterable[str] | None) -> tuple[str | None, str 
     if names is None:
         name = text or None
     else:
-        known = {" ".join(_WORD.findall(one.lower())): one for one in names}
+        known = {_plain(one): one for one in names}
         name = known.get(text)
         if name is None:
             name, severities = _ending(words, known)
@@ -217,8 +217,12 @@ def parse_boxes(
 
 def _names_one(text: str, names: Sequence[str] | None) -> bool:
     """Whether a text names a class, as one that says that there is none does not."""
-    words = f" {' '.join(_WORD.findall(text.lower()))} "
-    return any(f" {' '.join(_WORD.findall(name.lower()))} " in words for name in names or ())
+    words = f" {_plain(text)} "
+    return any(f" {_plain(name)} " in words for name in names or ())
+
+
+def _plain(text: str) -> str:
+    return " ".join(_WORD.findall(text.lower()))
 
 
 Labelled = list[tuple[str | None, Box, tuple[Span, ...]]]

@@ -19,17 +19,16 @@ from rewards.checks import check_columns, check_number
 
 NONE = "none"
 """The name of what impairs nothing."""
-_SHARED = ("underexposure", "overexposure", "noise", "motion blur")
-DISTORTIONS = (
+_KNOWN = (
     # Stage 1 of VQA² (arXiv 2411.03795), spatial, then motion; names in brackets there stand alone.
     "compression artifact", "spatial blur", "motion blur", "noise", "overexposure",
     "underexposure", "low contrast", "high contrast", "oversaturation", "desaturation",
     "block effect", "flicker", "camera shake", "stuttering", "stalling",
     # The demo set.
     "blur", "blocking", "stutter", "frame drops", "shake", NONE,
-    # ViDA-UGC (arXiv 2508.12605), those that have another name there.
-    *(name for name in PICTURE_DISTORTIONS if name not in _SHARED),
+    *PICTURE_DISTORTIONS,
 )  # fmt: skip
+DISTORTIONS = tuple(dict.fromkeys(_KNOWN))
 """The names that are known without being declared by a reference."""
 SEVERITIES = ("slight", "moderate", "severe")
 """Thirds of a severity from 0 to 1, as records say them."""

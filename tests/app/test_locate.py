@@ -1,13 +1,13 @@
 """Looking closely in the app: a session without a browser, then the tab in one."""
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from tests.helpers.browser import browser, missing
+from tests.helpers.locating_files import write_files
 from tests.helpers.policy_factory import small_policy
 from tests.helpers.scripted_rollout import ScriptedTexts
-from tests.helpers.video_factory import read_frame_id, write_video
+from tests.helpers.video_factory import read_frame_id
 from thinker.app import shown
 from thinker.app.examples import LOCAL, Examples
 from thinker.app.session import Assistant
@@ -24,11 +24,7 @@ def policy():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    write_video(folder / "a.mp4", num_frames=20, fps=10)
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / "a.png")
-    return folder
+    return write_files(tmp_path_factory.mktemp("files"))
 
 
 def session(policy, folder, says=None, **settings):

@@ -2,13 +2,12 @@
 
 import json
 
-import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers.locating_files import write_files
 from tests.helpers.policy_factory import small_policy
 from tests.helpers.scripted_rollout import ScriptedTexts
-from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
 from thinker.score.scorer import QualityScorer
 
@@ -22,12 +21,7 @@ def policy():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ground")
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    Image.fromarray(pixels).save(folder / "a.png")
-    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:2000])
-    write_video(folder / "a.mp4", num_frames=20, fps=10)
-    return folder
+    return write_files(tmp_path_factory.mktemp("ground"))
 
 
 @pytest.fixture

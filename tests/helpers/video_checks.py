@@ -19,6 +19,17 @@ SPEC = ClipSpec(
     num_motion_frames=12,
     motion_px=32,
 )
+TILED = dataclasses.replace(SPEC, stills="image")  # tiles of 64 px
+NATIVE = dataclasses.replace(
+    TILED,
+    resize="smart",
+    factor=28,
+    min_pixels=3136,
+    max_pixels=200_704,
+    image_min_pixels=8 * 28**2,
+    image_max_pixels=60 * 28**2,
+)
+"""How stills are read: cut into tiles, or as one picture of its own aspect."""
 
 
 def frame_ids(frames) -> list[int]:

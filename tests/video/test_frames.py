@@ -1,26 +1,13 @@
 """Chosen frames of a video as stills."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.video_checks import SPEC
+from tests.helpers.video_checks import NATIVE, SPEC, TILED
 from tests.helpers.video_factory import cut_file, frame_pattern, read_frame_id, write_video
 from thinker.video import Crop, Medium, VideoError, read_clip
 from thinker.video.sources.frames import Still, read_frames, read_still
-
-TILED = dataclasses.replace(SPEC, stills="image")
-NATIVE = dataclasses.replace(
-    TILED,
-    resize="smart",
-    factor=28,
-    min_pixels=3136,
-    max_pixels=200_704,
-    image_min_pixels=8 * 28**2,
-    image_max_pixels=60 * 28**2,
-)
 
 
 @pytest.fixture(scope="module")

@@ -9,22 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.video_checks import SPEC, assert_equal_clips, reason_of
+from tests.helpers.video_checks import NATIVE, SPEC, TILED, assert_equal_clips, reason_of
 from thinker.video import Crop, FrameCache, Medium, VideoError, medium, read_clip
 from thinker.video import file as video_file
 from thinker.video.clip import clip_from_tensors, clip_to_tensors
 from thinker.video.perturb import perturb_clip
 
-TILED = dataclasses.replace(SPEC, stills="image")  # tiles of 64 px
-NATIVE = dataclasses.replace(
-    TILED,
-    resize="smart",
-    factor=28,
-    min_pixels=3136,
-    max_pixels=200_704,
-    image_min_pixels=8 * 28**2,
-    image_max_pixels=60 * 28**2,
-)
 SIZES = [(1, 1), (63, 65), (64, 64), (37, 211), (211, 37), (333, 257), (301, 999)]
 CROP = Crop(left=10, top=6, right=75, bottom=57)
 

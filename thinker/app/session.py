@@ -20,16 +20,14 @@ from typing import TypeVar
 
 from thinker.prompts import Turn
 from thinker.score.conversation import Conversation, seen_frames
-from thinker.score.detail import Located, description, grounding
+from thinker.score.detail import Located, description, grounding, stills
 from thinker.score.prediction import Prediction
 from thinker.score.scorer import QualityScorer
 from thinker.score.timeline import Moment
 from thinker.utils.names import path_text
 from thinker.video import IMAGE_SUFFIXES, REASONS, Clip, VideoError, medium, read_clip
-from thinker.video.boundary import attempt
 from thinker.video.find import VIDEO_SUFFIXES
 from thinker.video.read_ahead import Reading, read_ahead
-from thinker.video.sources.frames import Still, read_frames, read_still
 
 Step = TypeVar("Step")
 
@@ -321,11 +319,7 @@ class Session:
         wish = description(distortion=distortion)
         scorer = self._assistant.scorer
         at = _at(loaded.path, seconds)
-        still: Still | VideoError
-        if at is None:
-            still = attempt(loaded.path, lambda: read_still(loaded.path, scorer.clip_spec))
-        else:
-            ((_, still),) = read_frames(loaded.path, scorer.clip_spec, at)
+        ((_, still),) = stills(loaded.path, scorer.clip_spec, at=at)
         if isinstance(still, VideoError):
             raise ValueError(_renamed(str(still), loaded.path, loaded.name))
         talk = scorer.conversation([still.clip], system=wish.system)

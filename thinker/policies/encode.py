@@ -38,7 +38,35 @@ class EncodedPrompt:
     """(items, 3), the (t, h, w) that M-RoPE positions follow from; None for plain positions."""
 
 
-def following_positions(request: EncodedPrompt, count: int) -> torch.Tensor:
+@torch.no_grad()
+def last_hidden(
+    policy: Policy, requests: Sequence[EncodedPrompt], following: Sequence[Sequence[int]], keep: int
+) -> torch.Tensor:
+    """Hidden states (B, keep, D) of the last positions of prompts with other tokens behind them,
+    from one forward in eval mode. Rows end together: what is shorter is padded on the left."""
+    model = policy.model
+    rows = [
+        torch.tensor([*request.token_ids, *tokens], device=model.device)
+        for request, tokens in zip(requests, following, strict=True)
+    ]
+    counts = map(len, following)
+    positions = [_following_positions(r, count) for r, count in zip(requests, counts, strict=True)]
+    training = model.training
+    model.eval()
+    try:
+        return model.model(
+            input_ids=left_pad(rows, policy.tokenizer.pad_token_id),
+            attention_mask=left_pad([torch.ones_like(row) for row in rows]),
+            position_ids=left_pad(positions),
+            media_embeds=[request.embeds for request in requests],
+            hidden_from=-keep,
+            use_cache=False,
+        ).last_hidden_state
+    finally:
+        model.train(training)
+
+
+def _following_positions(request: EncodedPrompt, count: int) -> torch.Tensor:
     """The request's positions and those of `count` tokens after it, (…, P + count)."""
     positions = request.positions
     after = torch.arange(count, device=positions.device, dtype=positions.dtype)

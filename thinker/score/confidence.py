@@ -19,10 +19,9 @@ import torch
 
 from rewards.boxes import Span
 from thinker.policies import Policy
-from thinker.policies.encode import EncodedPrompt, following_positions
+from thinker.policies.encode import EncodedPrompt, last_hidden
 from thinker.score.prediction import Prediction
 from thinker.tasks.boxes import said_boxes
-from thinker.utils.tensors import left_pad
 
 TOKENS_AT_ONCE = 256
 """Logits of so many tokens are held at a time."""
@@ -49,7 +48,7 @@ def with_confidence(
     )
     for place, known in zip(found, logprobs, strict=True):
         row, ends = rows[place], token_ends(policy.processor, answers[place])
-        said = said_boxes(row.task, row.completion or "", references[place])
+        said = said_boxes(row.task, row.completion or "", references[place]).boxes
         rows[place] = replace(
             row,
             boxes=tuple(
@@ -94,27 +93,10 @@ def completion_logprobs(
     """The log-probability of every token of each answer behind its prompt, in float32."""
     if not requests:
         return []
-    model = policy.model
-    device = model.device
-    ids = [[*r.token_ids, *answer[:-1]] for r, answer in zip(requests, answers, strict=True)]
-    tokens = [torch.tensor(row, device=device) for row in ids]
-    counts = [len(answer) - 1 for answer in answers]
-    positions = [following_positions(r, n) for r, n in zip(requests, counts, strict=True)]
-    training = model.training
-    model.eval()
-    try:
-        hidden_BCD = model.model(
-            input_ids=left_pad(tokens, policy.tokenizer.pad_token_id),
-            attention_mask=left_pad([torch.ones_like(row) for row in tokens]),
-            position_ids=left_pad(positions),
-            media_embeds=[request.embeds for request in requests],
-            hidden_from=-max(map(len, answers)),
-            use_cache=False,
-        ).last_hidden_state
-        rows = zip(hidden_BCD, answers, strict=True)
-        return [_logprobs(model, hidden[-len(answer) :], answer) for hidden, answer in rows]
-    finally:
-        model.train(training)
+    said = [answer[:-1] for answer in answers]
+    hidden_BCD = last_hidden(policy, requests, said, keep=max(map(len, answers)))
+    rows = zip(hidden_BCD, answers, strict=True)
+    return [_logprobs(policy.model, hidden[-len(answer) :], answer) for hidden, answer in rows]
 
 
 def _logprobs(model: Any, hidden_CD: torch.Tensor, answer: Sequence[int]) -> list[float]:

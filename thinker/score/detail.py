@@ -146,14 +146,23 @@ def locate(
     """The answer about a picture, or about each chosen frame of a video, as they come: at the times
     that are named, else `frames` of them, evenly spaced. What cannot be read is a row with its
     status. Raises ValueError as `check_source` does."""
+    moments = stills(source, spec, at=at, frames=frames)
+    return (_answered(ask, still, seconds, wish) for seconds, still in moments)
+
+
+def stills(
+    source: Source,
+    spec: ClipSpec,
+    *,
+    at: Sequence[float] | None = None,
+    frames: int | None = None,
+) -> Iterator[Moment]:
+    """The picture, or the chosen frames of a video, as `locate` asks about them."""
     check_source(source, at, frames)
     wanted = medium(source)
-    path = wanted.path
     if wanted.kind == "image":
-        moments: Iterator[Moment] = iter([(None, attempt(path, lambda: read_still(wanted, spec)))])
-    else:
-        moments = read_frames(wanted, spec, at if at is not None else frames or NUM_FRAMES)
-    return (_answered(ask, still, seconds, wish) for seconds, still in moments)
+        return iter([(None, attempt(wanted.path, lambda: read_still(wanted, spec)))])
+    return read_frames(wanted, spec, at if at is not None else frames or NUM_FRAMES)
 
 
 def _answered(ask: Ask, still: Still | VideoError, seconds: float | None, wish: Wish) -> Located:

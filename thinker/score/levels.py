@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from thinker.policies import Policy
-from thinker.policies.encode import EncodedPrompt, following_positions
-from thinker.utils.tensors import left_pad
+from thinker.policies.encode import EncodedPrompt, last_hidden
 
 
 def level_ids(tokenizer, words: Sequence[str], prefix_text: str) -> tuple[list[int], list[int]]:
@@ -59,32 +58,12 @@ def level_probabilities(
     requests: prompts that ask the policy's level question, each about a medium of a kind in
     `kinds`, "video" or "image".
     """
-    levels, model = policy.inputs.levels, policy.model
+    levels = policy.inputs.levels
     forced = {
         kind: level_ids(policy.tokenizer, levels.words, levels.prefix(kind)) for kind in set(kinds)
     }
     prefixes = [forced[kind][0] for kind in kinds]
     firsts_B5 = torch.tensor([forced[kind][1] for kind in kinds])
-    device = model.device
-    rows = [
-        torch.tensor([*request.token_ids, *prefix], device=device)
-        for request, prefix in zip(requests, prefixes, strict=True)
-    ]
-    positions = [
-        following_positions(r, len(prefix)) for r, prefix in zip(requests, prefixes, strict=True)
-    ]
-    training = model.training
-    model.eval()
-    try:
-        hidden_BLD = model.model(
-            input_ids=left_pad(rows, policy.tokenizer.pad_token_id),
-            attention_mask=left_pad([torch.ones_like(row) for row in rows]),
-            position_ids=left_pad(positions),
-            media_embeds=[request.embeds for request in requests],
-            hidden_from=-1,
-            use_cache=False,
-        ).last_hidden_state
-        logits = model.get_output_embeddings()(hidden_BLD[:, -1])
-    finally:
-        model.train(training)
-    return shares_of_logits(logits.gather(1, firsts_B5.to(device))).double().cpu()
+    hidden_B1D = last_hidden(policy, requests, prefixes, keep=1)
+    logits = policy.model.get_output_embeddings()(hidden_B1D[:, 0])
+    return shares_of_logits(logits.gather(1, firsts_B5.to(logits.device))).double().cpu()

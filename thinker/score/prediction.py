@@ -17,7 +17,7 @@ from typing import Any
 from rewards import Answer, shown_reasoning
 from rewards.boxes import Box
 from thinker.tasks import TASKS
-from thinker.tasks.boxes import LOCATING_TASKS, box_faults, said_boxes
+from thinker.tasks.boxes import LOCATING_TASKS, said_boxes
 from thinker.tasks.level import LEVEL_SCORES, LEVELS
 from thinker.utils.names import path_text
 from thinker.video import REASONS, VideoError
@@ -137,8 +137,8 @@ def judged(blank: Prediction, text: str, num_tokens: int, reference: Any) -> Pre
     if isinstance(answer, Answer):
         score = score_of(blank.task, answer.value)
         said = said_boxes(blank.task, text, reference)
-        faults = [f"{one.reason}: {one.detail}" for one in box_faults(blank.task, text, reference)]
-        boxes = tuple(FoundBox(name=b.name, severity=b.severity, box=b.box) for b in said)
+        faults = [f"{one.reason}: {one.detail}" for one in said.faults]
+        boxes = tuple(FoundBox(name=b.name, severity=b.severity, box=b.box) for b in said.boxes)
         note = "; ".join(filter(None, [blank.note, *faults])) or None
         return replace(
             prediction, answer=answer.value, score=score, status=OK, boxes=boxes, note=note

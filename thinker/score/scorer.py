@@ -510,13 +510,14 @@ class QualityScorer:
         """What each completion of each question makes."""
         requests = self._encoded(questions, "reason")
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
+        read_by = [self._reference(question) for question in questions]
         rows = [
-            [judged(blank_row(q), *draw, self._reference(q)) for draw in self._texts(group)]
-            for q, group in zip(questions, groups, strict=True)
+            [judged(blank_row(q), *draw, reference) for draw in self._texts(group)]
+            for q, group, reference in zip(questions, groups, read_by, strict=True)
         ]
         if num_generations == 1:
             said = [group[0].token_ids for group in groups]
-            alone, read_by = [row for (row,) in rows], [self._reference(q) for q in questions]
+            alone = [row for (row,) in rows]
             return [[row] for row in with_confidence(self.policy, requests, said, alone, read_by)]
         return rows
 

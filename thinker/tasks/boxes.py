@@ -13,7 +13,6 @@ from rewards.boxes import (
     BoxesReference,
     Fault,
     FaultyBox,
-    LabelledBox,
     matched_f1,
     parse_boxes,
     read_boxes,
@@ -39,37 +38,27 @@ LOCATING_TASKS = ("boxes", "describe")
 """Tasks whose answers may hold boxes."""
 
 
-def said_boxes(task: str, completion: str, reference: Any) -> tuple[LabelledBox, ...]:
-    """The boxes of an answer of any task that can be used, in the order in which they are written.
+def said_boxes(task: str, completion: str, reference: Any) -> Boxes:
+    """What an answer of any task says of places: those that can be used, and those that cannot.
 
-    >>> said_boxes("describe", "There is one severe noise (10,20),(300,400).", None)[0].name
+    >>> said_boxes("describe", "There is one severe noise (10,20),(300,400).", None).boxes[0].name
     'noise'
-    """
-    found = _said(task, completion, reference)
-    return found.value.boxes if isinstance(found, Answer) else ()
-
-
-def box_faults(task: str, completion: str, reference: Any) -> tuple[FaultyBox, ...]:
-    """Those that cannot be used.
-
-    >>> [one.reason for one in box_faults("describe", "Noise: (1,2),(3,4) (5,5),(2,2)", None)]
-    ['swapped']
-    >>> [one.reason for one in box_faults("describe", "It is grainy at (5,5),(2,2).", None)]
+    >>> both = said_boxes("describe", "Noise: (1,2),(3,4) (5,5),(2,2)", None)
+    >>> len(both.boxes), [one.reason for one in both.faults]
+    (1, ['swapped'])
+    >>> alone = said_boxes("describe", "It is grainy at (5,5),(2,2).", None)
+    >>> [one.reason for one in alone.faults]
     ['swapped']
     """
-    found = _said(task, completion, reference)
-    if isinstance(found, Answer):
-        return found.value.faults
-    if found is None or found.reason not in get_args(Fault):
-        return ()
-    return (FaultyBox(reason=cast(Fault, found.reason), detail=found.detail),)
-
-
-def _said(task: str, completion: str, reference: Any) -> Answer[Boxes] | InvalidAnswer | None:
     if task not in LOCATING_TASKS:
-        return None
+        return Boxes()
     names = reference.names if isinstance(reference, BoxesReference) else PICTURE_DISTORTIONS
-    return parse_boxes(completion, names)
+    found = parse_boxes(completion, names)
+    if isinstance(found, Answer):
+        return found.value
+    if found.reason not in get_args(Fault):
+        return Boxes()
+    return Boxes(faults=(FaultyBox(reason=cast(Fault, found.reason), detail=found.detail),))
 
 
 def position_of(box: Box, size: tuple[float, float] = THOUSANDTHS) -> str:

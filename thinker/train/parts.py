@@ -1,10 +1,9 @@
 """What a stage trains: the parts of a policy, each with its learning rate.
 
 `freeze_others` leaves gradients to the named parts only, `with_lora` puts LoRA beside them.
-`split_by_part` gives the groups of an
-optimizer, which transformers has made by its own rule of weight decay (none on biases and norms, of
-which `without_norms` finds the rest),
-the rates of the parts that their parameters belong to. Schedules scale all of them alike.
+`split_by_part` gives the groups of an optimizer, which transformers has made by its own rule of
+weight decay (none on biases and norms, of which `without_norms` finds the rest), the rates of the
+parts that their parameters belong to. Schedules scale all of them alike.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -89,6 +89,11 @@ class Geometry:
     tile_width: int
     """Width of every tile."""
 
+    @classmethod
+    def whole(cls, width: int, height: int) -> Geometry:
+        """Of a picture that is shown as it is."""
+        return cls(height=height, width=width, tile_height=height, tile_width=width)
+
     def __post_init__(self) -> None:
         if min(self.height, self.width, self.rows, self.columns) < 1:
             raise ValueError(f"sides and counts must be at least 1, got {self}")

@@ -96,7 +96,6 @@ def picture_place(fields: dict[str, Any], width: int, height: int) -> Place:
     importance = fields.get("significance_score")
     if importance is not None and not is_finite_number(importance):
         raise BadValueError(f"significance_score is {show(importance)}, expected a number")
-    whole = Geometry(height=height, width=width, tile_height=height, tile_width=width)
     words = [
         "" if fields.get(key) is None else " ".join(prose(fields[key], key).split()).rstrip(".")
         for key in ("position", "visual manifestation", "perception impact")
@@ -104,7 +103,7 @@ def picture_place(fields: dict[str, Any], width: int, height: int) -> Place:
     return Place(
         name=distortion_name(text(member(fields, "distortion"), "distortion")),
         severity=None if severity is None else str(severity).lower(),
-        box=whole.box_to_shares((left, top, right, bottom), 1000),
+        box=Geometry.whole(width, height).box_to_shares((left, top, right, bottom), 1000),
         position=words[0],
         manifestation=words[1],
         impact=words[2],

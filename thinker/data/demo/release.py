@@ -18,6 +18,7 @@ from thinker.data.builders.draft import Draft, Style
 from thinker.data.builders.facts import Facts
 from thinker.data.builders.metadata import picture_facts
 from thinker.utils.atomic import write_atomic
+from thinker.video.geometry import Geometry
 
 STYLE = Style(is_published=True)
 Entry = dict[str, Any]
@@ -81,7 +82,7 @@ def _sentence(number: int, draft: Draft, sizes: dict[str, tuple[int, int]]) -> E
 
 def _pixels(one: LabelledBox, size: tuple[int, int]) -> list[float]:
     """A box in pixels, to a thousandth of the sides."""
-    return [round(side * size[place % 2] / 1000, 3) for place, side in enumerate(one.box)]
+    return [round(side, 3) for side in Geometry.whole(*size).box_from_shares(one.box, 1000)]
 
 
 def _choice(number: int, draft: Draft) -> Entry:

@@ -8,10 +8,22 @@ import contextlib
 import io
 from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import Protocol
 
 import numpy as np
 
 from rewards.boxes import Box
+from thinker.score.prediction import FoundBox
+
+
+class NamedBox(Protocol):
+    """A true box."""
+
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def box(self) -> Box: ...
+
 
 NO_COCO = "pycocotools is missing; install it: pip install 'vqa-thinker[bench]'"
 
@@ -64,6 +76,20 @@ def coco_map(
         run.accumulate()
     precision_TRK = run.eval["precision"][:, :, :, 0, 0]
     return float(precision_TRK[0].mean()), float(np.mean(precision_TRK))
+
+
+def map_of_pictures(
+    truth: Sequence[Sequence[NamedBox]], found: Sequence[Sequence[FoundBox]]
+) -> tuple[float | None, float | None]:
+    """`coco_map` of the boxes of each picture; a found box without a confidence counts as sure."""
+    return coco_map(
+        [(n, one.name or "", one.box) for n, boxes in enumerate(truth) for one in boxes],
+        [
+            (n, one.name or "", one.box, 1.0 if one.confidence is None else one.confidence)
+            for n, boxes in enumerate(found)
+            for one in boxes
+        ],
+    )
 
 
 def _annotation(number: int, image: int, category: int, box: Box) -> dict:

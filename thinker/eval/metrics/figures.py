@@ -33,7 +33,7 @@ from thinker.eval.metrics.bootstrap import (
     mean_statistic,
     resample,
 )
-from thinker.eval.metrics.coco import NO_COCO, coco_map, has_coco
+from thinker.eval.metrics.coco import NO_COCO, has_coco, map_of_pictures
 from thinker.score.prediction import FoundBox
 
 ByTag = dict[str, dict[str, dict[str, MetricResult]]]
@@ -147,17 +147,8 @@ def map_50(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
     compared = [row for row in rows if row.true_boxes is not None]
     if not has_coco():
         return MetricResult(value=None, n=len(compared), reason=NO_COCO)
-    value, _ = coco_map(
-        [
-            (n, one.name or "", one.box)
-            for n, row in enumerate(compared)
-            for one in row.true_boxes or ()
-        ],
-        [
-            (n, one.name or "", one.box, 1.0 if one.confidence is None else one.confidence)
-            for n, row in enumerate(compared)
-            for one in row.found_boxes
-        ],
+    value, _ = map_of_pictures(
+        [row.true_boxes or () for row in compared], [row.found_boxes for row in compared]
     )
     if value is None:
         return MetricResult(value=None, n=len(compared), reason="no picture has a true box")

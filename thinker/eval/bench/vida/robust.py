@@ -17,7 +17,7 @@ from thinker.data.builders.facts import Place
 from thinker.eval.bench.tables import Point
 from thinker.eval.bench.vida.submit import Reply
 from thinker.eval.bench.vida.truth import TruePicture
-from thinker.eval.metrics.coco import NO_COCO, coco_map, has_coco
+from thinker.eval.metrics.coco import NO_COCO, has_coco, map_of_pictures
 from thinker.eval.metrics.detection import MIN_IOU
 from thinker.score.prediction import OK, FoundBox
 
@@ -49,22 +49,15 @@ class Precision:
 def coco_precision(answered: Sequence[tuple[Reply, Sequence[Place]]]) -> Precision:
     """mAP of the boxes of replies, each beside what is true of its picture or region."""
     shown = [(reply, true) for reply, true in answered if reply.is_answered]
-    truth = [(n, p.name, p.box) for n, (_, true) in enumerate(shown) for p in true]
-    found = [(n, box) for n, (reply, _) in enumerate(shown) for box in _once(reply.row.boxes)]
-    at_half, averaged = coco_map(
-        truth,
-        [
-            (n, box.name or "", box.box, 1.0 if box.confidence is None else box.confidence)
-            for n, box in found
-        ],
-    )
+    found = [_once(reply.row.boxes) for reply, _ in shown]
+    at_half, averaged = map_of_pictures([true for _, true in shown], found)
     return Precision(
         at_half=at_half,
         averaged=averaged,
         num_answers=len(shown),
         num_invalid=sum(reply.row.status != OK for reply, _ in shown),
         num_faulty=sum(_num_faults(reply) for reply, _ in shown),
-        num_unsure=sum(box.confidence is None for _, box in found),
+        num_unsure=sum(box.confidence is None for boxes in found for box in boxes),
     )
 
 
