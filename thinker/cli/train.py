@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status 3: the run cannot go on, and says from where it can be continued."""
+    from accelerate import PartialState
+
     from thinker.config.run import load_run_config
     from thinker.rollout.base import RolloutError
     from thinker.train.pipeline import run_training
@@ -25,5 +27,6 @@ def run(args: argparse.Namespace) -> int:
     except (RolloutError, TrainingFault) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 3
-    print(f"written to {summary['config']['output_dir']}")
+    if PartialState().is_main_process:
+        print(f"written to {summary['config']['output_dir']}")
     return 0

@@ -26,8 +26,18 @@ from thinker.train.grpo.rewards import WeightedReward
 from thinker.train.grpo.run import check_grpo, checked_rewards, grpo_args, train_grpo
 from thinker.train.held_out import HeldOutFigures, held_out
 from thinker.train.plots import plot_curves, read_metrics
+from thinker.train.processes.heartbeat import watched_processes
+from thinker.train.processes.sharded import loaded_whole
+from thinker.train.processes.world import check_agreement, check_world
 from thinker.train.run_data import Labels, RunData, check_media, held_out_record, read_labels
-from thinker.train.run_folder import SPLIT, folder_once, is_complete, json_once, open_run
+from thinker.train.run_folder import (
+    SPLIT,
+    flat_config,
+    folder_once,
+    is_complete,
+    json_once,
+    open_run,
+)
 from thinker.train.run_log import METRICS
 from thinker.train.sft.run import sft_args, train_sft
 from thinker.train.start import (
@@ -64,12 +74,19 @@ def _run_training(config: RunConfig) -> dict[str, Any]:
     config = settle_dtype(config)
     for number in range(len(config.stages)):  # first: they are checked, torch.distributed starts
         stage_args(config, number)
+    check_world(PartialState())
+    with watched_processes():
+        return _run_stages(config, began)
+
+
+def _run_stages(config: RunConfig, began: float) -> dict[str, Any]:
     if PartialState().is_main_process:
         device = "a GPU" if on_gpu(config) else "the CPU"
         logger.info("training on %s, weights in %s", device, config.model.dtype)
     output = Path(config.output_dir)
     # Before the folder is claimed: what cannot begin is mended and started again in it.
     labels = read_labels(config)
+    check_agreement(flat_config(config), labels.examples())
     rewards = check_stages(config, labels)
     if not is_complete(output / START):
         check_start(config, labels)
@@ -154,13 +171,15 @@ def begin_run(config: RunConfig, labels: Labels) -> RunData:
     """All data of the run; the policy that it starts from is saved in `start/`."""
     start = Path(config.output_dir) / START
     if is_complete(start):
-        policy = load_start(start, config, {})
+        with loaded_whole():
+            policy = load_start(start, config, {})
         return check_media(labels, config, policy.inputs.clip_spec)
-    policy = start_policy(config, labels)
-    check_lengths(policy, labels)
-    data = check_media(labels, config, policy.inputs.clip_spec)
-    calibrate_motion(config, policy, data)
-    folder_once(start, policy.save)
+    with loaded_whole():
+        policy = start_policy(config, labels)
+        check_lengths(policy, labels)
+        data = check_media(labels, config, policy.inputs.clip_spec)
+        calibrate_motion(config, policy, data)
+        folder_once(start, policy.save)
     return data
 
 
@@ -194,7 +213,8 @@ def measure(config: RunConfig, folder: Path, name: str, data: RunData) -> HeldOu
     """Held-out figures of a saved policy, measured once."""
 
     def compute() -> HeldOutFigures:
-        policy = load_start(folder, config, {})
+        with loaded_whole():
+            policy = load_start(folder, config, {})
         policy.model.to(PartialState().device).eval()
         return held_out(policy, data, hf_rollout(policy), config)
 

@@ -41,6 +41,8 @@ from thinker.policies import Policy, load_policy
 from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
 from thinker.train.parts import merge_lora, split_by_part, trained_in_place, without_norms
+from thinker.train.processes.sharded import whole_copy
+from thinker.train.processes.world import check_sharding
 from thinker.train.run_log import JOURNALS
 from thinker.train.state_file import load_tree, random_state, save_tree, set_random_state
 from thinker.utils import atomic
@@ -330,11 +332,17 @@ class Resumable:
     control: Any
     accelerator: Any
     is_fsdp_enabled: bool
+    is_deepspeed_enabled: bool
     add_callback: Callable[[TrainerCallback], None]
 
     def begin(self, rates: Mapping[str, float] | None) -> None:
         """rates: learning rates by part; None is `args.learning_rate` for all that is trained."""
         self.rates = rates
+        check_sharding(self.is_fsdp_enabled, self.is_deepspeed_enabled)
+        if self.args.ddp_find_unused_parameters is None:
+            # Every process passes every part (`for_every_part`), so there are none. transformers
+            # would look for them under LoRA, which reentrant checkpointing does not survive.
+            self.args.ddp_find_unused_parameters = False
         self.checkpoints = Checkpoints(self)
         if self.is_fsdp_enabled and self.has_adapter and trained_in_place(self.core):
             raise ValueError(
@@ -355,8 +363,12 @@ class Resumable:
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def trained_policy(self, policy: Policy) -> Policy:
-        """The policy with the trained model in memory, LoRA merged."""
-        return replace(policy, model=merge_lora(self.accelerator.unwrap_model(self.model)))
+        """The policy with the trained model in memory, LoRA merged; whole, and only to be saved by
+        the main process, where the run was sharded. All processes have to call it."""
+        model = self.accelerator.unwrap_model(self.model)
+        if not self.checkpoints.is_sharded:
+            return replace(policy, model=merge_lora(model))
+        return replace(policy, model=whole_copy(model, merge_lora))
 
     # What a subclass adds
 

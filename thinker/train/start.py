@@ -31,6 +31,7 @@ from thinker.policies import (
 from thinker.policies.inputs import STILL_BOUNDS, UNKNOWN_LENGTH
 from thinker.tasks.level import LevelConfig
 from thinker.train.parts import check_parts, freeze_others
+from thinker.train.processes.world import is_sharding_asked
 from thinker.train.resume import check_settings
 from thinker.train.run_data import Labels, RunData
 from thinker.video import Clip
@@ -61,13 +62,14 @@ def on_gpu(config: RunConfig) -> bool:
 def device_args(config: RunConfig, stage: StageSettings) -> dict[str, Any]:
     """What the device, and the terminal, decide of a trainer's configuration.
 
-    transformers wants to be told of a CPU. Where there are several processes it finds out itself,
-    and to be told would keep it from DeepSpeed and FSDP.
+    transformers wants to be told of a CPU, and several processes then train by DDP over gloo; but
+    to be told would keep it from DeepSpeed and FSDP.
     """
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    by_gloo = not on_gpu(config) and int(os.environ.get("WORLD_SIZE", "1")) > 1
     return {
         "bf16": settle_dtype(config).model.dtype == "bfloat16" and not stage.trainer.get("fp16"),
-        "use_cpu": alone and not on_gpu(config),
+        "use_cpu": not on_gpu(config) and not is_sharding_asked(),
+        "ddp_backend": "gloo" if by_gloo else None,
         "disable_tqdm": not sys.stderr.isatty(),  # plain lines instead
     }
 
@@ -81,6 +83,8 @@ def trainer_args(cls: type[A], config: RunConfig, stage: StageSettings, given: d
     """
     place = f"stages.{stage.name}.trainer"
     values = device_args(config, stage) | given | foreign_values(cls, stage.trainer, place)
+    # The run's configuration decides, not accelerate's, whose value transformers would keep.
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     try:
         args = cls(**values)
         check_settings(args)

@@ -12,7 +12,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
+from thinker.train.processes.sharded import local_part
+
 logger = logging.getLogger(__name__)
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether what this process holds of a tensor is."""
+    return bool(torch.isfinite(local_part(tensor)).all())
 
 
 class TrainingFault(RuntimeError):
@@ -59,7 +66,7 @@ class StepGuard:
             (
                 name
                 for name, parameter in model.named_parameters()
-                if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())
+                if parameter.grad is not None and not is_finite(parameter.grad)
             ),
             None,
         )
@@ -96,7 +103,7 @@ class StepGuard:
                 step,
             )
             return False
-        bad = [n for n, p in model.named_parameters() if not bool(torch.isfinite(p).all())]
+        bad = [n for n, p in model.named_parameters() if not is_finite(p)]
         if self._anywhere(bool(bad)):
             raise TrainingFault(
                 f"weights are not finite at step {step} ({bad[:3]}): no "

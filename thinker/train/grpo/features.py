@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from thinker.policies.inputs import PolicyInputs, moves
+from thinker.train.processes.sharded import gathered, named_tensors
 from thinker.utils.tensors import to_device
 from thinker.video import Clip
 from thinker.video.perturb import FrameMap, perturb_clip, perturbation_maps
@@ -190,7 +191,9 @@ def is_frozen(core, part: str) -> bool:
 
 def same_part(one, other, part: str) -> bool:
     """Whether two policies hold bit-equal weights and statistics in `part`."""
-    first, second = (model.parts()[part].state_dict() for model in (one, other))
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name].to(first[name])) for name in first
-    )
+    parts = [model.parts()[part] for model in (one, other)]
+    with gathered(*parts):
+        first, second = map(named_tensors, parts)
+        return first.keys() == second.keys() and all(
+            torch.equal(first[name], second[name].to(first[name])) for name in first
+        )

@@ -6,6 +6,7 @@ is TRL's own forward with one row a completion: the same maths, slower, the orac
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from thinker.train.counters import Counters, LogprobTokens
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.oom import GroupChunks, GroupsAtOnce
 from thinker.train.grpo.plain_logprobs import VideoRows
+from thinker.train.processes.sharded import head_at_hand
 
 LogprobsAndEntropies = tuple[torch.Tensor, torch.Tensor | None, None]
 """What TRL expects: log-probabilities (rows, C), entropies (rows, C) or None, no auxiliary loss."""
@@ -52,6 +54,12 @@ class Logprobs:
             return "train"
         is_reference = model is self.reference_model or adapters_are_off(model)
         return "reference" if is_reference else "old"
+
+    def _head(self, stage: str) -> AbstractContextManager[None]:
+        """In which the LM head of a pass can be read, where weights are sharded."""
+        is_other = stage == "reference" and self.reference_model is not None
+        model = self.accelerator.unwrap_model(self.reference_model) if is_other else self.core
+        return head_at_hand(model)
 
     def shared(
         self,
@@ -109,7 +117,7 @@ class Logprobs:
                 version,
             )
 
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), self._head(stage):
             return model(in_chunks=GroupChunks(len(prompts), build, self.groups_at_once))
 
     def _forward_inputs(
@@ -159,7 +167,7 @@ class Logprobs:
             num_completion,
             every_part=self.accelerator.num_processes > 1,
         )
-        with self.counters.stage(stage):
+        with self.counters.stage(stage), self._head(stage):
             tokens = LogprobTokens.plain(attention_mask, num_completion)
             self.counters.count_logprobs(self.core, stage, tokens)
             return by_trl(rows, input_ids, attention_mask, num_completion)

@@ -20,7 +20,8 @@ is touched.
 """  # noqa: E501  (a table)
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from thinker.train.grpo.logprobs import Logprobs
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
+from thinker.train.processes.sharded import unsharded
 from thinker.train.resume import EpochOrder, Resumable, check_settings
 from thinker.train.run_log import ROLLOUTS, append_lines, rollout_lines
 from thinker.train.step_guard import StepGuard
@@ -235,12 +237,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     ):
         """Rollouts of every prompt and of its perturbed copy, in one call of the back end."""
         step, process = self.state.global_step, self.accelerator.process_index
-        with unwrap_model_for_generation(
-            self.model_wrapped,
-            self.accelerator,
-            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-        ):
+        with self._whole_policy():
             self._sync_rollout("train")
             completions = self.rollouts.collect(
                 self._context,
@@ -251,6 +248,20 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             )
         logprobs = [completion.logprobs for completion in completions] if self.use_vllm else None
         return [completion.token_ids for completion in completions], logprobs
+
+    @contextmanager
+    def _whole_policy(self) -> Iterator[None]:
+        """Within, encoding and generation can call parts of the policy, however it is sharded."""
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            unsharded(model),
+        ):
+            yield
 
     def _sync_rollout(self, mode: str) -> None:
         for name, value in self.rollouts.backend.sync(self.state.global_step).items():
@@ -368,8 +379,9 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Held-out SRCC and PLCC of greedy answers, logged as `eval_*`."""
         assert self._evaluate_policy is not None, "eval_strategy is set without evaluate_policy"
-        self._sync_rollout("eval")
-        scores = self._evaluate_policy(self.policy, self.rollouts.backend)
+        with self._whole_policy():
+            self._sync_rollout("eval")
+            scores = self._evaluate_policy(self.policy, self.rollouts.backend)
         self.counters.take()  # the counts of a step are not those of an evaluation
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.log(metrics)

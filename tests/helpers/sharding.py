@@ -1,0 +1,128 @@
+"""Launches of `sharding_worker.py`, as a user shards a run, and what came of them."""
+
+import json
+import shutil
+import socket
+from dataclasses import dataclass
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.helpers.launch import launch
+from tests.helpers.places import REPO
+from thinker.policies import load_policy
+
+WORKER = "tests.helpers.sharding_worker"
+CONFIGS = REPO / "run_scripts" / "configs"
+
+FACTORS: dict[str, tuple[Any, ...]] = {
+    "sharding": ("ddp", "zero2", "zero3", "zero3-late", "fsdp2"),
+    "lora": (False, True),
+    "checkpointing": ("none", "reentrant", "not-reentrant"),
+    "beta": (0.0, 0.04),
+    "iterations": (1, 2),
+    "evaluate": (False, True),
+    "backend": ("hf", "vllm"),
+    "backbone": ("internvl3", "qwen2_5_vl"),
+}
+"""What a run may differ in. "zero3-late" is ZeRO-3 without `zero3_init_flag`: weights are loaded
+whole and sharded afterwards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run left."""
+
+    weights: dict[str, torch.Tensor]
+    """Of the policy that it saved, which is loaded alone."""
+    record: dict[str, Any]
+    """See `sharding_worker.py`."""
+
+
+def run_sharded(
+    folder: Path, start: Path, settings: dict[str, Any], num_processes: int = 2
+) -> Outcome:
+    """Three steps from the policy in `start`; settings: a value for each of FACTORS. A run of one
+    process is not sharded."""
+    folder.mkdir()
+    shutil.copytree(start, folder / "start")
+    launcher = _launcher(settings["sharding"], num_processes)
+    command = [*launcher, WORKER, str(folder), json.dumps(settings)]
+    launch(command, folder, ACCELERATE_TORCH_DEVICE="cpu")
+    policy = load_policy(folder / "final")
+    weights = {name: weight.detach() for name, weight in policy.model.named_parameters()}
+    return Outcome(weights=weights, record=json.loads((folder / "record.json").read_text()))
+
+
+def _launcher(sharding: str, num_processes: int) -> list[str]:
+    """The start of a command line, behind `python -m`."""
+    if num_processes == 1:
+        return []
+    if sharding == "ddp":
+        return ddp_launcher(num_processes)
+    config = CONFIGS / f"{sharding.removesuffix('-late')}.yaml"
+    # The shipped configurations say bf16, in which results could not be compared.
+    init = [] if sharding != "zero3-late" else ["--zero3_init_flag", "false"]
+    return [
+        "accelerate.commands.launch", "--config_file", str(config), "--mixed_precision", "no",
+        *init, "--num_processes", str(num_processes), "--main_process_port", str(free_port()), "-m",
+    ]  # fmt: skip
+
+
+def ddp_launcher(num_processes: int) -> list[str]:
+    """torchrun on this machine, behind `python -m`."""
+    return [
+        "torch.distributed.run", "--nnodes=1", f"--nproc_per_node={num_processes}",
+        "--master_addr=127.0.0.1", f"--master_port={free_port()}", "-m",
+    ]  # fmt: skip
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """Over all weights."""
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def covering_array(factors: dict[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
+    """Few settings among which every pair of values of two factors occurs.
+
+    Greedy, and always the same: each run begins with a pair that is still missing and takes, factor
+    by factor, the value that adds most of the others.
+    """
+    names = list(factors)
+    missing = {
+        pair
+        for one, other in combinations(names, 2)
+        for pair in product(product([one], factors[one]), product([other], factors[other]))
+    }
+    runs = []
+    while missing:
+        chosen = dict(min(missing, key=lambda pair: _place(pair, factors)))
+        for name in names:
+            if name not in chosen:
+                gains = [
+                    len(missing & _pairs({**chosen, name: value}, names)) for value in factors[name]
+                ]
+                chosen[name] = factors[name][gains.index(max(gains))]
+        runs.append({name: chosen[name] for name in names})
+        missing -= _pairs(chosen, names)
+    return runs
+
+
+def _pairs(chosen: dict[str, Any], names: list[str]) -> set[tuple[tuple[str, Any], ...]]:
+    given = [(name, chosen[name]) for name in names if name in chosen]
+    return set(combinations(given, 2))
+
+
+def _place(pair: tuple[tuple[str, Any], ...], factors: dict[str, tuple[Any, ...]]) -> list[int]:
+    names = list(factors)
+    return [n for name, value in pair for n in (names.index(name), factors[name].index(value))]

@@ -1,0 +1,80 @@
+"""All runs of the covering array, each compared with one process: run_scripts/test_distributed.sh.
+
+Prints a line a run and writes `OUTPUT/distributed.json`, an object a run: its settings, the
+largest difference of a weight between one process and two, the largest move of one, and whether
+both wrote the same answers. Runs that are in it already are not done again.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.policy_factory import small_policy
+from tests.helpers.sharding import (
+    FACTORS,
+    Outcome,
+    covering_array,
+    largest_difference,
+    run_sharded,
+)
+from thinker.policies import load_policy
+
+BOUND = 1e-4
+"""Of the difference, as a share of the move."""
+
+
+def main(output: Path) -> int:
+    output.mkdir(parents=True, exist_ok=True)
+    record = output / "distributed.json"
+    rows = json.loads(record.read_text()) if record.is_file() else []
+    done = [row["settings"] for row in rows]
+    with tempfile.TemporaryDirectory() as scratch:
+        alone: dict[str, Outcome] = {}
+        for number, settings in enumerate(covering_array(FACTORS)):
+            if settings in done:
+                continue
+            rows.append(compared(Path(scratch), number, settings, alone))
+            record.write_text(json.dumps(rows, indent=1) + "\n")
+            print(line(rows[-1]), flush=True)
+    failed = sum(not row["equal"] for row in rows)
+    print(f"{len(rows)} runs, {failed} failed; {record}")
+    return int(failed > 0)
+
+
+def compared(
+    scratch: Path, number: int, settings: dict[str, Any], alone: dict[str, Outcome]
+) -> dict[str, Any]:
+    """A row of the record. alone: what one process makes, by its settings."""
+    start = scratch / settings["backbone"]
+    if not start.is_dir():
+        small_policy(settings["backbone"], amplify=1.0).save(start)
+    row: dict[str, Any] = {"settings": settings}
+    try:
+        key = json.dumps({name: settings[name] for name in settings if name != "sharding"})
+        if key not in alone:
+            alone[key] = run_sharded(scratch / f"{number}-one", start, settings, num_processes=1)
+        one, two = alone[key], run_sharded(scratch / f"{number}-two", start, settings)
+    except AssertionError as error:
+        return row | {"equal": False, "error": str(error)[-2000:]}
+    moved = largest_difference(one.weights, dict(load_policy(start).model.named_parameters()))
+    difference = largest_difference(one.weights, two.weights)
+    same_text = all(one.record[name] == two.record[name] for name in ("written", "evaluated"))
+    equal = moved > 0 and difference < BOUND * moved and same_text
+    row |= {"moved": moved, "difference": difference, "same_text": same_text}
+    return row | {"way": two.record["way"], "equal": equal}
+
+
+def line(row: dict[str, Any]) -> str:
+    """What is printed of a run."""
+    settings = " ".join(f"{name}={value}" for name, value in row["settings"].items())
+    if "error" in row:
+        return f"FAILED {settings}: {row['error'].strip().splitlines()[-1]}"
+    share = row["difference"] / row["moved"]
+    verdict = "equal " if row["equal"] else "FAILED"
+    return f"{verdict} {share:.1e} of the move, same answers: {row['same_text']}; {settings}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,56 @@
+"""Two processes learn what one does, however the weights are sharded: real launches, over gloo.
+
+The long matrix of what may differ is run_scripts/test_distributed.sh.
+"""
+
+from itertools import combinations, product
+
+import pytest
+
+from tests.helpers.policy_factory import small_policy
+from tests.helpers.sharding import FACTORS, covering_array, largest_difference, run_sharded
+from thinker.policies import load_policy
+
+SETTINGS = {
+    "lora": False,
+    "checkpointing": "not-reentrant",
+    "beta": 0.04,
+    "iterations": 1,
+    "evaluate": True,
+    "backend": "hf",
+    "backbone": "internvl3",
+}
+WAYS = {"ddp": "MULTI_CPU", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED", "fsdp2": "FSDP"}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The policy at the start, and what one process makes of it."""
+    folder = tmp_path_factory.mktemp("alone")
+    small_policy("internvl3", amplify=1.0).save(folder / "start")
+    outcome = run_sharded(folder / "one", folder / "start", SETTINGS, num_processes=1)
+    return folder / "start", outcome
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", WAYS)
+def test_two_processes_make_the_steps_of_one(tmp_path, alone, sharding):
+    start, one = alone
+    two = run_sharded(tmp_path / "two", start, SETTINGS | {"sharding": sharding})
+    before = dict(load_policy(start).model.named_parameters())
+    moved = largest_difference(one.weights, before)
+    assert moved > 1e-3
+    assert largest_difference(one.weights, two.weights) < 1e-4 * moved
+    assert (two.record["way"], two.record["num_processes"]) == (WAYS[sharding], 2)
+    # What is generated before each step, and of held-out clips after it.
+    assert two.record["written"] == one.record["written"]
+    assert two.record["evaluated"] == one.record["evaluated"]
+    assert len(one.record["evaluated"]) == 3
+
+
+def test_every_pair_of_settings_is_in_the_matrix():
+    runs = covering_array(FACTORS)
+    assert len(runs) <= 30
+    for (one, values), (other, others) in combinations(FACTORS.items(), 2):
+        shown = {(run[one], run[other]) for run in runs}
+        assert shown == set(product(values, others))
