@@ -8,6 +8,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,23 +16,23 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 START_WEIGHTS = 0.0
+HANG_SECONDS = 3.0
 
 
 class FakeServer:
     """One server in this process, on a port of its own.
 
-    fault: what goes wrong with a request for completions, a method of `FAULTS`, or None. seconds:
-    that an answer takes. logprobs: function of prompt and completion.
+    fault: what goes wrong with a request for completions, a key of `FAULTS`, or None. before: is
+    called before an answer. logprobs: function of prompt and completion.
     """
 
     def __init__(self, max_model_len=1024):
         self.max_model_len, self.logprobs_mode = max_model_len, "processed_logprobs"
-        self.fault, self.seconds = None, 0.0
+        self.fault: str | None = None
+        self.before: Callable[[], object] = lambda: None
         self.logprobs = lambda prompt, completion: [-1.0] * len(completion)
         self.refuses_weights = False
         self.answered: list[list[int]] = []  # prompts
-        self.together = self.most_together = 0
-        self.lock = threading.Lock()
         self.begin_anew()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.port = self.http.server_address[1]
@@ -77,13 +78,8 @@ class FakeServer:
         return {}
 
     def completions(self, prompt, params):
-        with self.lock:
-            self.together += 1
-            self.most_together = max(self.most_together, self.together)
-        time.sleep(self.seconds)
-        with self.lock:
-            self.together -= 1
-            self.answered.append(prompt)
+        self.before()
+        self.answered.append(prompt)
         choices = []
         for index in range(params["n"]):
             tokens = tokens_of(prompt, params["seed"], index, self.weights)
@@ -132,7 +128,7 @@ def _error(server, handler, body):
 
 
 def _hangs(server, handler, body):
-    time.sleep(1.0)
+    time.sleep(HANG_SECONDS)
     handler.close_connection = True
 
 

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from thinker.config.run import RolloutSettings
@@ -191,7 +192,7 @@ class ServerPool:
         try:
             folder.mkdir(parents=True)
             save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise RolloutError(f"weights cannot be written to {folder}: {error}") from error
         return folder

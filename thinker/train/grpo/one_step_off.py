@@ -41,7 +41,7 @@ class AheadOrder(EpochOrder):
     """The order of `EpochOrder`, each batch delivered when the one before it is trained on.
 
     An epoch ends with the first batch of the next one. `first` gives the one that is never
-    delivered. Example: epochs of batches a b c and d e f are delivered as b c d and e f ….
+    delivered. Example: epochs of batches a b c and d e f are delivered as b c d and e f g.
     """
 
     def __iter__(self):
@@ -132,12 +132,13 @@ class OneStepOff:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as a tree that state_file.py takes. Media are read again."""
         ahead = self._ahead
-        if ahead is None or ahead.completions is None:
+        if ahead is None:
             return {"drawn": None, "num_processes": self._accelerator.num_processes}
-        ids = [c.token_ids for c in ahead.completions]
+        completions = ahead.completions or []
+        ids = [completion.token_ids for completion in completions]
         logprobs = [
             math.nan if value is None else value
-            for completion in ahead.completions
+            for completion in completions
             for value in completion.logprobs or ()
         ]
         return {
@@ -165,7 +166,7 @@ class OneStepOff:
             )
         drawn = state["drawn"]
         rows = self._read(drawn["sample_id"])
-        differs = [row["sample_id"] for row in rows] != drawn["sample_id"]
+        differs = [row["sample_id"] for row in rows] != drawn["sample_id"] or not drawn["lengths"]
         completions = None
         if largest_of_all_processes(int(differs), self._accelerator.device):
             logger.warning("rollouts drawn ahead are drawn anew: their media have changed")
