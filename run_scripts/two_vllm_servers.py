@@ -9,6 +9,7 @@ The protocol alone is tested in CI, against stand-ins (tests/rollout/test_pool.p
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -175,6 +176,7 @@ def main() -> None:
     finally:
         for server in servers:
             server.kill()
+    shutil.rmtree(folder)  # where something failed, the servers' logs stay
 
 
 def check(policy: Policy, servers: list[Process], weights: Path) -> None:
