@@ -43,6 +43,7 @@ def test_the_set_of_keys_is_frozen():
         "stages.lora.target_modules",
         "stages.rewards", "stages.rewards.name", "stages.rewards.weight", "stages.rewards.config",
         "stages.perturbations", "stages.logprobs", "stages.max_skipped_steps",
+        "stages.one_step_off",
         "model", "model.path", "model.backbone", "model.dtype", "model.motion", "model.clip",
         "model.slowfast", "model.levels", "model.texts",
         "data", "data.eval", "data.eval.config", "data.eval.overrides", "data.variables",
@@ -199,6 +200,8 @@ def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_pa
         ({"rollout": {"backend": "trt"}}, "rollout: backend is 'trt', expected auto, hf or vllm"),
         ({"rollout": {"mode": "server"}}, "rollout: .*server_url is not set"),
         ({"rollout": {"max_restarts": -1}}, "max_restarts is -1"),
+        ({"rollout": {"server_url": ["http://a", "http://a/"]}}, "server_url names a server twic"),
+        (stage(one_step_off=True), "stage grpo: one_step_off needs .* rollout.backend is auto"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, values, message):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainingArguments, modeling_utils
 
 from tests.helpers import trainer_runs
+from tests.helpers.logged_rollout import LoggedRollout
 from tests.helpers.policy_factory import small_policy
 from thinker.cli import main as command_line
 from thinker.config.run import LoraSettings, SftStage, SourceSettings
@@ -95,6 +96,9 @@ def build(folder: str, *, rewards=None, rollout=None, **grpo):
         "learning_rate": 3e-3,
         **grpo,
     }
+    if values.get("one_step_off"):
+        policy = small_policy("internvl3")
+        rollout = partial(LoggedRollout, policy)
     reward_list = rewards or [WeightedReward(reward=Lengths()), *trainer_runs.rewards("ranking")]
     trainer = trainer_runs.make_trainer(
         Path(folder), reward_list=reward_list, rollout=rollout, save_start=False, **values

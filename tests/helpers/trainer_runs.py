@@ -109,7 +109,7 @@ def rewards(*names):
 
 def make_trainer(
     tmp_path, backbone="internvl3", *, reward_list=None, rollout=None, lora=False, freeze=(),
-    seed=0, save_start=True, logprobs="shared", examples=None, **grpo,
+    seed=0, save_start=True, logprobs="shared", examples=None, one_step_off=False, **grpo,
 ):  # fmt: skip
     if save_start:
         small_policy(backbone, amplify=1.0).save(tmp_path / "start")
@@ -149,6 +149,7 @@ def make_trainer(
         if lora
         else None,
         logprobs=logprobs,
+        one_step_off=one_step_off,
     )
 
 

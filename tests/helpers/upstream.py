@@ -286,6 +286,10 @@ NAMES = (
         path="transformers.models.qwen2_5_vl.modeling_qwen2_5_vl.Qwen2_5_VLModel",
         why="what our Qwen backbone extends",
     ),
+    Name(
+        path="datasets.Dataset.__getitems__", passes=("keys",),
+        why="rows by their numbers, transformed together, as a data loader asks for them",
+    ),
     # TRL and peft
     Name(
         path="trl.trainer.utils.RepeatSampler",
@@ -365,6 +369,15 @@ NAMES = (
     Name(
         path="vllm.sampling_params.RequestOutputKind.FINAL_ONLY",
         why="one output a request, when all its completions are there",
+    ),
+    Name(
+        path="vllm.v1.engine.async_llm.AsyncLLM.update_weight_version", passes=("new_version",),
+        why="what POST /update_weight_version calls: a name for the weights in the process that "
+        'holds them; a start gives it the name "default"',
+    ),
+    Name(
+        path="vllm.v1.engine.async_llm.AsyncLLM.get_weight_version",
+        why="what GET /weight_info gives: that name",
     ),
     # vLLM: its engine in our process
     Name(

@@ -28,7 +28,7 @@ def engines():
     started.close()
 
 
-def trainer_with(policy, tmp_path, rollout, *, lora=False, **grpo):
+def trainer_with(policy, tmp_path, rollout, *, lora=False, one_step_off=False, **grpo):
     """On prompts with two videos, a still beside a video, three turns, and no media."""
     policy.save(tmp_path / "start")
     policy = load_policy(tmp_path / "start")
@@ -62,6 +62,7 @@ def trainer_with(policy, tmp_path, rollout, *, lora=False, **grpo):
         rollout=lambda model: rollout(dataclasses.replace(policy, model=model)),
         perturbations=("reverse",),
         peft_config=peft_config if lora else None,
+        one_step_off=one_step_off,
     )
 
 
@@ -100,6 +101,26 @@ def test_three_steps_of_training(engines, tmp_path, backbone, lora):
         assert log["sampling/importance_sampling_ratio/mean"] == pytest.approx(1.0, abs=1e-3)
     moved = [n for n, t in trainer.core.state_dict().items() if not torch.equal(t, before[n])]
     assert any("language_model" in name for name in moved)
+
+
+def test_rollouts_one_step_off_are_corrected_for_it(engines, tmp_path):
+    """The engine's logprobs are those of the weights before the last update: nothing to correct for
+    the first batch, and of all later ones as much as an update changes."""
+    engine = engines("internvl3")
+    trainer = trainer_with(
+        engine_policy("internvl3", amplify=1.0),
+        tmp_path,
+        lambda policy: VllmRollout(policy, engine),
+        one_step_off=True,
+        vllm_importance_sampling_correction=True,
+        vllm_importance_sampling_mode="token_truncate",
+    )
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    differences = [log["sampling/sampling_logp_difference/max"] for log in logs]
+    ratios = [log["sampling/importance_sampling_ratio/max"] for log in logs]
+    assert differences[0] < 1e-3 and min(differences[1:]) > 0.01
+    assert ratios[0] == pytest.approx(1.0, abs=1e-3) and min(ratios[1:]) > 1.01
 
 
 def test_an_engine_that_dies_in_training_changes_nothing(engines, tmp_path, caplog):

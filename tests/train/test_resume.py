@@ -79,6 +79,16 @@ CASES = {
         {"lora": True, "beta": 0.1, "use_adaptive_entropy": True, "entropy_target": 5.0},
         [(24, 0), (20, 0)],
     ),
+    # a batch is trained on by 2 steps, while the next one waits in the checkpoint
+    "one step off": (
+        2,
+        {
+            "one_step_off": True,
+            "steps_per_generation": 2,
+            "vllm_importance_sampling_mode": "token_truncate",
+        },
+        [(25, 1)],
+    ),
 }
 
 

@@ -211,12 +211,13 @@ class RolloutSettings:
     """Whether a colocated engine gives that memory back between the phases of generation. This
     matters on a GPU only."""
     timeout_seconds: FiniteFloat = 1800.0
-    """An engine that takes longer for one call counts as lost."""
+    """An engine that takes longer for one call, or a server for one prompt, counts as lost."""
     max_restarts: int = 2
     """How often a lost engine is started again within one call. After that the run saves a
     checkpoint and ends."""
-    server_url: str | None = None
-    """Address of the server; needed in mode "server"."""
+    server_url: str | tuple[str, ...] | None = None
+    """Address of the server, or a list of them: several share the work, and one that fails is left
+    out until it takes a later push. Needed in mode "server"."""
     push: str = "disk"
     """How new weights reach a server: "disk", through `sync_folder`, or "nccl", between GPUs."""
     sync_folder: str | None = None
@@ -240,13 +241,21 @@ class RolloutSettings:
             raise ValueError(f"timeout_seconds is {self.timeout_seconds}, expected above 0")
         if self.max_restarts < 0:
             raise ValueError(f"max_restarts is {self.max_restarts}, expected at least 0")
-        if self.mode == "server" and self.server_url is None:
+        if self.mode == "server" and not self.server_urls:
             raise ValueError("mode is server, but server_url is not set")
+        if len({url.rstrip("/") for url in self.server_urls}) < len(self.server_urls):
+            raise ValueError(f"server_url names a server twice: {', '.join(self.server_urls)}")
         if self.mode == "server" and self.push == "disk" and self.sync_folder is None:
             raise ValueError(
                 "push is disk, but sync_folder is not set; name a folder that the trainer and the "
                 "server both see, or use push=nccl"
             )
+
+    @property
+    def server_urls(self) -> tuple[str, ...]:
+        """The addresses of `server_url`, however many it holds."""
+        given = self.server_url
+        return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,6 +337,10 @@ class GrpoStage(StageSettings):
     """How log-probabilities of completions are computed. "shared" puts a prompt and all of its
     completions in one row. "plain" is TRL's own forward, one row a completion: the same maths,
     slower, for comparison."""
+    one_step_off: bool = False
+    """Whether each batch of rollouts is drawn before the trainer works on the batch before it, as
+    where both happen at the same time. Older weights are then corrected for by importance sampling,
+    which needs `rollout.backend` "vllm"."""
     max_skipped_steps: int = 5
     """A step whose loss or gradient is not finite is skipped. So many of them in a row end the
     run."""
@@ -374,6 +387,13 @@ class RunConfig:
                 f"the stages are called {', '.join(names) or 'nothing'}, expected at least one, "
                 "each with a name of its own"
             )
+        for stage in self.stages:
+            if getattr(stage, "one_step_off", False) and self.rollout.backend != "vllm":
+                raise ValueError(
+                    f"stage {stage.name}: one_step_off needs the log-probabilities that "
+                    "completions were drawn with, which transformers does not report, and "
+                    f"rollout.backend is {self.rollout.backend}; write rollout.backend=vllm"
+                )
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -23,7 +23,7 @@ IDENTITY, SPLIT = "run.json", "held_out_examples.json"
 BARE = frozenset((IDENTITY, SPLIT, "run.lock", "cache", "data"))
 """What lies in the folder of a run that ended before it had made anything: the cache of clips and
 the demo's data are not of one configuration. Such a folder is open to any other."""
-IGNORED = ("output_dir", "data.cache", "data.num_workers")
+IGNORED = ("output_dir", "data.cache", "data.num_workers", "rollout.server_url")
 """Keys that say where and how fast, not what: a run may be continued with others."""
 
 
@@ -44,7 +44,7 @@ def open_run(folder: Path, config: RunConfig) -> None:
                 f"{folder} belongs to a run of an older version, whose {IDENTITY} has "
                 f"{', '.join(old)}; finish it with that version, or choose another output_dir"
             )
-        require_same(folder, before, identity)
+        require_same(folder, {k: v for k, v in before.items() if k not in IGNORED}, identity)
     elif checkpoints(folder) or (folder / ROLLOUTS).exists():
         raise ValueError(
             f"{folder} holds results of a run, but no {IDENTITY} that says of which; "

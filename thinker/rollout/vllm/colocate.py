@@ -86,6 +86,15 @@ class ColocatedEngine:
         """See `Engine.push`."""
         self._call(functools.partial(self._push, weights), "the weight push")
 
+    def probe(self, request: EngineRequest) -> dict[str, EngineResult]:
+        """See `Engine.probe`."""
+        [result] = self.run([request])
+        return {"": result}
+
+    def refuse(self, name: str, error: RolloutError) -> None:
+        """See `Engine.refuse`: it is the only part."""
+        raise error
+
     def close(self) -> None:
         """See `Engine.close`. A call that is late gets CLOSE_SECONDS more to return."""
         if not self._closed:

@@ -2,7 +2,7 @@
 
 A request is the trainer's token ids, one *embedding item* a run of placeholders, and the fields of
 vLLM's SamplingParams. It goes past vLLM's processors, so nothing is tokenized or expanded a second
-time. `colocate.py` and `server.py` hold the two engines.
+time. `colocate.py` and `pool.py` hold the two engines.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from thinker.policies.encode import EncodedPrompt
-from thinker.rollout.base import Completion, RolloutStartError
+from thinker.rollout.base import Completion, RolloutError, RolloutStartError
 
 SUPPORTED_VLLM = "0.31."
 """Engine inputs and weight reload are not stable between minor releases."""
@@ -67,6 +67,15 @@ class Engine(Protocol):
 
     def push(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         """Replace the engine's weights and drop everything it cached under the old ones."""
+        ...
+
+    def probe(self, request: EngineRequest) -> dict[str, EngineResult]:
+        """The request as each part that generates on its own answers it, by the part's name; an
+        engine of one piece has no name."""
+        ...
+
+    def refuse(self, name: str, error: RolloutError) -> None:
+        """Use that part no more until a later push; the error is raised where no part is left."""
         ...
 
     def restart(self) -> None:

@@ -92,16 +92,16 @@ class VllmRollout:
             max_prompt_tokens = policy.inputs.max_prompt_tokens() + PROMPT_MARGIN
         max_model_len = min(max_prompt_tokens + max_new_tokens, policy.context_tokens)
         if settings.mode == "server":
-            from thinker.rollout.vllm.server import ServerEngine
+            from thinker.rollout.vllm.pool import ServerPool
 
-            engine: Engine = ServerEngine(settings)
+            engine: Engine = ServerPool(settings)
         else:
             from thinker.rollout.vllm.colocate import ColocatedEngine
 
             engine = ColocatedEngine(policy, settings, max_model_len=max_model_len)
         rollout = cls(policy, engine, max_restarts=settings.max_restarts)
         try:
-            engine.run([rollout._probe_request()])
+            engine.probe(rollout._probe_request())
         except RolloutError as error:
             rollout.close()
             raise RolloutStartError(f"the vLLM engine cannot generate here: {error}") from error
@@ -198,22 +198,28 @@ class VllmRollout:
         return EngineRequest(token_ids=text_ids, items=[], params=params)
 
     def _probe(self, step: int) -> float:
-        """Largest logprob difference over a few drawn tokens; StaleWeightsError beyond the
-        tolerance."""
-        request = self._probe_request()
-        [result] = self.engine.run([request])
+        """Largest logprob difference over a few drawn tokens. A part of the engine beyond the
+        tolerance is refused; StaleWeightsError where none is left."""
+        request, differences = self._probe_request(), []
+        tolerance = PROBE_TOLERANCE[self.policy.model.dtype]
+        for name, result in self.engine.probe(request).items():
+            difference = self._probe_difference(request, result)
+            if difference <= tolerance:  # NaN is not
+                differences.append(difference)
+                continue
+            error = StaleWeightsError(
+                f"step {step}: after the weight push the logprobs of {name or 'the engine'} differ "
+                f"from the trainer's by {difference:.3g}, more than {tolerance:.3g}; rollouts "
+                "would come from other weights"
+            )
+            self.engine.refuse(name, error)
+        return max(differences)
+
+    def _probe_difference(self, request: EngineRequest, result: EngineResult) -> float:
         [completion] = result.completions
         expected = text_logprobs(self.policy.model, request.token_ids, completion.token_ids)
         assert completion.logprobs is not None
-        difference = max(abs(a - b) for a, b in zip(expected, completion.logprobs, strict=True))
-        tolerance = PROBE_TOLERANCE[self.policy.model.dtype]
-        if not difference <= tolerance:  # NaN is a mismatch too
-            raise StaleWeightsError(
-                f"step {step}: after the weight push the engine's logprobs differ from the "
-                f"trainer's by {difference:.3g}, more than {tolerance:.3g}; rollouts would come "
-                "from other weights"
-            )
-        return difference
+        return max(abs(a - b) for a, b in zip(expected, completion.logprobs, strict=True))
 
     # Failures
 

@@ -1,6 +1,7 @@
 """A GRPO stage of a run: configuration → trainer → trained policy."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from thinker.data.mixture import Source, union
 from thinker.policies import Policy
 from thinker.rollout.base import RolloutError
 from thinker.rollout.build import build_rollout
+from thinker.train.grpo.one_step_off import check_one_step_off, told_at_start
 from thinker.train.grpo.rewards import WeightedReward, check_tasks
 from thinker.train.grpo.trainer import ThinkerTrainer, check_groups
 from thinker.train.held_out import logged_figures
@@ -21,6 +23,8 @@ from thinker.train.run_data import RunData
 from thinker.train.run_log import MetricsFile
 from thinker.train.start import settle_dtype, trainer_args
 from thinker.video.perturb import PERTURBATIONS
+
+logger = logging.getLogger(__name__)
 
 
 def train_grpo(
@@ -58,7 +62,10 @@ def train_grpo(
         logprobs=stage.logprobs,
         callbacks=[MetricsFile(Path(args.output_dir))],
         max_skipped_steps=stage.max_skipped_steps,
+        one_step_off=stage.one_step_off,
     )
+    if stage.one_step_off:
+        logger.info("%s", told_at_start(args))
     try:
         trainer.train(resume_from_checkpoint=True)
     except RolloutError as error:
@@ -80,6 +87,8 @@ def check_grpo(stage: GrpoStage, args: GRPOConfig, sources: Sequence[Source], se
     """Raises ValueError for what would end the stage when it begins, or let it end without a step:
     too few videos for a batch, an unknown perturbation. Stages before it may take hours."""
     check_groups(args)
+    if stage.one_step_off:
+        check_one_step_off(args)
     num_rows = len(union(sources, seed))
     num_needed = args.generation_batch_size // args.num_generations
     if num_rows < num_needed:
@@ -117,15 +126,17 @@ def grpo_args(config: RunConfig, stage: GrpoStage, folder: Path) -> GRPOConfig:
     """TRL's configuration with the run's seed; its journals and checkpoints go into `folder`.
 
     vLLM's float32 logprobs equal the trainer's (tests/rollout/test_vllm.py), so the correction for
-    their difference, which costs a forward pass a batch, is on by default in half precision only.
+    their difference, which costs a forward pass a batch, is on by default in half precision, and
+    where rollouts are one step off.
     """
+    is_exact = settle_dtype(config).model.dtype == "float32" and not stage.one_step_off
     given = {
         "output_dir": str(folder),
         "seed": config.seed,
         "learning_rate": max(stage.train.values()),
         "dataloader_num_workers": config.data.num_workers,
         "report_to": ["tensorboard"],
-        "vllm_importance_sampling_correction": settle_dtype(config).model.dtype != "float32",
+        "vllm_importance_sampling_correction": not is_exact,
         "save_total_limit": 2,  # the newest, and one to fall back on
     }
     return trainer_args(GRPOConfig, config, stage, given)

@@ -6,6 +6,7 @@ transformers' hands the work to an object with one job:
 | object | job | methods |
 |---|---|---|
 | `RolloutCollector` | each clip encoded once; the G rollouts of a prompt and those of its perturbed copy in one call | `_tokenize_prompts`, `_generate_single_turn` |
+| `OneStepOff` | with `one_step_off`: the next batch drawn before this one is trained on | `_prepare_inputs`, `_generate_single_turn` |
 | `RewardTable` | rewards over the rows of all processes | `_calculate_rewards` |
 | `Logprobs` | one packed row a group; TRL's own forward knows no media | `_get_per_token_logps_and_entropies`, `_compute_loss` |
 | `BackwardRetry` | a backward pass that does not fit is redone with half the groups | `training_step`, `compute_loss` |
@@ -37,11 +38,12 @@ from thinker.data.examples import Example
 from thinker.data.rows import example_dataset
 from thinker.policies import Policy
 from thinker.policies.shared_prompt import enable_shared_prompt
-from thinker.rollout.base import Rollout, Sampling
+from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.train.counters import Counters
 from thinker.train.grpo.batch import BatchContext, JudgedRows, SavedBatches
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.logprobs import Logprobs
+from thinker.train.grpo.one_step_off import AheadOrder, OneStepOff, check_one_step_off
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
@@ -65,6 +67,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     logprobs: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
     forward with one row a completion: the same maths, slower (plain_logprobs.py).
     max_skipped_steps: see `StepGuard`.
+    one_step_off: see one_step_off.py.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         callbacks: list | None = None,
         logprobs: str = "shared",
         max_skipped_steps: int = 5,
+        one_step_off: bool = False,
     ):
         check_settings(args)
         check_groups(args)
@@ -113,6 +117,11 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         self._evaluate_policy = evaluate_policy
         self._context = BatchContext(rows=[])
         self._build_parts(rewards, rollout, perturbations, max_skipped_steps)
+        self.one_step_off = None
+        if one_step_off:
+            check_one_step_off(args, reports_logprobs=self.rollouts.backend.reports_logprobs)
+            ids = [sample.id for sample in samples]
+            self.one_step_off = OneStepOff(dataset, ids, self.accelerator)
         # From here on TRL reads it as "completions come with the logprobs they were drawn with", as
         # its importance-sampling correction needs; set earlier, it would start its own engine.
         self.use_vllm = self.rollouts.backend.reports_logprobs
@@ -188,15 +197,23 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
 
     def _prepare_inputs(self, generation_batch):
         """As TRL's in training, but groups stay whole and in order: a packed row holds a group."""
+        due = self._step % self._batch_steps == 0 and not self.retry.redoing
+        if self.one_step_off is not None:
+            generation_batch = self.one_step_off.rows(
+                generation_batch, is_due=due, order=self.order
+            )
         saved = self.saved_batches.take(generation_batch, self.accelerator.device)
         if saved is not None:
             self._buffered_inputs: Any = saved
-        generate_every = self.args.steps_per_generation * self.num_iterations
-        due = self._step % generate_every == 0 and not self.retry.redoing
         if due or self._buffered_inputs is None:
             batch = self._generate_and_score_completions(generation_batch)
             self._buffered_inputs = split_tensor_dict(batch, self.args.steps_per_generation)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    @property
+    def _batch_steps(self) -> int:
+        """Micro-steps for which a generation batch is used."""
+        return self.args.steps_per_generation * self.num_iterations
 
     def _generate_and_score_completions(self, inputs):
         context = self._context = BatchContext(rows=inputs)
@@ -236,18 +253,33 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ):
         """Rollouts of every prompt and of its perturbed copy, in one call of the back end."""
-        step, process = self.state.global_step, self.accelerator.process_index
         with self._whole_policy():
             self._sync_rollout("train")
-            completions = self.rollouts.collect(
-                self._context,
+            completions = self._completions(num_generations)
+        logprobs = [completion.logprobs for completion in completions] if self.use_vllm else None
+        return [completion.token_ids for completion in completions], logprobs
+
+    def _completions(self, num_generations: int) -> list[Completion]:
+        """Of the batch at hand."""
+        step, process = self.state.global_step, self.accelerator.process_index
+
+        def draw(context: BatchContext, is_ahead: bool) -> list[Completion]:
+            used_at = self._step + (self._batch_steps if is_ahead else 0)
+            return self.rollouts.collect(
+                context,
                 num_generations,
                 self.sampling,
                 step=step,
-                seed=derive_seed(self.args.seed, step, self._step, process),
+                seed=derive_seed(self.args.seed, step, used_at, process),
             )
-        logprobs = [completion.logprobs for completion in completions] if self.use_vllm else None
-        return [completion.token_ids for completion in completions], logprobs
+
+        if self.one_step_off is None:
+            return draw(self._context, False)
+        batch_updates = self._batch_steps // self.args.gradient_accumulation_steps
+        is_last = step + batch_updates >= self.state.max_steps
+        completions = self.one_step_off.completions(self._context, draw, is_last=is_last)
+        self.features.begin()  # those of the batch that comes next are not needed until then
+        return completions
 
     @contextmanager
     def _whole_policy(self) -> Iterator[None]:
@@ -393,7 +425,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     # Order of the data
 
     def _get_train_sampler(self, dataset=None):
-        self.order = EpochOrder.like(super()._get_train_sampler(dataset))
+        order = EpochOrder if self.one_step_off is None else AheadOrder
+        self.order: Any = order.like(super()._get_train_sampler(dataset))
         return self.order
 
     def _run_epoch(self, *, epoch, **kwargs):
@@ -404,13 +437,14 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
 
     def progress(self) -> dict[str, Any]:
         """Where the batch at hand stands, sums that are not logged yet, limits that were found."""
-        is_used_up = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        is_used_up = self._step % self._batch_steps == 0
         return {
             "micro_step": self._step,
             "metrics": self._metrics,
             "batches": None if is_used_up else SavedBatches.state(self._buffered_inputs),
             "skipped": self.guard.num_skipped,
             "groups_at_once": self.groups_at_once.number,
+            "one_step_off": None if self.one_step_off is None else self.one_step_off.state(),
         }
 
     def set_progress(self, state: dict[str, Any]) -> None:
@@ -418,6 +452,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         for mode, values in state["metrics"].items():
             self._metrics[mode] = defaultdict(list, values)
         self.saved_batches = SavedBatches(state["batches"])
+        if self.one_step_off is not None:
+            self.one_step_off.restore(state.get("one_step_off"), state["batches"])
         self.guard.num_skipped = state["skipped"]
         self.groups_at_once.at_most(state["groups_at_once"])
 
