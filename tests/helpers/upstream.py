@@ -203,6 +203,11 @@ ATTRIBUTES = (
         name="_parameters",
         why="`lm_head.bias` is registered as None; it must go before a buffer can take its name",
     ),
+    Attribute(
+        owner="transformers.integrations.deepspeed",
+        name="_hf_deepspeed_config_weak_ref",
+        why="a policy that is loaded while it is set to ZeRO-3 is sharded",
+    ),
     Attribute(owner="torch", name="_C", why="where autograd's saved-tensor hooks are found"),
     Attribute(
         owner="torch._C", name="_autograd", why="where autograd's saved-tensor hooks are found"
