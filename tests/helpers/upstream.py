@@ -268,6 +268,10 @@ NAMES = (
         why="every row of a cache G times, in place, copies side by side",
     ),
     Name(
+        path="transformers.integrations.deepspeed.unset_hf_deepspeed_config",
+        why="what is loaded afterwards is whole",
+    ),
+    Name(
         path="transformers.initialization",
         why="as torch.nn.init, but leaves alone what a checkpoint has filled",
     ),

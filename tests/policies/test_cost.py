@@ -13,6 +13,7 @@ from thinker.policies.cost import (
     VideoTokens,
     cache_bytes,
     language_flops,
+    linear_flops,
     lora_parameters,
     memory_bytes,
     meta_policy,
@@ -22,6 +23,7 @@ from thinker.policies.cost import (
     video_tokens,
     vision_flops,
 )
+from thinker.policies.last_layer import skipped_parts
 
 
 @pytest.mark.parametrize("name", ["InternVL3-1B", "InternVL3-2B", "InternVL3-8B"])
@@ -112,7 +114,11 @@ def test_stages_of_a_step():
     p, g, c = tokens.prompt, 4, 400
     pairs = sum(range(1, p + 1)) + g * sum(p + j for j in range(1, c + 1))
     assert rollout == language_flops(model, p + g * c, pairs, g * c)
-    assert perturbed == reference == forward == again == encode + rollout
+    assert perturbed == encode + rollout
+    spared = sum(map(linear_flops, skipped_parts(model.model.language_model))) * (p - 1)
+    text = model.config.text_config
+    attention = 4 * text.hidden_size * sum(range(1, p))
+    assert reference == forward == again == encode + rollout - spared - attention
     assert backward == 2 * forward
     twice = step_flops(model, StepSize(num_keyframes=6, num_generations=4, num_videos=2))
     assert list(twice.values()) == [2 * value for value in flops]

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.exact_precision import use_exact_precision
 from tests.helpers.policy_factory import (
@@ -19,7 +20,9 @@ from tests.helpers.policy_factory import (
     small_policy,
 )
 from thinker.policies import Prompt
+from thinker.policies.cost import language_flops, linear_flops
 from thinker.policies.inputs import distinct_clips
+from thinker.policies.last_layer import skipped_parts
 from thinker.policies.shared_prompt import (
     SharedPromptMask,
     check_shared_prompt,
@@ -167,6 +170,31 @@ def test_a_clip_that_no_row_shows_gives_every_part_a_gradient_of_zero(backbone, 
         for name, gradient in given.items():
             expected = own.get(name, torch.zeros_like(gradient))
             torch.testing.assert_close(gradient, expected, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_prompt_rows_need_keys_and_values_only_in_the_last_layer(backbone, monkeypatch):
+    """The same log-probabilities to the bit, and FLOPs less by what `language_flops` says."""
+    policies = [small_policy(backbone, amplify=1.0) for _ in range(2)]
+    enable_shared_prompt(policies[0].model)
+    monkeypatch.setattr("thinker.policies.shared_prompt.cut_last_layer", lambda model: None)
+    enable_shared_prompt(policies[1].model)
+    found, flops = [], []
+    for policy in policies:
+        given = batch(policy)
+        with FlopCounterMode(display=False) as counter:
+            found.append(shared_logps(policy, *given))
+        products = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm)
+        counts = counter.get_flop_counts()["Global"]
+        flops.append(sum(counts.get(product, 0) for product in products))
+    assert torch.equal(*found)
+    prompt = given[1].shape[1] - 1
+    language = policies[0].model.model.language_model
+    spared = sum(map(linear_flops, skipped_parts(language)))
+    assert flops[1] - flops[0] == spared * prompt * len(given[0])
+    model = policies[0].model
+    per_token = language_flops(model, 9, 0, 0) - language_flops(model, 9, 0, 0, unread=1)
+    assert per_token == spared > 0
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

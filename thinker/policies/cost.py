@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from thinker.config.run import LoraSettings
 from thinker.policies.backbone import MotionBackbone
 from thinker.policies.card import count_parameters
+from thinker.policies.last_layer import skipped_parts
 from thinker.policies.motion import MotionConfig, MotionEncoder
 from thinker.policies.registry import BACKBONES
 
@@ -159,7 +160,7 @@ def linear_flops(module: nn.Module) -> int:
     """FLOPs of all linear layers in `module` for one token, without the originals that peft keeps
     aside."""
     return 2 * sum(
-        layer.weight.numel()
+        int(getattr(layer.weight, "ds_numel", layer.weight.numel()))  # ZeRO-3 leaves nothing of it
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear) and "original_module" not in name
     )
@@ -175,14 +176,23 @@ def head_dim(text) -> int:
     return getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
 
 
-def language_flops(model, tokens: int, pairs: int, head_tokens: int) -> int:
+def language_flops(
+    model, tokens: int, pairs: int, head_tokens: int, unread: int = 0, unread_pairs: int = 0
+) -> int:
     """FLOPs of the language model: `tokens` pass all layers, with `pairs` of query and key in each
-    of them, and `head_tokens` pass the head."""
-    text = model.config.get_text_config()
-    attention = 4 * text.num_attention_heads * head_dim(text) * text.num_hidden_layers
+    of them, and `head_tokens` pass the head.
+
+    unread: how many of the tokens need keys and values only in the last layer (last_layer.py), with
+    `unread_pairs` of the pairs.
+    """
+    text, language = model.config.get_text_config(), model.model.language_model
+    attention = 4 * text.num_attention_heads * head_dim(text)
     head = 2 * text.hidden_size * text.vocab_size
     return (
-        linear_flops(model.model.language_model) * tokens + attention * pairs + head * head_tokens
+        linear_flops(language) * tokens
+        - sum(linear_flops(part) for part in skipped_parts(language)) * unread
+        + attention * (text.num_hidden_layers * pairs - unread_pairs)
+        + head * head_tokens
     )
 
 
@@ -219,7 +229,9 @@ def step_flops(model, size: StepSize) -> dict[str, int]:
     behind = g * (c * p + causal_pairs(c))  # completion queries: the whole prompt, then their own
     encode = vision_flops(model.model, tokens) + motion_flops(model.model.motion.config)
     rollout = language_flops(model, p + g * c, causal_pairs(p) + behind, g * c)
-    logprobs = encode + rollout  # the same products, as one packed row
+    unread = p - 1, causal_pairs(p - 1)  # the last token heads every completion
+    # As one packed row.
+    logprobs = encode + language_flops(model, p + g * c, causal_pairs(p) + behind, g * c, *unread)
     stages = {
         "encode video (vision, motion)": encode,
         f"rollout: prefill and {g} completions": rollout,

@@ -30,6 +30,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from thinker.policies.last_layer import cut_last_layer
+
 ATTENTION = "thinker_shared_prompt"
 
 IGNORED_LABEL = -100
@@ -211,6 +213,8 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
     own = _attend_completions(own_q, own_k, own_v, prompt_k, prompt_v, attention_mask, scale)
     if not num_prompt:
         return own, None
+    if getattr(module, "skips_prompt", False):  # last_layer.py
+        return torch.nn.functional.pad(own, (0, 0, 0, 0, num_prompt, 0)), None
     prompt = _attend(prompt_q, prompt_k, prompt_v, attention_mask.of_prompt, scale)
     return torch.cat([prompt.transpose(1, 2), own], dim=1), None
 
@@ -300,7 +304,8 @@ def check_shared_prompt(model) -> None:
 
 
 def enable_shared_prompt(model) -> None:
-    """Switch the language model of a policy to the shared-prompt attention function, for good.
+    """Switch the language model of a policy to the shared-prompt attention function, for good, and
+    leave prompt rows out of its last layer (last_layer.py).
 
     It stays switched: going back between forward and backward would give reentrant checkpointing
     another function to recompute with. Rows without a `SharedPromptMask` get plain scaled
@@ -308,6 +313,7 @@ def enable_shared_prompt(model) -> None:
     """
     check_shared_prompt(model)
     model.model.language_model.set_attn_implementation(ATTENTION)
+    cut_last_layer(model.model.language_model)
 
 
 AttentionInterface.register(ATTENTION, shared_prompt_attention)

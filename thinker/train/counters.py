@@ -164,7 +164,8 @@ class Counters:
             own = (p for name, p in language.named_parameters() if "lora_" not in name)
             passes += 2 if any(parameter.requires_grad for parameter in own) else 1
             passes += bool(getattr(language, "gradient_checkpointing", False) and language.training)
-        flops = language_flops(model, tokens.positions, tokens.pairs, tokens.head)
+        unread = tokens.unread, tokens.unread_pairs
+        flops = language_flops(model, tokens.positions, tokens.pairs, tokens.head, *unread)
         self.add_flops(flops * passes)
 
 
@@ -182,6 +183,10 @@ class LogprobTokens:
     """(query, key) pairs of its attention, padding included."""
     head: int
     """Rows that reach the LM head, padding included."""
+    unread: int = 0
+    """Positions that need keys and values only in the last layer, padding included."""
+    unread_pairs: int = 0
+    """(query, key) pairs that are left out there."""
 
     @classmethod
     def shared(cls, prompt_mask, completion_mask, group: int) -> "LogprobTokens":
@@ -194,6 +199,8 @@ class LogprobTokens:
             positions=groups * (prompt - 1) + rows * length,
             pairs=groups * causal_pairs(prompt - 1) + own,
             head=rows * length,
+            unread=groups * (prompt - 1),
+            unread_pairs=groups * causal_pairs(prompt - 1),
         )
 
     @classmethod

@@ -42,6 +42,10 @@ class BatchContext:
     """The prompts of the rows whose log-probabilities TRL asks for now: of all rows while a batch
     is generated, of a micro-batch while it is trained on."""
 
+    silent: torch.Tensor | None = None
+    """(groups,) bool of the micro-batch at hand, True for those that add no gradient; None where
+    that is not known."""
+
     trained_logps: torch.Tensor | None = None
     """Log-probabilities of the last pass with gradient, detached."""
 

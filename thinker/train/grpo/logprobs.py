@@ -72,32 +72,53 @@ class Logprobs:
         batch_size: int | None,
         with_entropy: bool,
         version: int,
+        silent: torch.Tensor | None = None,
     ) -> LogprobsAndEntropies:
         """One packed row a group, `batch_size` rows at once.
 
         input_ids, attention_mask: (rows, P + C), prompts left-padded, completions right-padded to
         `num_completion` = C. prompts: what each row asks. version: number of the weights, under
-        which embeddings are kept.
+        which embeddings are kept. silent: (groups,) bool, True for those that add no gradient,
+        whose pass is then without; None where all may.
         """
         stage = self.pass_of(model)
-        batch_size = batch_size or len(input_ids)
-        logps, entropies = [], []
-        for start in range(0, len(input_ids), batch_size):
-            rows = slice(start, start + batch_size)
-            with self.counters.stage(stage):
-                log_probs, entropy = self._groups(
-                    model,
-                    stage,
-                    input_ids[rows],
-                    attention_mask[rows],
-                    num_completion,
-                    prompts[rows][:: self.num_generations],
-                    version,
-                )
-            logps.append(log_probs.view(-1, num_completion))
-            if with_entropy:
-                entropies.append(entropy.view(-1, num_completion))
-        return torch.cat(logps), torch.cat(entropies) if with_entropy else None, None
+
+        def run(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+            found = []
+            for some in rows.split(batch_size or len(input_ids)):
+                with self.counters.stage(stage):
+                    asked = [prompts[i] for i in some[:: self.num_generations].tolist()]
+                    given = input_ids[some], attention_mask[some], num_completion, asked, version
+                    found.append(self._groups(model, stage, *given))
+            logps = torch.cat([log_probs.view(-1, num_completion) for log_probs, _ in found])
+            if not with_entropy:
+                return logps, None
+            return logps, torch.cat([entropy.view(-1, num_completion) for _, entropy in found])
+
+        quiet, loud = self._divided(len(input_ids), silent, input_ids.device)
+        if not len(quiet):
+            return *run(loud), None
+        with torch.no_grad():
+            quietly = run(quiet)
+        back = torch.cat([quiet, loud]).argsort()
+        joined = [
+            None if one is None or other is None else torch.cat([one, other])[back]
+            for one, other in zip(quietly, run(loud), strict=True)
+        ]
+        assert joined[0] is not None
+        return joined[0], joined[1], None
+
+    def _divided(
+        self, num_rows: int, silent: torch.Tensor | None, device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows of groups without and with a gradient; one of the latter at least, because every
+        process has to make a backward pass."""
+        rows = torch.arange(num_rows, device=device).view(-1, self.num_generations)
+        if silent is None:
+            return rows[:0].flatten(), rows.flatten()
+        silent = silent.clone()
+        silent[0] &= not bool(silent.all())
+        return rows[silent].flatten(), rows[~silent].flatten()
 
     def _groups(self, model, stage, input_ids, attention_mask, num_completion, prompts, version):
         """Log-probabilities and entropies of whole groups, as many at once as fit (oom.py)."""

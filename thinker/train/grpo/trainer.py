@@ -55,6 +55,9 @@ from thinker.utils.seeds import derive_seed
 from thinker.video import Clip
 from thinker.video.medium import Medium
 
+MULTIPLES = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo", "cispo", "sapo")
+"""TRL's losses that are multiples of the advantage."""
+
 
 class ThinkerTrainer(Resumable, GRPOTrainer):
     """Trains a motion-aware policy by GRPO; see the module docstring.
@@ -356,13 +359,26 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             batch_size=batch_size,
             with_entropy=compute_entropy,
             version=self.state.global_step,
+            silent=context.silent if stage == "train" else None,
         )
         if stage == "train":
             context.trained_logps = found[0].detach()
         return found
 
+    @property
+    def _only_advantages_count(self) -> bool:
+        """Whether the loss of a token is a multiple of its row's advantage, so that a group whose
+        advantages are all 0 adds no gradient: without KL and entropy bonus."""
+        args = self.args
+        has_bonus = args.entropy_coef != 0 or args.use_adaptive_entropy
+        return self.beta == 0 and not has_bonus and args.loss_type in MULTIPLES
+
     def _compute_loss(self, model, inputs):
         self._context.asked = inputs["asked"]
+        self._context.silent = None
+        if self._only_advantages_count:
+            groups = inputs["advantages"].view(-1, self.num_generations)
+            self._context.silent = (groups == 0).all(dim=1)
         loss = super()._compute_loss(model, inputs)
         # The second pass over the batch finds them here. A step whose loss is not finite is skipped
         # and leaves the weights alone, so the second pass is then the first.
