@@ -103,25 +103,29 @@ def node(folder, cluster) -> None:
     other = cluster.add_node(num_cpus=2)
     run = Run(folder, names_of(NUM_ROWS), cluster.address, "2:4")
     run.wait_for_parts(25)
-    before = len(run.pids())
+    before = run.pids()
     cluster.remove_node(other, allow_graceful=False)
     parts = run.num_parts()
     counts = run.finish()
     assert counts == {"ok": NUM_ROWS}, counts
-    told("node", run, f"{before} actors, node lost at {parts} of 100 parts, "
-         f"{len(run.pids())} actors in all, {counts}")  # fmt: skip
+    after = run.pids()
+    lost = before + [pid for pid in after if pid not in before]
+    told("node", run, f"{len(before)} actors, node lost at {parts} of 100 parts, "
+         f"{len(lost)} actors in all, {counts}")  # fmt: skip
 
 
 def actor(folder, cluster) -> None:
-    run = Run(folder, names_of(NUM_ROWS), cluster.address, "2:2")
+    """It begins with one actor and ends with two: the pool grows to its upper bound."""
+    run = Run(folder, names_of(NUM_ROWS), cluster.address, "1:2")
     killed = 0
     for parts in (15, 35, 55, 75):
         run.wait_for_parts(parts)
-        for pid in run.pids()[-1:]:
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
+        alive = [pid for pid in run.pids() if resident_mb(pid)]
+        os.kill(alive[-1], signal.SIGKILL)
+        killed += 1
     counts = run.finish()
     assert counts == {"ok": NUM_ROWS}, counts
+    assert len(run.pids()) >= 1 + 1 + killed, run.pids()
     told("actor", run, f"{killed} kills, {len(run.pids())} actors in all, {counts}")
 
 

@@ -154,6 +154,8 @@ class ScoreActor:
         places = [place for place in work.todo if first <= place < stop]
         if not places:
             return
+        if len(places) == 1:  # the others have their rows, so this one is alone in any range
+            first, stop = places[0], places[0] + 1
         num_tries = self.tries.count(work.chunk, first, stop)
         is_whole, is_file = stop - first == len(work.names), stop - first == 1
         if num_tries < (FILE_TRIES if is_file else CHUNK_TRIES if is_whole else 1):
