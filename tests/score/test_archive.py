@@ -165,9 +165,10 @@ class PlayedActor(ToyActor):
 
 
 @pytest.mark.parametrize("num_rows, bad, num_deaths", [
-    # 3 with the whole chunk, then 1 a division (10 → 2 → 1), 3 alone
-    (10, {3}, 3 + 1 + 3),
-    (10, {3, 8}, 3 + 2 * (1 + 3)),
+    # 3 with the whole chunk, whose second gives the rows before the bad file; so of 2 and 3 of the
+    # division 10 → 2 only 3 is left, which is alone: 3 more
+    (10, {3}, 3 + 3),
+    (10, {3, 8}, 3 + 3 + (1 + 3)),  # 8 and 9, then 8 alone
     (200, {0, 199}, 3 + (1 + 1 + 3) + (1 + 3)),  # 200 → 25 → 4 → 1, and 25 → 1
     (8, set(range(8)), 3 + 8 * 3),
     (1, {0}, 3),

@@ -196,12 +196,14 @@ def _score_by_ray(args: argparse.Namespace) -> int:
 def _bounds(text: str) -> tuple[int, int]:
     """Of a number of actors. Example: "1:4" → (1, 4), "2" → (2, 2)."""
     low, _, high = text.partition(":")
+    wrong = ValueError(f"--num-actors is {text}, expected N or MIN:MAX with 1 ≤ MIN ≤ MAX")
     try:
-        return int(low), int(high or low)
+        bounds = int(low), int(high or low)
     except ValueError:
-        raise ValueError(
-            f"--num-actors is {text!r}, expected a number, or two: 2, or 1:4"
-        ) from None
+        raise wrong from None
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise wrong
+    return bounds
 
 
 def describe(prediction: "Prediction", words: Sequence[str] | None = None) -> str:
