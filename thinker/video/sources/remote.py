@@ -100,11 +100,19 @@ def _fetch(wanted: RemoteMedium, file: BinaryIO) -> None:
         file.flush()
     except (VideoError, MemoryError):
         raise
-    except FileNotFoundError:
-        raise VideoError(wanted.path, "missing") from None
     except Exception as error:  # every store has errors of its own
-        detail = f"{type(error).__qualname__}: {error}"
-        raise VideoError(wanted.path, "unreadable", detail) from None
+        raise _typed(wanted, error) from None
+
+
+def _typed(wanted: RemoteMedium, error: BaseException) -> VideoError:
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    # Of HTTP, fsspec says that there is no file also where no server answers.
+    cause = root if wanted.url.startswith("http") else error
+    if isinstance(cause, FileNotFoundError) or getattr(cause, "status", 0) in (404, 410):
+        return VideoError(wanted.path, "missing")
+    return VideoError(wanted.path, "unreadable", f"{type(cause).__qualname__}: {cause}")
 
 
 def _folder() -> Path:
