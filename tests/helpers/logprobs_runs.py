@@ -76,7 +76,8 @@ class RecordedTrainer(ThinkerTrainer):
 
 
 def ragged(i, j):
-    return "It is blur. " * ((2 * i + j) % 3) + answer(1.0 + 0.9 * i + 0.3 * j)
+    """Answers about video 2 are all the same, so that its group adds no gradient without KL."""
+    return "It is blur. " * ((2 * i + j) % 3) + answer(1.0 + 0.9 * i + 0.3 * j * (i != 2))
 
 
 def recorded_trainer(case: Case, folder: Path, logprobs: str) -> RecordedTrainer:

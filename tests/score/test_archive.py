@@ -1,22 +1,27 @@
-"""The Ray Data engine in local mode on a tiny policy: parts, restart, actors that die."""
+"""The Ray Data engine on one machine: parts, restart, tables, actors that die."""
 
-import json
 import os
 import shutil
+import tempfile
+from collections import Counter
+from functools import partial
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers.dying_actor import DiesOnce
 from tests.helpers.odd_files import odd_matrix, odd_names
 from tests.helpers.places import REPO
 from tests.helpers.policy_factory import small_policy
+from tests.helpers.toy_actor import ToyActor
 from tests.helpers.video_factory import write_video
 from thinker.cli.main import main
-from thinker.score import archive as archive_module
-from thinker.score.archive import _chunks, done_paths, format_counts, replace_rows, write_part
-from thinker.score.prediction import OK
-from thinker.utils.names import path_text, text_path
+from thinker.score.archive import RaySettings, format_counts, run, score_archive, table
+from thinker.score.archive.actor import Job, ScoreActor
+from thinker.score.archive.parts import part_numbers, part_path, read_part
+from thinker.utils.names import text_path
+from thinker.video.read_ahead import Reading
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -26,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 def cluster():
     paths = os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")])
     os.environ["PYTHONPATH"] = paths  # Ray's workers import from here, too
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -38,138 +43,227 @@ def model(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archive")
-    (folder / "deep").mkdir()
-    first = write_video(folder / "v0.mp4", num_frames=10)
-    for name in ("v1.mp4", "v2.mp4", "deep/v3.mp4"):
-        shutil.copy(first, folder / name)
-    (folder / "v4.mp4").write_text("only words\n" * 50)
-    return folder
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(table, "MIN_CHUNK", 3)
 
 
-def command(model, archive, output, mode="level"):
+@pytest.fixture
+def toy(cluster, monkeypatch, small_chunks):
+    """Scores by the toy: `score(names, output)`."""
+    monkeypatch.setattr(run, "ScoreActor", ToyActor)
+
+    def score(names, output, **more):
+        settings = RaySettings(min_actors=1, max_actors=more.pop("max_actors", 1))
+        return score_archive([str(n) for n in names], output, REPO, {}, settings, **more)
+
+    return score
+
+
+def command(model, names, output, mode="level"):
     return [
         "score", "--engine", "ray", "--model", str(model), "--mode", mode, "--num-workers", "0",
-        "--input", f"{archive}/**/*.mp4", "--output", str(output),
+        "--input", *map(str, names), "--output", str(output),
     ]  # fmt: skip
+
+
+def write_table(path, names, column="path", **options):
+    pq.write_table(pa.table({"number": range(len(names)), column: names}), path, **options)
+    return path
+
+
+def rows_of(output):
+    return pq.read_table(output).to_pylist()
 
 
 def test_an_archive_is_scored_resumed_and_kept_from_another_configuration(
-    cluster, model, archive, tmp_path, capsys, caplog, monkeypatch
+    cluster, model, tmp_path, capsys, caplog, small_chunks
 ):
-    monkeypatch.setattr(archive_module, "CHUNK", 2)
-    archive = shutil.copytree(archive, tmp_path / "archive")  # a file of it is mended below
-    output = tmp_path / "out.parquet"
-    assert main(command(model, archive, output)) == 1  # one file is no video
-    assert "5 videos: 4 ok, 1 not_a_video" in capsys.readouterr().out
-    table = pq.read_table(output).to_pydict()  # the folder is one table
-    assert len(set(table["path"])) == 5
-    scores = dict(zip(table["path"], table["score"], strict=True))
-    assert scores[str(archive / "v4.mp4")] is None
-    assert scores[str(archive / "v0.mp4")] == pytest.approx(scores[str(archive / "v1.mp4")])
-    assert [len(p) for p in table["probabilities"] if p] == [5] * 4
+    archive = tmp_path / os.fsdecode(b"arch\xefve")
+    archive.mkdir()
+    odd_names(archive)
+    odd_matrix(archive / "matrix.mp4")
+    names, output = [f"{archive}/**/*.mp4"], tmp_path / os.fsdecode(b"out\xff")
+    assert main(command(model, names, output)) == 1  # one file is not supported
+    assert "9 videos: 8 ok, 1 unsupported" in capsys.readouterr().out
+    with open(part_path(output, 0), "rb") as file:  # pyarrow takes no such path
+        first = pq.read_table(file).to_pylist()
+    assert len(first) == 3 and all(len(r["probabilities"]) == 5 for r in first)
+    assert all(text_path(row["path"]).exists() for row in first)
 
-    # lost parts and new files are done, nothing else is touched
-    parts = sorted(output.glob("part-*"))
+    # a lost part and a new file are done, nothing else is touched
+    parts = [part_path(output, chunk) for chunk in sorted(part_numbers(output))]
     assert len(parts) == 3
-    parts[0].unlink()
-    times = {part: part.stat().st_mtime_ns for part in parts[1:]}
-    assert main(command(model, archive, output)) == 1
-    assert pq.read_table(output).num_rows == 5
-    assert {part: part.stat().st_mtime_ns for part in parts[1:]} == times
+    parts[2].unlink()
+    times = {part: part.stat().st_mtime_ns for part in parts[:2]}
+    write_video(archive / "new.mp4", num_frames=10)
+    assert main(command(model, names, output)) == 1
+    assert "10 videos: 9 ok, 1 unsupported" in capsys.readouterr().out
+    assert "1 unsupported; add --retry unsupported" in caplog.text
+    assert {part: part.stat().st_mtime_ns for part in times} == times
 
     # what failed is tried again where that is asked for
-    (archive / "v4.mp4").unlink()
-    shutil.copy(archive / "v0.mp4", archive / "v4.mp4")
-    capsys.readouterr()
-    assert main(command(model, archive, output)) == 1
-    assert "1 not_a_video; add --retry not_a_video" in caplog.text
-    assert main([*command(model, archive, output), "--retry", "not_a_video"]) == 0
-    assert "5 videos: 5 ok" in capsys.readouterr().out
+    shutil.copy(archive / "new.mp4", archive / "matrix.mp4")
+    assert main([*command(model, names, output), "--retry", "unsupported"]) == 0
+    assert "10 videos: 10 ok" in capsys.readouterr().out
 
-    # another configuration is refused
-    assert main(command(model, archive, output, mode="reason")) == 2
+    # another configuration, another kind of input, parts of the older layout are refused
+    assert main(command(model, names, output, mode="reason")) == 2
     assert "another model or configuration" in capsys.readouterr().err
+    paths = write_table(tmp_path / "t.parquet", ["a.mp4"])
+    assert main(command(model, [paths], output)) == 2
+    assert "input.table was None" in capsys.readouterr().err
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/part-00ab.parquet").touch()
+    assert main(command(model, names, tmp_path / "old")) == 2
+    assert "older version" in capsys.readouterr().err
 
 
-def test_odd_files_cost_one_row_each_and_come_back_by_name(
-    cluster, model, tmp_path, capsys, monkeypatch
+def job_of(tmp_path, paths, **more):
+    settings = {"model": REPO, "scorer": {}, "reading": Reading(), "retry": (), "max_starts": 1}
+    return Job(output=tmp_path / "out", table=paths, **(settings | more))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_files_of_an_object_store_are_fetched_and_deleted(
+    model, tmp_path, monkeypatch, num_workers
 ):
-    monkeypatch.setattr(archive_module, "CHUNK", 3)
-    folder = tmp_path / os.fsdecode(b"arch\xefve")
-    folder.mkdir()
-    paths = odd_names(folder)
-    odd_matrix(folder / "matrix.mp4")
-    output = tmp_path / os.fsdecode(b"out\xff")
-    for _ in range(2):  # the second one finds every row of the first
-        assert main(command(model, folder, output)) == 1
-        assert f"9 videos: {len(paths)} ok, 1 unsupported" in capsys.readouterr().out
-    done = done_paths(output)
-    ok = [text for text, row in done.items() if row.status == OK]
-    assert sorted(map(text_path, ok)) == sorted(paths)
+    space = tmp_path / "space"
+    space.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(space))
+    left = space / f"thinker-fetched-{os.getuid()}/left.mp4"
+    left.parent.mkdir()
+    left.touch()  # by a process that was killed
+    here = write_video(tmp_path / "a b.mp4", num_frames=10)
+    names = [f"file://{here}", str(here), f"file://{tmp_path}/gone.mp4", "a b.mp4", None]
+    parquet = write_table(tmp_path / "t.parquet", names, column="video")
+    paths, _ = table.open_tables([parquet.as_uri()], "video")
+    reading = Reading(num_workers=num_workers)
+    actor = ScoreActor(
+        job_of(tmp_path, paths, model=model, scorer={"mode": "level"}, reading=reading)
+    )
+    actor({"data": np.arange(1)})
+    rows = read_part(tmp_path / "out", 0)
+    # A relative path counts from the folder of the table, and so does it where that is a URL.
+    assert [row["path"] for row in rows] == [*names[:3], f"file://{here}", ""]
+    assert [row["status"] for row in rows] == ["ok", "ok", "missing", "ok", "unreadable"]
+    assert rows[0]["score"] == pytest.approx(rows[1]["score"]) and rows[0]["frame_indices"]
+    assert rows[2]["error"].startswith("gone.mp4: missing")
+    if num_workers == 0:  # a worker has a temporary folder of its own
+        assert not list(left.parent.iterdir())
 
 
-def test_the_chunk_of_a_dead_actor_is_done_by_another(
-    cluster, model, archive, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(archive_module, "ScoreActor", DiesOnce)
+class Died(BaseException):
+    """Stands for the end of the process, where one process plays all actors."""
+
+
+class PlayedActor(ToyActor):
+    def row(self, name):
+        if "die" in name:
+            raise Died
+        return super().row(name)
+
+
+@pytest.mark.parametrize("num_rows, bad, num_deaths", [
+    # 3 with the whole chunk, whose second gives the rows before the bad file; so of 2 and 3 of the
+    # division 10 → 2 only 3 is left, which is alone: 3 more
+    (10, {3}, 3 + 3),
+    (10, {3, 8}, 3 + 3 + (1 + 3)),  # 8 and 9, then 8 alone
+    (200, {0, 199}, 3 + (1 + 1 + 3) + (1 + 3)),  # 200 → 25 → 4 → 1, and 25 → 1
+    (8, set(range(8)), 3 + 8 * 3),
+    (1, {0}, 3),
+])  # fmt: skip
+def test_a_chunk_that_ends_its_process_is_divided(tmp_path, monkeypatch, num_rows, bad, num_deaths):
+    """The chunk is the second of three, whose files nothing happens to."""
+    monkeypatch.setattr(table, "MIN_CHUNK", num_rows)
+    names = [f"/{place}.mp4" for place in range(3 * num_rows)]
+    for place in bad:
+        names[num_rows + place] = f"/die{place}.mp4"
+    paths, _ = table.open_tables([str(write_table(tmp_path / "t.parquet", names))], "path")
+    job = job_of(tmp_path, paths)
+    deaths = 0
+    while True:
+        try:
+            counts = PlayedActor(job)({"data": np.arange(3)})
+            break
+        except Died:
+            deaths += 1
+            assert deaths < 99
+    done = dict(zip(counts["status"], counts["count"], strict=True))
+    assert done == {"ok": 3 * num_rows - len(bad), "crashed": len(bad)} and deaths == num_deaths
+    rows = [row for chunk in range(3) for row in read_part(job.output, chunk)]
+    assert [row["path"] for row in rows] == names
+    assert all((row["status"] == "crashed") == ("die" in row["path"]) for row in rows)
+    assert not list(job.run_folder.rglob("*.*"))
+
+
+def test_a_file_that_ends_its_actor_is_a_row_and_another_one_is_scored(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "MIN_CHUNK", 1)
+    names = ["/a.mp4", "/die.mp4", "/b.mp4"]
     output = tmp_path / "out"
-    assert main(command(model, archive, output)) == 1
-    assert (output / "_died").exists()
-    assert "5 videos: 4 ok, 1 not_a_video" in capsys.readouterr().out
+    assert toy([write_table(tmp_path / "t.parquet", names)], output) == {"ok": 2, "crashed": 1}
+    rows = rows_of(output)
+    assert [row["path"] for row in rows] == names and rows[1]["status"] == "crashed"
+    assert "died 3 times while it had this file alone" in rows[1]["error"]
+    pids = (output / "_run/pids").read_text().split()
+    assert len(set(pids)) == len(pids) == 1 + 3
 
 
-def row(path, status="ok"):
-    return {
-        "path": path, "score": 3.0, "status": status, "mode": "reason", "reasoning": "x",
-        "completion": "y", "error": None, "spread": None, "num_tokens": 3.0, "interval": None,
-        "seconds": 0.1, "distribution": (), "frame_indices": (1, 2), "model": "m", "version": "v",
+def test_a_table_of_several_files_and_row_groups_keeps_its_rows(toy, tmp_path):
+    """Every row has one row, in order, also of a path that stands in it twice."""
+    folder = tmp_path / "t.parquet"
+    folder.mkdir()
+    names = [f"/gone{place % 15}.mp4" for place in range(23)]
+    write_table(folder / "a.parquet", names[:13], "video", row_group_size=5)
+    write_table(folder / "b.parquet", [os.fsencode(name) for name in names[13:]], "video")
+    output = tmp_path / "out"
+    toy = partial(toy, column="video")
+    assert toy([folder], output, max_actors=2) == {"missing": 23}
+    assert [row["path"] for row in rows_of(output)] == names
+    (output / "_run/mended").touch()
+    assert toy([folder], output) == {"missing": 23}  # nothing is tried again unasked
+    assert toy([folder], output, retry=["missing"]) == {"ok": 23}
+    assert [row["path"] for row in rows_of(output)] == names
+    write_table(folder / "b.parquet", names[13:], "video")
+    with pytest.raises(ValueError, match=r"input.table was"):  # another file, though the same names
+        toy([folder], output)
+
+
+def test_what_cannot_be_a_table_is_refused_before_the_run(tmp_path):
+    def refused(names, match):
+        with pytest.raises(ValueError, match=match):
+            score_archive([str(name) for name in names], tmp_path / "out", REPO, {}, RaySettings())
+
+    plain = write_table(tmp_path / "a.parquet", ["a.mp4"], column="file")
+    refused([plain], r"no column 'path'; its columns are number, file\. .*--path-column")
+    refused([write_table(tmp_path / "b.parquet", [1.5])], "of type double, expected text")
+    refused([write_table(tmp_path / "c.parquet", pa.array([], pa.string()))], "has no row")
+    refused([tmp_path / "gone.parquet"], "cannot be read")
+    (tmp_path / "d.parquet").write_text("no table\n" * 9)
+    refused([tmp_path / "d.parquet"], "cannot be read")
+    refused([write_table(tmp_path / "e.parquet", ["nosuch://a.mp4"])], "cannot be opened by fsspec")
+    refused([plain, tmp_path / "a.mp4"], "either path tables")
+    refused([tmp_path / "gone.mp4"], "none of the files exists")
+    assert format_counts({"missing": 1, "ok": 2}) == "3 videos: 2 ok, 1 missing"
+    assert [table.chunk_rows(rows) for rows in (5, 10**6, 10**7, 10**9)] == [64, 64, 610, 1024]
+    assert Counter(part_path(tmp_path, chunk).parent.name for chunk in range(2001)) == {
+        "000000": 1000, "000001": 1000, "000002": 1,
     }  # fmt: skip
 
 
-def test_parts_are_named_by_their_paths_and_hold_each_path_once(tmp_path):
-    first = write_part(tmp_path, [row("/a.mp4"), row("/b.mp4", "missing")])
-    assert write_part(tmp_path, [row("/a.mp4"), row("/b.mp4", "missing")]) == first  # a retry
-    done = done_paths(tmp_path)
-    assert {path: one.status for path, one in done.items()} == {"/a.mp4": "ok", "/b.mp4": "missing"}
-    (tmp_path / "_half.tmp").write_bytes(b"PAR1")  # what a kill leaves
-    assert len(done_paths(tmp_path)) == 2
-    write_part(tmp_path, [row("/b.mp4")])
-    with pytest.raises(ValueError, match="another part"):
-        done_paths(tmp_path)
-    assert format_counts({"missing": 1, "ok": 2}) == "3 videos: 2 ok, 1 missing"
-
-
-def test_rows_that_are_tried_again_replace_theirs_in_their_part(tmp_path):
-    raw = os.fsencode("/c\udcff.mp4")
-    texts = ["/a.mp4", "/b.mp4", path_text(os.fsdecode(raw))]
-    first = write_part(tmp_path, [row("/a.mp4"), row("/b.mp4", "missing")])
-    second = write_part(tmp_path, [row(texts[2], "timeout")])
-    absolute = dict(zip(texts, ["/a.mp4", "/b.mp4", os.fsdecode(raw)], strict=True))
-    absolute["/new.mp4"] = "/new.mp4"
-    chunks = _chunks(absolute, done_paths(tmp_path), ["missing", "timeout"])
-    assert [(chunk["part"], json.loads(chunk["paths"])) for chunk in chunks] == [
-        ("", ["/new.mp4"]), (first.name, ["/b.mp4"]), (second.name, [os.fsdecode(raw)]),
-    ]  # fmt: skip
-    assert [c["part"] for c in _chunks(absolute, done_paths(tmp_path), [])] == [""]
-    replace_rows(first, [row("/b.mp4") | {"score": 4.5}])
-    table = pq.read_table(tmp_path).to_pydict()
-    rows = dict(zip(table["path"], zip(table["status"], table["score"], strict=True), strict=True))
-    assert rows == {"/a.mp4": ("ok", 3.0), "/b.mp4": ("ok", 4.5), texts[2]: ("timeout", 3.0)}
-    assert sorted(tmp_path.glob("*.parquet")) == sorted([first, second])
-    assert table["frame_indices"] == [[1, 2]] * 3 and table["interval_low"] == [None] * 3
-
-
-def test_options_of_the_other_engine_are_refused(model, archive, tmp_path, capsys):
-    arguments = command(model, archive, tmp_path / "o")
+def test_options_of_the_other_engine_are_refused(model, tmp_path, capsys):
+    arguments = command(model, [tmp_path], tmp_path / "o")
     assert main([*arguments, "--start", "1"]) == 2
+    assert "whole files" in capsys.readouterr().err
+    assert main([*arguments, "--timeline", "1"]) == 2
     assert "whole files" in capsys.readouterr().err
     assert main(arguments[: arguments.index("--output")]) == 2
     assert "needs it" in capsys.readouterr().err
     assert main([*arguments, "--retry", "missing,mising"]) == 2
     assert "retry 'mising': expected statuses" in capsys.readouterr().err
+    for actors in ("0", "3:2", "two"):
+        assert main([*arguments, "--num-actors", actors]) == 2
+        assert "expected" in capsys.readouterr().err
     local = ["score", "--model", str(model), "--video", "a.mp4", "--retry", "missing"]
     assert main(local) == 2
     assert "--retry is for --engine ray" in capsys.readouterr().err

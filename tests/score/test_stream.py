@@ -59,7 +59,8 @@ def test_every_path_has_its_prediction_in_order(policy, paths, num_workers):
 
 def test_start_and_end_hold_for_every_path(policy, paths):
     # 10 fps: frames 4..8, N = 5, seg 2: int(1) and int(1 + 2) of the range
-    scored = list(predictions(scorer(policy, 3), paths[:2], HERE, start=0.4, end=0.9))
+    media = [medium(path, start=0.4, end=0.9) for path in paths[:2]]
+    scored = list(predictions(scorer(policy, 3), media, HERE))
     assert [p.frame_indices for p in scored] == [(5, 7), (5, 7)]
 
 

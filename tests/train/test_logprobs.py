@@ -12,8 +12,24 @@ from tests.helpers.exact_precision import use_exact_precision
 from tests.helpers.logprobs_runs import LOSS_TYPES, Case, compare, save_start, with_frozen
 from tests.helpers.places import REPO
 from tests.helpers.policy_factory import BACKBONES
-from tests.helpers.trainer_runs import make_trainer
+from tests.helpers.trainer_runs import GROUP, make_trainer
+from thinker.train.grpo.logprobs import Logprobs
 from thinker.train.grpo.plain_logprobs import VideoRows
+
+
+def count_quiet_rows(monkeypatch):
+    """Rows that later passes make without gradient, a number a pass."""
+    found: list[int] = []
+    divide = Logprobs._divided
+
+    def divided(self, *given):
+        quiet, loud = divide(self, *given)
+        found.append(len(quiet))
+        return quiet, loud
+
+    monkeypatch.setattr(Logprobs, "_divided", divided)
+    return found
+
 
 HELPERS = REPO / "tests" / "helpers"
 
@@ -22,12 +38,15 @@ HELPERS = REPO / "tests" / "helpers"
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_float64_training_equals_the_plain_path(tmp_path, monkeypatch, backbone, loss_type):
+    """Without KL one group in four adds no gradient, and is passed without."""
     use_exact_precision(monkeypatch.setattr)
     save_start(backbone, tmp_path)
     for beta in (0.0, 0.04):
+        quiet = count_quiet_rows(monkeypatch)
         compare(
             with_frozen(Case(backbone=backbone, loss_type=loss_type, beta=beta)), tmp_path, 1e-10
         )
+        assert sum(quiet) == (GROUP * 3 if beta == 0 else 0)  # once an update
 
 
 @pytest.mark.slow

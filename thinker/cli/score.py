@@ -25,6 +25,7 @@ from thinker.cli.model_options import (
 if TYPE_CHECKING:
     from thinker.score.prediction import Prediction
     from thinker.score.timeline import Moment
+    from thinker.video.medium import Medium
 
 NAME = "score"
 HELP = "score videos, with reasoning"
@@ -39,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument(
         "--video", "--input", dest="video", required=True, nargs="+",
-        help="video or image files, folders (searched), globs in quotes",
+        help="video or image files, folders (searched), globs in quotes; with --engine ray also "
+        "path tables (….parquet), and URLs that fsspec opens",
     )  # fmt: skip
     parser.add_argument("--start", type=float, help="seconds")
     parser.add_argument("--end", type=float, help="seconds")
@@ -55,8 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry", help="statuses of rows to try again, such as missing,timeout, of engine ray"
     )
-    parser.add_argument("--num-actors", type=int, default=1, help="models at once, of engine ray")
+    parser.add_argument(
+        "--num-actors", default="1", metavar="N or MIN:MAX", help="models at once, of engine ray"
+    )
     parser.add_argument("--gpus-per-actor", type=float, default=0.0, help="of engine ray")
+    parser.add_argument(
+        "--path-column", default="path", help="that of a path table's paths, of engine ray"
+    )
     parser.set_defaults(own_level=logging.WARNING)
 
 
@@ -70,22 +77,17 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--output is for --engine ray and --timeline; else rows are printed")
     if args.retry is not None and args.engine != "ray":
         raise ValueError("--retry is for --engine ray, which keeps rows; score these videos again")
-    paths = find_some(args.video)
-    for path in paths:
-        medium(path, start=args.start, end=args.end)  # raises where it has no such part
-    if args.timeline is not None:
-        return _score_windows(paths, args)
-    return _score_by_ray(paths, args) if args.engine == "ray" else _score_here(paths, args)
+    if args.engine == "ray":
+        return _score_by_ray(args)
+    # Raises where one has no such part.
+    media = [medium(path, start=args.start, end=args.end) for path in find_some(args.video)]
+    return _score_here(media, args) if args.timeline is None else _score_windows(media, args)
 
 
-def _score_windows(paths: list[Path], args: argparse.Namespace) -> int:
-    from thinker.video.medium import medium
+def _score_windows(media: list["Medium"], args: argparse.Namespace) -> int:
     from thinker.video.sources.windows import check_seconds
 
     check_seconds(args.timeline)
-    if args.engine == "ray":
-        raise ValueError("--timeline is not for --engine ray, which scores whole files")
-    media = [medium(path, start=args.start, end=args.end) for path in paths]
     for one in media:
         if one.kind == "image":
             raise ValueError(f"--timeline is of videos, {one.path} is an image")
@@ -136,20 +138,20 @@ def _write_windows(tables: Iterable[Iterator["Moment"]], args: argparse.Namespac
     return 1 if failures else 0
 
 
-def _score_here(paths: list[Path], args: argparse.Namespace) -> int:
+def _score_here(media: list["Medium"], args: argparse.Namespace) -> int:
     from thinker.score.prediction import OK
     from thinker.score.stream import predictions
     from thinker.utils.progress import Progress
 
     reading = reading_settings(args)
     check_model_options(args)
-    if len(paths) == 1:  # nothing is to be read ahead, and a worker takes seconds to start
+    if len(media) == 1:  # nothing is to be read ahead, and a worker takes seconds to start
         reading = replace(reading, num_workers=0)
     scorer = load_scorer(args)
     words = scorer.policy.inputs.levels.words
-    scored = predictions(scorer, paths, reading, start=args.start, end=args.end)
+    scored = predictions(scorer, media, reading)
     failures = 0
-    with Progress(len(paths), unit="video", shown=len(paths) >= PROGRESS_FROM) as progress:
+    with Progress(len(media), unit="video", shown=len(media) >= PROGRESS_FROM) as progress:
         for prediction in scored:
             failures += prediction.status != OK
             shown = json.dumps(prediction.to_row()) if args.json else describe(prediction, words)
@@ -158,30 +160,50 @@ def _score_here(paths: list[Path], args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _score_by_ray(paths: list[Path], args: argparse.Namespace) -> int:
+def _score_by_ray(args: argparse.Namespace) -> int:
     from thinker.score.archive import RaySettings, format_counts, score_archive
     from thinker.score.prediction import OK
     from thinker.score.retry import parse_retry
     from thinker.utils.lock import check_output_folder
 
+    if args.timeline is not None:
+        raise ValueError("--timeline is not for --engine ray, which scores whole files")
     if args.start is not None or args.end is not None:
         raise ValueError("--start and --end are not for --engine ray, which scores whole files")
-    if args.num_actors < 1 or not args.gpus_per_actor >= 0:
-        raise ValueError(
-            f"--num-actors is {args.num_actors} and --gpus-per-actor {args.gpus_per_actor}, "
-            "expected at least 1 and at least 0"
-        )
-    check_output_folder(args.output)
-    check_model_options(args)
+    min_actors, max_actors = _bounds(args.num_actors)
     settings = RaySettings(
-        num_actors=args.num_actors, num_gpus=args.gpus_per_actor, reading=reading_settings(args)
+        min_actors=min_actors,
+        max_actors=max_actors,
+        num_gpus=args.gpus_per_actor,
+        reading=reading_settings(args),
     )
     retry = parse_retry(args.retry)
+    check_output_folder(args.output)
+    check_model_options(args)
     counts = score_archive(
-        paths, args.output, args.model, scorer_settings(args), settings, retry=retry
+        args.video,
+        args.output,
+        args.model,
+        scorer_settings(args),
+        settings,
+        column=args.path_column,
+        retry=retry,
     )
     print(format_counts(counts))
     return 0 if set(counts) <= {OK} else 1
+
+
+def _bounds(text: str) -> tuple[int, int]:
+    """Of a number of actors. Example: "1:4" → (1, 4), "2" → (2, 2)."""
+    low, _, high = text.partition(":")
+    wrong = ValueError(f"--num-actors is {text}, expected N or MIN:MAX with 1 ≤ MIN ≤ MAX")
+    try:
+        bounds = int(low), int(high or low)
+    except ValueError:
+        raise wrong from None
+    if not 1 <= bounds[0] <= bounds[1]:
+        raise wrong
+    return bounds
 
 
 def describe(prediction: "Prediction", words: Sequence[str] | None = None) -> str:

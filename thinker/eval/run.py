@@ -12,6 +12,7 @@ that of a run in which its medium could be read at once.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ def evaluate(
         with claim():
             pass
         journals = [RowJournal(_journal_path(output_dir, one.key, shard)) for one in loaded]
-        tell_failed((row["status"] for j in journals for row in j.rows.values()), retry)
+        statuses = Counter(row["status"] for j in journals for row in j.rows.values())
+        tell_failed(statuses, retry)
         for one, journal in zip(loaded, journals, strict=True):
             _answer_shard(scorer, one.examples, journal, shard, reading, retry, claim)
     with folder_lock(output_dir, "merge", wait=True):

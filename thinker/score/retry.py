@@ -1,8 +1,7 @@
 """Second chances: rows without an answer that a later run tries again, by their status."""
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Mapping
 
 from thinker.score.prediction import FAILED, OK
 
@@ -26,12 +25,12 @@ def check_retry(retry: Collection[str]) -> None:
         )
 
 
-def tell_failed(statuses: Iterable[str], retry: Collection[str]) -> None:
+def tell_failed(statuses: Mapping[str, int], retry: Collection[str]) -> None:
     """Log in one line which of the rows that are there have no answer, and what tries them again.
 
-    statuses: one a row. retry: those that this run tries again.
+    statuses: how many rows have each. retry: those that this run tries again.
     """
-    counts = Counter(status for status in statuses if status != OK)
+    counts = {status: count for status, count in statuses.items() if status != OK}
     if not counts:
         return
     shown = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))

@@ -6,31 +6,27 @@ answer through here. They differ in what may be answered together: `predictions`
 come, `window_predictions` takes fixed sets of examples.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 from thinker.data.examples import Example
 from thinker.score.prediction import Prediction
 from thinker.score.question import Question, read_questions
 from thinker.score.scorer import QualityScorer
-from thinker.video import VideoError, medium, read_clip
+from thinker.video import VideoError, read_clip
+from thinker.video.medium import Source
 from thinker.video.read_ahead import Reading, read_ahead
 
 
 def predictions(
     scorer: QualityScorer,
-    paths: Sequence[Path],
+    media: Iterable[Source],
     reading: Reading,
-    *,
-    start: float | None = None,
-    end: float | None = None,
 ) -> Iterator[Prediction]:
-    """The score of each file, or of its part from `start` to `end` seconds, in order.
+    """The score of each medium, in order; a path means `medium(path)`.
 
-    While one batch is scored, the next one is read.
+    While one batch is scored, the next one is read: of `media` no more is taken than that.
     """
-    media = [medium(path, start=start, end=end) for path in paths]
     read = partial(read_clip, spec=scorer.clip_spec)
     items = read_ahead(media, read, reading, ahead=scorer.batch_size)
     yield from scorer.answer_stream(

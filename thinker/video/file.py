@@ -61,7 +61,7 @@ REASONS = {
     "outside_picture": "the crop reaches beyond the picture",
     "stalls": "the stalls that are given do not fit the video",
     "unexpected": "the reader met an error that it does not know; the log has its traceback",
-    "crashed": "the decoding process died",
+    "crashed": "the process that decoded it died, or the one that scored it",
     "timeout": "decoding took longer than allowed",
     "memory": "decoding took more memory than allowed",
     "too_long": (

@@ -28,6 +28,7 @@ from thinker.video.mp4 import MAX_FRAME_PIXELS
 from thinker.video.sources.animated import AnimatedPicture
 from thinker.video.sources.chunks import is_animated
 from thinker.video.sources.decord_frames import DecordFile, NotByDecord
+from thinker.video.sources.remote import RemoteMedium, fetched
 from thinker.video.stalls.intervals import FrameStalls, frame_stalls
 
 # Part of every cache key: raise it whenever the same file and spec would give other pixels, times
@@ -52,6 +53,8 @@ def read_clip(source: Source, spec: ClipSpec) -> Clip:
 
 def _read(wanted: Medium, spec: ClipSpec) -> Clip:
     path = wanted.path
+    if isinstance(wanted, RemoteMedium):
+        return _read_fetched(wanted, spec)
     is_picture = wanted.kind == "image" or path.suffix.lower() in IMAGE_SUFFIXES
     check_file(path, is_picture=is_picture)
     if is_animated(path):
@@ -63,6 +66,15 @@ def _read(wanted: Medium, spec: ClipSpec) -> Clip:
     if is_picture:
         return _sample(_Picture(path, load_image(path)), spec, wanted)
     return _video(path, spec, wanted)
+
+
+def _read_fetched(wanted: RemoteMedium, spec: ClipSpec) -> Clip:
+    with fetched(wanted) as local:
+        try:
+            clip = _read(local, spec)
+        except VideoError as error:  # names the temporary file
+            raise VideoError(wanted.path, error.reason, error.detail) from None
+    return replace(clip, path=wanted.path)
 
 
 def _video(path: Path, spec: ClipSpec, wanted: Medium) -> Clip:
