@@ -95,7 +95,7 @@ def train(folder: Path, settings: dict[str, Any]) -> None:
         eval_strategy="steps" if settings["evaluate"] else "no",
         eval_steps=1,
         use_cpu=not sharding,
-        ddp_backend="gloo",
+        ddp_backend="gloo" if num_processes > 1 else None,
     )
     figures = []
     trainer._evaluate_policy = lambda policy, backend: figures.append(greedy(policy, backend)) or {}
