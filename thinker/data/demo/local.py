@@ -5,9 +5,9 @@ In: a `LocalConfig`. Out: a folder with `pictures/` (PNG), `train.json` and `eva
 meta files, and `metadata.json`, an object a picture: its MOS, level and size, and for each of its
 distortions type, severity, box in pixels, position and importance; and `bench/`, the held-out
 pictures as a test release in ViDA's form (release.py). Pictures have up to two distortions, each
-in a rectangle of its own, of the ten types and the three severities of ViDA-UGC. Pictures are small
-and regions large and on a grid of 16 cells, so that a policy of 1 M parameters, which sees 16 tokens
-of a picture, learns them in minutes: anywhere else they are not learnt (docs/log.md).
+in a rectangle of its own, of the ten types and the three severities of ViDA-UGC. Pictures are
+small and regions large and on a grid of 16 cells, so that a policy of 1 M parameters, which sees 16
+tokens of a picture, learns them in minutes: anywhere else they are not learnt (docs/log.md).
 
 MOS follow a stated rule: `5 - 4 · (1 - Π (1 - harm))`, where the harm of a distortion is `.9 ·
 strength · (.4 + .6 · √area)`, its strength .3, .6 or 1 and its area the share of the picture.
