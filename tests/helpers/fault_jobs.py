@@ -134,6 +134,26 @@ def train(folder: str, kill_at: int | None = None, rank: int = 0, **grpo) -> Non
         torch.distributed.destroy_process_group()
 
 
+def train_given(folder: str, **grpo) -> None:
+    """Train on given rollouts, which do not depend on how many processes there are; resumes."""
+    texts = lambda i, j: trainer_runs.answer(1.0 + 0.9 * i + 0.3 * j)  # noqa: E731
+    tokenizer = small_policy("internvl3").tokenizer
+    trainer = build(
+        folder,
+        rewards=trainer_runs.rewards("regression", "ranking"),
+        rollout=lambda model: trainer_runs.ScriptedByPlace(tokenizer, texts, None),
+        shuffle_dataset=False,
+        lr_scheduler_type="constant",
+        adam_epsilon=1e-2,  # a small one makes whole steps of rounding errors
+        loss_type="grpo",
+        **grpo,
+    )
+    trainer.train(resume_from_checkpoint=True)
+    save_weights(trainer, Path(folder) / "weights.safetensors")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def train_supervised(folder: str, kill_at: int | None = None, lora: bool = False, **given) -> None:
     """Supervised training of a mixture, resuming if there is a checkpoint."""
     policy = load_policy(Path(folder) / "start")

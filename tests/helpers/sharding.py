@@ -42,12 +42,18 @@ class Outcome:
 
 
 def run_sharded(
-    folder: Path, start: Path, settings: dict[str, Any], num_processes: int = 2
+    folder: Path,
+    start: Path,
+    settings: dict[str, Any],
+    num_processes: int = 2,
 ) -> Outcome:
     """Three steps from the policy in `start`; settings: a value for each of FACTORS. A run of one
-    process is not sharded."""
-    folder.mkdir()
-    shutil.copytree(start, folder / "start")
+    process is not sharded. With `steps` it makes so many by AdamW, from the newest checkpoint of
+    the folder, and leaves one after each."""
+    if not folder.is_dir():
+        folder.mkdir()
+        shutil.copytree(start, folder / "start")
+    shutil.rmtree(folder / "final", ignore_errors=True)
     launcher = _launcher(settings["sharding"], num_processes)
     command = [*launcher, WORKER, str(folder), json.dumps(settings)]
     launch(command, folder, ACCELERATE_TORCH_DEVICE="cpu")
@@ -58,8 +64,9 @@ def run_sharded(
 
 def _launcher(sharding: str, num_processes: int) -> list[str]:
     """The start of a command line, behind `python -m`."""
-    if num_processes == 1:
+    if num_processes == 1 and sharding != "fsdp2-of-one":
         return []
+    sharding = sharding.removesuffix("-of-one")
     if sharding == "ddp":
         return ddp_launcher(num_processes)
     config = CONFIGS / f"{sharding.removesuffix('-late')}.yaml"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers.policy_factory import small_policy
+from tests.helpers.rollout_oracle import ENGINE_SIZE
 from tests.helpers.sharding import (
     FACTORS,
     Outcome,
@@ -38,6 +39,9 @@ def main(output: Path) -> int:
             rows.append(compared(Path(scratch), number, settings, alone))
             record.write_text(json.dumps(rows, indent=1) + "\n")
             print(line(rows[-1]), flush=True)
+        if not any("resumed" in row for row in rows):
+            rows += resumed(Path(scratch))
+            record.write_text(json.dumps(rows, indent=1) + "\n")
     failed = sum(not row["equal"] for row in rows)
     print(f"{len(rows)} runs, {failed} failed; {record}")
     return int(failed > 0)
@@ -49,7 +53,7 @@ def compared(
     """A row of the record. alone: what one process makes, by its settings."""
     start = scratch / settings["backbone"]
     if not start.is_dir():
-        small_policy(settings["backbone"], amplify=1.0).save(start)
+        small_policy(settings["backbone"], amplify=1.0, size=ENGINE_SIZE).save(start)
     row: dict[str, Any] = {"settings": settings}
     try:
         key = json.dumps({name: settings[name] for name in settings if name != "sharding"})
@@ -64,6 +68,31 @@ def compared(
     equal = moved > 0 and difference < BOUND * moved and same_text
     row |= {"moved": moved, "difference": difference, "same_text": same_text}
     return row | {"way": two.record["way"], "equal": equal}
+
+
+SETTINGS = {name: values[0] for name, values in FACTORS.items()}
+
+
+def resumed(scratch: Path) -> list[dict[str, Any]]:
+    """FSDP2 that goes on after three of six steps with as many processes (bit for bit), and with
+    one of two and two of one, compared with six steps of two processes."""
+    start = scratch / SETTINGS["backbone"]
+    sharded = SETTINGS | {"sharding": "fsdp2"}
+    whole = run_sharded(scratch / "whole", start, sharded | {"steps": 6})
+    before = dict(load_policy(start).model.named_parameters())
+    rows = []
+    for first, then in ((2, 2), (2, 1), (1, 2)):
+        folder = scratch / f"{first}-{then}"
+        for steps, number in ((3, first), (6, then)):
+            name = "fsdp2-of-one" if number == 1 else "fsdp2"
+            end = run_sharded(folder, start, sharded | {"steps": steps, "sharding": name}, number)
+        moved = largest_difference(whole.weights, before)
+        difference = largest_difference(whole.weights, end.weights)
+        equal = difference == 0 if first == then else difference < 1e-3 * moved
+        row = {"settings": sharded, "resumed": [first, then], "moved": moved}
+        rows.append(row | {"difference": difference, "equal": equal, "same_text": True})
+        print(f"resumed by {then} of {first}: {difference / moved:.1e} of the move", flush=True)
+    return rows
 
 
 def line(row: dict[str, Any]) -> str:

@@ -16,7 +16,14 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
 
 from tests.helpers.policy_factory import random_clip
-from tests.helpers.trainer_runs import GROUP, NUM_VIDEOS, Scripted, answer, make_trainer, rewards
+from tests.helpers.trainer_runs import (
+    GROUP,
+    NUM_VIDEOS,
+    ScriptedByPlace,
+    answer,
+    make_trainer,
+    rewards,
+)
 from thinker.config.run import RolloutSettings
 from thinker.policies import load_policy
 from thinker.policies.encode import encode_prompts
@@ -28,7 +35,7 @@ GREEDY = Sampling(max_new_tokens=8, temperature=0)
 CHECKPOINTING = {"reentrant": True, "not-reentrant": False}
 
 
-class Beside(Scripted):
+class Beside(ScriptedByPlace):
     """Given completions, by the place of a video in the global batch, with a real back end beside
     them that writes, too."""
 
@@ -45,10 +52,7 @@ class Beside(Scripted):
         first = self.process * len(requests)
         answers = self.real.generate(requests, 1, GREEDY, seed)
         self.written += [(first + i, rows[0].token_ids) for i, rows in enumerate(answers)]
-        return [
-            [self._completion((first + i) % NUM_VIDEOS, j) for j in range(num_generations)]
-            for i in range(len(requests))
-        ]
+        return super().generate(requests, num_generations, sampling, seed)
 
     def close(self):
         self.real.close()
@@ -81,11 +85,14 @@ def train(folder: Path, settings: dict[str, Any]) -> None:
         save_start=False,
         per_device_train_batch_size=NUM_VIDEOS * GROUP // num_processes,
         loss_type="grpo",
-        optim="sgd",
+        optim="adamw_torch" if "steps" in settings else "sgd",
+        adam_epsilon=1e-2,  # a small one makes whole steps of rounding errors
         lr_scheduler_type="constant",
         max_grad_norm=0.0,
         learning_rate=1e-2,
-        max_steps=3,
+        max_steps=settings.get("steps", 3),
+        save_strategy="steps" if "steps" in settings else "no",
+        save_steps=1,
         beta=settings["beta"],
         num_iterations=settings["iterations"],
         gradient_checkpointing=settings["checkpointing"] in CHECKPOINTING,
@@ -99,7 +106,7 @@ def train(folder: Path, settings: dict[str, Any]) -> None:
     )
     figures = []
     trainer._evaluate_policy = lambda policy, backend: figures.append(greedy(policy, backend)) or {}
-    trainer.train()
+    trainer.train(resume_from_checkpoint=True)
     trained = trainer.trained_policy(policy)
     if trainer.accelerator.is_main_process:
         trained.save(folder / "final")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from peft import LoraConfig
@@ -97,6 +98,18 @@ class Scripted:
         text = self.texts[i >= self.num_videos](i % self.num_videos, j)
         ids = self.tokenizer(text)["input_ids"]
         return Completion(token_ids=[*ids, self.tokenizer.eos_token_id])
+
+
+class ScriptedByPlace(Scripted):
+    """Completions that follow from the place of a video in the batch of all processes, which must
+    hold every video once."""
+
+    def generate(self, requests, num_generations, sampling, seed):
+        first = int(os.environ.get("RANK", "0")) * len(requests)
+        return [
+            [self._completion((first + i) % NUM_VIDEOS, j) for j in range(num_generations)]
+            for i in range(len(requests))
+        ]
 
 
 def answer(value):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.helpers.fault_jobs import GROUP
 from tests.helpers.places import REPO
@@ -125,6 +126,58 @@ def test_supervised_training_ends_bit_identical(zygote, start, tmp_path, lora):
     assert metrics(killed / "run") == metrics(whole / "run")
     weights = [(folder / "weights.safetensors").read_bytes() for folder in (killed, whole)]
     assert weights[0] == weights[1]
+
+
+WORLDS = {
+    "grow": ((1, 8, 1), (2, 4, 1)),
+    "shrink": ((2, 4, 1), (1, 8, 1)),
+    "grow, fewer micro-batches": ((1, 4, 2), (2, 4, 1)),
+}
+"""(processes, rows of a micro-batch, micro-batches) before and after; 8 rows an update."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worlds", WORLDS.values(), ids=WORLDS)
+def test_another_number_of_processes_goes_on(zygote, start, tmp_path, worlds):
+    """From the middle of a batch of rollouts, whose second use is still to come."""
+
+    def train(folder, world, steps):
+        processes, rows, parts = world
+        outcome = zygote.run(
+            "train_given", num_processes=processes, folder=folder, max_steps=steps,
+            per_device_train_batch_size=rows, gradient_accumulation_steps=parts,
+            steps_per_generation=parts,
+        )  # fmt: skip
+        assert set(outcome.codes) == {0}, outcome.log[-3000:]
+        return load_file(folder / "weights.safetensors")
+
+    before, after = worlds
+    for name in ("whole", "divided"):
+        shutil.copytree(start, tmp_path / name)
+    whole = train(tmp_path / "whole", before, 6)
+    first = train(tmp_path / "divided", before, 3)
+    divided = train(tmp_path / "divided", after, 6)
+    moved = max((whole[name] - first[name]).abs().max().item() for name in whole)
+    difference = max((whole[name] - divided[name]).abs().max().item() for name in whole)
+    assert moved > 1e-4
+    assert difference < 1e-3 * moved
+    rollouts = [
+        (tmp_path / name / "run" / "rollouts.jsonl").read_text() for name in ("whole", "divided")
+    ]
+    assert rollouts[0] == rollouts[1]
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_with_other_batches_is_refused(zygote, start, tmp_path):
+    shutil.copytree(start, tmp_path / "run_of_two")
+    settings = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
+    given = {"folder": tmp_path / "run_of_two", "steps_per_generation": 1, **settings}
+    outcome = zygote.run("train_given", num_processes=2, max_steps=1, **given)
+    assert set(outcome.codes) == {0}, outcome.log[-3000:]
+    outcome = zygote.run("train_given", num_processes=1, max_steps=2, **given)
+    assert outcome.codes != [0]
+    assert "was written by 2 processes, this run has 1, and an update has 4 rows" in outcome.log
+    assert "choose per_device_train_batch_size" in outcome.log
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ DeepSpeed and FSDP write and read their own sharded (pickled) state; that it app
 holds for them too, the rest is theirs.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -46,6 +47,7 @@ from thinker.train.processes.world import check_sharding
 from thinker.train.run_log import JOURNALS
 from thinker.train.state_file import load_tree, random_state, save_tree, set_random_state
 from thinker.utils import atomic
+from thinker.utils.seeds import derive_seed
 
 OPTIMIZER = "optimizer.safetensors"
 IN_PLACE_WEIGHTS = "in_place.safetensors"
@@ -212,10 +214,20 @@ class Checkpoints:
     def _process_file(self) -> str:
         return f"process_{self.accelerator.process_index:05d}.safetensors"
 
+    def _batch(self) -> dict[str, int]:
+        """Of what an update consists."""
+        args = self.trainer.args
+        return {
+            "rows": args.per_device_train_batch_size,
+            "micro_batches": args.gradient_accumulation_steps,
+            "processes": self.accelerator.num_processes,
+        }
+
     def _process_state(self) -> dict[str, Any]:
         trainer = self.trainer
         return {
             "random": random_state(),
+            "batch": self._batch(),
             "loss_sum": trainer._tr_loss,
             "loss_total": trainer._total_loss_scalar,
             "last_logged_step": trainer._globalstep_last_logged,
@@ -265,12 +277,37 @@ class Checkpoints:
         return choice[0]
 
     def _check_processes(self, folder: Path) -> None:
-        written = len(list(folder.glob("process_*.safetensors")))
-        if written != self.accelerator.num_processes:
-            raise CheckpointError(
-                f"{folder} was written by {written} processes, this run has "
-                f"{self.accelerator.num_processes}; resume with as many"
+        """Another number of processes may go on where an update stays what it was."""
+        states = _process_files(folder)
+        now = self.accelerator.num_processes
+        if len(states) == now:
+            return
+        before = load_tree(states[0]).get("batch")
+        reason = None
+        if self.trainer.is_deepspeed_enabled:
+            reason = "DeepSpeed divides its optimizer among them"
+        elif before is None:
+            reason = "an older version wrote it"
+        elif math.prod(before.values()) != math.prod(self._batch().values()):
+            reason = (
+                f"an update has {_said(self._batch())} now and had {_said(before)}; choose "
+                "per_device_train_batch_size and gradient_accumulation_steps for as many"
             )
+        else:
+            try:
+                self.trainer.check_other_world(before)
+            except ValueError as error:
+                reason = str(error)
+        if reason is not None:
+            raise CheckpointError(
+                f"{folder} was written by {len(states)} processes, this run has {now}, and {reason}"
+                + ("" if "choose" in reason else "; resume with as many")
+            )
+        files.logger.warning(
+            "%s was written by %d processes, %d go on: the same batches, the rollouts at hand "
+            "divided anew, new random streams",
+            folder, len(states), now,
+        )  # fmt: skip
 
     def load_model(self, folder: str, model: Any) -> None:
         """Weights by the policies' own key map; another set of names is an error."""
@@ -284,14 +321,22 @@ class Checkpoints:
         self.trainer.lr_scheduler.load_state_dict(state["scheduler"])
 
     def load_random_streams(self, folder: str) -> None:
-        """The random streams of this process."""
-        set_random_state(load_tree(Path(folder) / self._process_file)["random"])
+        """The random streams of this process; new ones, which follow from seed, step and process,
+        where another number of them wrote the checkpoint."""
+        if self._is_other_world(Path(folder)):
+            step, process = self.trainer.state.global_step, self.accelerator.process_index
+            set_seed(derive_seed(self.trainer.args.seed, step, process, bits=31))
+        else:
+            set_random_state(load_tree(Path(folder) / self._process_file)["random"])
+
+    def _is_other_world(self, folder: Path) -> bool:
+        return len(_process_files(folder)) != self.accelerator.num_processes
 
     def restore_progress(self) -> None:
         """To be called when transformers has reset its sums, before the first step."""
         if self._resumed_from is None:
             return
-        trainer, state = self.trainer, load_tree(self._resumed_from / self._process_file)
+        trainer, state = self.trainer, self._state_to_resume(self._resumed_from)
         if self.accelerator.is_main_process:
             for name, size in state["journals"].items():
                 files.cut_back(self.folder / name, size)
@@ -299,6 +344,25 @@ class Checkpoints:
         trainer._total_loss_scalar = state["loss_total"]
         trainer._globalstep_last_logged = state["last_logged_step"]
         trainer.set_progress(state["progress"])
+
+    def _state_to_resume(self, folder: Path) -> dict[str, Any]:
+        """What `_process_state` gave, of this process, or made of those of other ones."""
+        if not self._is_other_world(folder):
+            return load_tree(folder / self._process_file)
+        states = [load_tree(path) for path in _process_files(folder)]
+        mean_loss = torch.stack([state["loss_sum"].cpu() for state in states]).mean(dim=0)
+        progress = self.trainer.progress_of_other_world([state["progress"] for state in states])
+        return states[0] | {"loss_sum": mean_loss, "progress": progress}
+
+
+def _process_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("process_*.safetensors"))
+
+
+def _said(batch: Mapping[str, int]) -> str:
+    """Example: `4 rows x 2 micro-batches x 2 processes = 16 rows`."""
+    product = math.prod(batch.values())
+    return " x ".join(f"{number} {name}" for name, number in batch.items()) + f" = {product} rows"
 
 
 class Moments(TrainerCallback):
@@ -378,6 +442,14 @@ class Resumable:
 
     def set_progress(self, state: dict[str, Any]) -> None:
         """Go on from what `progress` gave."""
+
+    def check_other_world(self, before: Mapping[str, int]) -> None:
+        """Raises ValueError where another number of processes cannot go on. before: of what an
+        update consisted, as many rows as now."""
+
+    def progress_of_other_world(self, states: list[dict[str, Any]]) -> dict[str, Any]:
+        """What `progress` would have given here, of what it gave in each of other processes."""
+        return states[0]
 
     @property
     def save_is_due(self) -> bool:

@@ -23,6 +23,8 @@ IDENTITY, SPLIT = "run.json", "held_out_examples.json"
 BARE = frozenset((IDENTITY, SPLIT, "run.lock", "cache", "data"))
 """What lies in the folder of a run that ended before it had made anything: the cache of clips and
 the demo's data are not of one configuration. Such a folder is open to any other."""
+ROWS, PARTS = "per_device_train_batch_size", "gradient_accumulation_steps"
+"""Keys of a trainer; transformers' defaults are 8 and 1."""
 IGNORED = ("output_dir", "data.cache", "data.num_workers", "rollout.server_url")
 """Keys that say where and how fast, not what: a run may be continued with others."""
 
@@ -44,7 +46,8 @@ def open_run(folder: Path, config: RunConfig) -> None:
                 f"{folder} belongs to a run of an older version, whose {IDENTITY} has "
                 f"{', '.join(old)}; finish it with that version, or choose another output_dir"
             )
-        require_same(folder, {k: v for k, v in before.items() if k not in IGNORED}, identity)
+        before = {key: value for key, value in before.items() if key not in IGNORED}
+        require_same(folder, _with_batches(before), _with_batches(identity))
     elif checkpoints(folder) or (folder / ROLLOUTS).exists():
         raise ValueError(
             f"{folder} holds results of a run, but no {IDENTITY} that says of which; "
@@ -55,6 +58,23 @@ def open_run(folder: Path, config: RunConfig) -> None:
         (folder / SPLIT).unlink(missing_ok=True)
         write_atomic(path, json.dumps(identity, indent=1) + "\n")
     state.wait_for_everyone()
+
+
+def _with_batches(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity of a run with the rows of an update in the place of how they are divided: into
+    processes, micro-batches and, for rollouts, rows of a process. `Checkpoints` says where another
+    division cannot go on."""
+    rest = dict(identity)
+    processes = rest.pop("num_processes", 1)
+    stages = {key.split(".")[1] for key in rest if key.startswith("stages.")}
+    for stage in stages:
+        place = f"stages.{stage}.trainer"
+        rows_key, parts_key = f"{place}.{ROWS}", f"{place}.{PARTS}"
+        rows, parts = rest.get(rows_key, 8), rest.pop(parts_key, 1)
+        if rest.get(f"stages.{stage}.kind") == "grpo":
+            rest.pop(rows_key, None)
+        rest[f"{place}.rows_of_an_update"] = rows * parts * processes
+    return rest
 
 
 def flat_config(config: RunConfig) -> dict[str, Any]:

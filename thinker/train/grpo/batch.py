@@ -78,6 +78,31 @@ class SavedBatches:
         of a batch again."""
         return [{key: value for key, value in b.items() if key != "asked"} for b in batches]
 
+    @staticmethod
+    def divided_anew(
+        of_processes: list[list[dict[str, Any]] | None],
+        process: int,
+        num_processes: int,
+        parts: int,
+    ) -> list[dict[str, Any]] | None:
+        """What `process` of `num_processes` would have saved, of what each process of another
+        number of them saved: its share of the rows of all, in `parts` micro-batches.
+
+        Rows are padded to the longest prompt and completion of all.
+        """
+        saved = [batch for batches in of_processes for batch in batches or ()]
+        if not saved:
+            return None
+        joined = {key: _joined([batch[key] for batch in saved], key) for key in saved[0]}
+        num_rows = len(joined["advantages"])
+        size = num_rows // (num_processes * parts)
+        first = process * size * parts
+        shares = [slice(first + i * size, first + (i + 1) * size) for i in range(parts)]
+        return [
+            {key: value[rows] if _has_rows(value) else value for key, value in joined.items()}
+            for rows in shares
+        ]
+
     def take(self, rows: list[dict[str, Any]], device: torch.device) -> list[dict[str, Any]] | None:
         """The rollouts, joined with the prompts of the same rows; None where there are none, and
         after the first call.
@@ -101,3 +126,28 @@ class SavedBatches:
             }
             for i, batch in enumerate(saved)
         ]
+
+
+def _has_rows(value: Any) -> bool:
+    return isinstance(value, list) or (isinstance(value, torch.Tensor) and value.dim() > 0)
+
+
+def _joined(values: list[Any], key: str) -> Any:
+    """The values of several micro-batches under one key: rows behind one another; what is not of
+    rows is the same in all."""
+    if isinstance(values[0], list):
+        return [one for value in values for one in value]
+    if not _has_rows(values[0]):
+        return values[0]
+    if values[0].dim() == 1:
+        return torch.cat(values)
+    width = max(value.shape[1] for value in values)
+
+    def padded(value: torch.Tensor) -> torch.Tensor:
+        """Prompts on the left, completions and what belongs to their tokens on the right. Masks
+        hide it, and id 0 is no placeholder."""
+        missing = width - value.shape[1]
+        left_and_right = (missing, 0) if key.startswith("prompt") else (0, missing)
+        return torch.nn.functional.pad(value, left_and_right)
+
+    return torch.cat([padded(value) for value in values])

@@ -473,6 +473,32 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         self.guard.num_skipped = state["skipped"]
         self.groups_at_once.at_most(state["groups_at_once"])
 
+    def check_other_world(self, before: Mapping[str, int]) -> None:
+        if self.args.steps_per_generation != self.args.gradient_accumulation_steps:
+            raise ValueError(
+                f"steps_per_generation is {self.args.steps_per_generation} and "
+                f"gradient_accumulation_steps {self.args.gradient_accumulation_steps}: rollouts of "
+                "several updates are divided among the processes that drew them"
+            )
+        if self.one_step_off is not None:
+            raise ValueError("the rollouts of one_step_off belong to the processes that drew them")
+
+    def progress_of_other_world(self, states: list[dict[str, Any]]) -> dict[str, Any]:
+        """The rollouts at hand divided anew; a micro-step is another part of the same updates."""
+        parts = self.args.steps_per_generation
+        accelerator = self.accelerator
+        limits = [s["groups_at_once"] for s in states if s["groups_at_once"] is not None]
+        return states[0] | {
+            "micro_step": self.state.global_step * parts,
+            "batches": SavedBatches.divided_anew(
+                [state["batches"] for state in states],
+                accelerator.process_index,
+                accelerator.num_processes,
+                parts,
+            ),
+            "groups_at_once": min(limits, default=None),
+        }
+
     @property
     def save_is_due(self) -> bool:
         return self.guard.must_save

@@ -69,6 +69,14 @@ class SupervisedTrainer(Resumable, Trainer):
             model, {"in_chunks": call}, return_outputs, num_items_in_batch=num_items_in_batch
         )
 
+    def check_other_world(self, before: Mapping[str, int]) -> None:
+        rows = self.args.per_device_train_batch_size
+        if before["rows"] != rows:
+            raise ValueError(
+                f"per_device_train_batch_size was {before['rows']} and is {rows}, by which a "
+                "mixture is dealt out; change gradient_accumulation_steps instead"
+            )
+
     def floating_point_ops(self, inputs):
         """Not counted: transformers' estimate knows neither media nor shared prefixes."""
         return 0
