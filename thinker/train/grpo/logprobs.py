@@ -79,11 +79,12 @@ class Logprobs:
         input_ids, attention_mask: (rows, P + C), prompts left-padded, completions right-padded to
         `num_completion` = C. prompts: what each row asks. version: number of the weights, under
         which embeddings are kept. silent: (groups,) bool, True for those that add no gradient,
-        whose pass is then without; None where all may.
+        whose pass is then without, in a call that other processes need not make; None where all
+        may.
         """
         stage = self.pass_of(model)
 
-        def run(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        def run(model: Any, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
             found = []
             for some in rows.split(batch_size or len(input_ids)):
                 with self.counters.stage(stage):
@@ -97,13 +98,13 @@ class Logprobs:
 
         quiet, loud = self._divided(len(input_ids), silent, input_ids.device)
         if not len(quiet):
-            return *run(loud), None
+            return *run(model, loud), None
         with torch.no_grad():
-            quietly = run(quiet)
+            quietly = run(self.accelerator.unwrap_model(model), quiet)
         back = torch.cat([quiet, loud]).argsort()
         joined = [
             None if one is None or other is None else torch.cat([one, other])[back]
-            for one, other in zip(quietly, run(loud), strict=True)
+            for one, other in zip(quietly, run(model, loud), strict=True)
         ]
         assert joined[0] is not None
         return joined[0], joined[1], None

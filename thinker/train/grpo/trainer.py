@@ -47,7 +47,7 @@ from thinker.train.grpo.one_step_off import AheadOrder, OneStepOff, check_one_st
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
-from thinker.train.processes.sharded import unsharded
+from thinker.train.processes.sharded import is_sharded, unsharded
 from thinker.train.resume import EpochOrder, Resumable, check_settings
 from thinker.train.run_log import ROLLOUTS, append_lines, rollout_lines
 from thinker.train.step_guard import StepGuard
@@ -368,10 +368,12 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     @property
     def _only_advantages_count(self) -> bool:
         """Whether the loss of a token is a multiple of its row's advantage, so that a group whose
-        advantages are all 0 adds no gradient: without KL and entropy bonus."""
+        advantages are all 0 adds no gradient: without KL and entropy bonus. Sharded weights are
+        left out, because all processes have to call the model as often."""
         args = self.args
         has_bonus = args.entropy_coef != 0 or args.use_adaptive_entropy
-        return self.beta == 0 and not has_bonus and args.loss_type in MULTIPLES
+        is_exact = self.beta == 0 and not has_bonus and args.loss_type in MULTIPLES
+        return is_exact and not is_sharded(self.accelerator.unwrap_model(self.model))
 
     def _compute_loss(self, model, inputs):
         self._context.asked = inputs["asked"]

@@ -107,6 +107,12 @@ def head_at_hand(core: Any) -> Iterator[None]:
         head.reshard()
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a process holds parts of the weights only, so that all have to call the model
+    together. model: without DDP's or DeepSpeed's wrapper."""
+    return isinstance(model, FSDPModule) or hasattr(next(model.parameters()), "ds_id")
+
+
 def local_part(weight: torch.Tensor) -> torch.Tensor:
     """What this process holds of a weight."""
     if isinstance(weight, DTensor):
