@@ -23,5 +23,8 @@ def launch(command: list[str], folder: Path, **more: str) -> str:
         env=environment(**more),
         cwd=folder,
     )
-    assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-12000:]}"
+    if result.returncode != 0:
+        # What a launcher says of its processes hides what they said themselves.
+        said = [line for line in result.stderr.splitlines() if line.startswith("[rank")]
+        raise AssertionError("\n".join([result.stdout[-3000:], result.stderr[-3000:], *said[-60:]]))
     return result.stdout

@@ -62,7 +62,14 @@ _UNSUPPORTED = {
 
 
 def check_settings(args: TrainingArguments) -> None:
-    """Refuse settings under which a run could not resume exactly, or would not begin."""
+    """Refuse settings under which a run could not resume exactly, or would not begin.
+
+    Sets one that follows from ours: every process passes every part (`for_every_part`), so DDP need
+    not look for unused parameters. Under LoRA transformers would let it, which reentrant
+    checkpointing does not survive.
+    """
+    if args.ddp_find_unused_parameters is None:
+        args.ddp_find_unused_parameters = False
     for name, instead in _UNSUPPORTED.items():
         if getattr(args, name):
             raise ValueError(f"trainer.{name} is not supported: {instead}")
@@ -403,10 +410,6 @@ class Resumable:
         """rates: learning rates by part; None is `args.learning_rate` for all that is trained."""
         self.rates = rates
         check_sharding(self.is_fsdp_enabled, self.is_deepspeed_enabled)
-        if self.args.ddp_find_unused_parameters is None:
-            # Every process passes every part (`for_every_part`), so there are none. transformers
-            # would look for them under LoRA, which reentrant checkpointing does not survive.
-            self.args.ddp_find_unused_parameters = False
         self.checkpoints = Checkpoints(self)
         if self.is_fsdp_enabled and self.has_adapter and trained_in_place(self.core):
             raise ValueError(
