@@ -22,7 +22,6 @@ DeepSpeed and FSDP write and read their own sharded (pickled) state; that it app
 holds for them too, the rest is theirs.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +41,12 @@ from thinker.policies import Policy, load_policy
 from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
 from thinker.train.parts import merge_lora, split_by_part, trained_in_place, without_norms
+from thinker.train.processes.other_world import (
+    check_processes,
+    process_files,
+    rows_of_update,
+    state_here,
+)
 from thinker.train.processes.sharded import whole_copy
 from thinker.train.processes.world import check_sharding
 from thinker.train.run_log import JOURNALS
@@ -221,20 +226,11 @@ class Checkpoints:
     def _process_file(self) -> str:
         return f"process_{self.accelerator.process_index:05d}.safetensors"
 
-    def _batch(self) -> dict[str, int]:
-        """Of what an update consists."""
-        args = self.trainer.args
-        return {
-            "rows": args.per_device_train_batch_size,
-            "micro_batches": args.gradient_accumulation_steps,
-            "processes": self.accelerator.num_processes,
-        }
-
     def _process_state(self) -> dict[str, Any]:
         trainer = self.trainer
         return {
             "random": random_state(),
-            "batch": self._batch(),
+            "batch": rows_of_update(trainer.args, self.accelerator.num_processes),
             "loss_sum": trainer._tr_loss,
             "loss_total": trainer._total_loss_scalar,
             "last_logged_step": trainer._globalstep_last_logged,
@@ -270,7 +266,7 @@ class Checkpoints:
         if chosen is None:
             return None
         self._resumed_from = chosen
-        self._check_processes(chosen)
+        check_processes(chosen, self.trainer)
         return str(chosen)
 
     def newest(self) -> Path | None:
@@ -282,39 +278,6 @@ class Checkpoints:
         for reason in choice[1] if self.accelerator.is_main_process else []:
             files.logger.warning("checkpoint passed over: %s", reason)
         return choice[0]
-
-    def _check_processes(self, folder: Path) -> None:
-        """Another number of processes may go on where an update stays what it was."""
-        states = _process_files(folder)
-        now = self.accelerator.num_processes
-        if len(states) == now:
-            return
-        before = load_tree(states[0]).get("batch")
-        reason = None
-        if self.trainer.is_deepspeed_enabled:
-            reason = "DeepSpeed divides its optimizer among them"
-        elif before is None:
-            reason = "an older version wrote it"
-        elif math.prod(before.values()) != math.prod(self._batch().values()):
-            reason = (
-                f"an update has {_said(self._batch())} now and had {_said(before)}; choose "
-                "per_device_train_batch_size and gradient_accumulation_steps for as many"
-            )
-        else:
-            try:
-                self.trainer.check_other_world(before)
-            except ValueError as error:
-                reason = str(error)
-        if reason is not None:
-            raise CheckpointError(
-                f"{folder} was written by {len(states)} processes, this run has {now}, and {reason}"
-                + ("" if "choose" in reason else "; resume with as many")
-            )
-        files.logger.warning(
-            "%s was written by %d processes, %d go on: the same batches, the rollouts at hand "
-            "divided anew, new random streams",
-            folder, len(states), now,
-        )  # fmt: skip
 
     def load_model(self, folder: str, model: Any) -> None:
         """Weights by the policies' own key map; another set of names is an error."""
@@ -337,13 +300,18 @@ class Checkpoints:
             set_random_state(load_tree(Path(folder) / self._process_file)["random"])
 
     def _is_other_world(self, folder: Path) -> bool:
-        return len(_process_files(folder)) != self.accelerator.num_processes
+        """Whether another number of processes wrote the checkpoint."""
+        return len(process_files(folder)) != self.accelerator.num_processes
 
     def restore_progress(self) -> None:
         """To be called when transformers has reset its sums, before the first step."""
         if self._resumed_from is None:
             return
-        trainer, state = self.trainer, self._state_to_resume(self._resumed_from)
+        trainer, folder = self.trainer, self._resumed_from
+        if self._is_other_world(folder):
+            state = state_here(folder, trainer)
+        else:
+            state = load_tree(folder / self._process_file)
         if self.accelerator.is_main_process:
             for name, size in state["journals"].items():
                 files.cut_back(self.folder / name, size)
@@ -351,25 +319,6 @@ class Checkpoints:
         trainer._total_loss_scalar = state["loss_total"]
         trainer._globalstep_last_logged = state["last_logged_step"]
         trainer.set_progress(state["progress"])
-
-    def _state_to_resume(self, folder: Path) -> dict[str, Any]:
-        """What `_process_state` gave, of this process, or made of those of other ones."""
-        if not self._is_other_world(folder):
-            return load_tree(folder / self._process_file)
-        states = [load_tree(path) for path in _process_files(folder)]
-        mean_loss = torch.stack([state["loss_sum"].cpu() for state in states]).mean(dim=0)
-        progress = self.trainer.progress_of_other_world([state["progress"] for state in states])
-        return states[0] | {"loss_sum": mean_loss, "progress": progress}
-
-
-def _process_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("process_*.safetensors"))
-
-
-def _said(batch: Mapping[str, int]) -> str:
-    """Example: `4 rows x 2 micro-batches x 2 processes = 16 rows`."""
-    product = math.prod(batch.values())
-    return " x ".join(f"{number} {name}" for name, number in batch.items()) + f" = {product} rows"
 
 
 class Moments(TrainerCallback):
