@@ -13,9 +13,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1", **more}
 
 
-def launch(command: list[str], folder: Path, **more: str) -> str:
+def launch(command: list[str], folder: Path, **more: str) -> None:
     """`python -m command` in a folder, with this checkout; its errors are shown where it fails.
-    Returns what it prints. more: of its environment."""
+    more: of its environment."""
     result = subprocess.run(
         [sys.executable, "-m", *command],
         capture_output=True,
@@ -27,4 +27,3 @@ def launch(command: list[str], folder: Path, **more: str) -> str:
         # What a launcher says of its processes hides what they said themselves.
         said = [line for line in result.stderr.splitlines() if line.startswith("[rank")]
         raise AssertionError("\n".join([result.stdout[-3000:], result.stderr[-3000:], *said[-60:]]))
-    return result.stdout

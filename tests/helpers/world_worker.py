@@ -1,5 +1,5 @@
-"""Two processes that compare what they were given, run by tests/train/test_processes.py. Prints
-what each of them says."""
+"""Two processes that compare what they were given, run by tests/train/test_processes.py. What each
+of them says stands in `told_N.jsonl` of the working folder: lines that both print may mix."""
 
 import json
 import sys
@@ -28,7 +28,8 @@ def main() -> None:
         try:
             world.check_agreement({"seed": seed, "beta": 0.0}, [example])
         except world.WorldError as error:
-            print(json.dumps([what, state.process_index, str(error)]), flush=True)
+            with open(f"told_{state.process_index}.jsonl", "a", encoding="utf-8") as told:
+                told.write(json.dumps([what, state.process_index, str(error)]) + "\n")
         state.wait_for_everyone()
 
 
