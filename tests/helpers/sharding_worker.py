@@ -117,6 +117,7 @@ def train(folder: Path, settings: dict[str, Any]) -> None:
         record["num_processes"] = trainer.accelerator.num_processes
         (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
     backends[0].close()
+    PartialState().destroy_process_group()
 
 
 def greedy(policy, backend) -> list[list[int]]:

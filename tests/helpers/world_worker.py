@@ -31,6 +31,7 @@ def main() -> None:
             with open(f"told_{state.process_index}.jsonl", "a", encoding="utf-8") as told:
                 told.write(json.dumps([what, state.process_index, str(error)]) + "\n")
         state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":

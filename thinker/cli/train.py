@@ -27,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     except (RolloutError, TrainingFault) as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 3
-    if PartialState().is_main_process:
+    state = PartialState()
+    if state.is_main_process:
         print(f"written to {summary['config']['output_dir']}")
+    state.destroy_process_group()  # a process that exits with one may abort
     return 0
