@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,10 +25,15 @@ import torch
 
 from thinker.config.run import RolloutSettings
 from thinker.policies import Policy, tiny_policy
-from thinker.policies.encode import EncodedPrompt
 from thinker.rollout.base import RolloutError, Sampling
 from thinker.rollout.build import build_rollout
 from thinker.rollout.vllm.folder import write_engine_folder
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+from benchmarks.rollout import synthetic_prompts  # noqa: E402
+from tests.helpers.launch import free_port  # noqa: E402
 
 PROMPTS, G = 16, 4
 SAMPLING = Sampling(max_new_tokens=300)
@@ -58,9 +62,7 @@ class Process:
     """One `vllm serve`, which can be killed and started again on its port."""
 
     def __init__(self, folder: Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.folder, self.url = folder, f"http://127.0.0.1:{self.port}"
         self.start()
 
@@ -92,23 +94,6 @@ class Process:
         self.process.wait()
 
 
-def prompts_of(policy: Policy) -> list[EncodedPrompt]:
-    """Prompts of full size with random embeddings."""
-    ids = policy.inputs.longest_prompt_ids()
-    num_media = ids.count(policy.model.config.image_token_id)
-    width = policy.model.config.get_text_config().hidden_size
-    draw = torch.Generator().manual_seed(0)
-    return [
-        EncodedPrompt(
-            token_ids=ids,
-            embeds=torch.randn(num_media, width, generator=draw),
-            positions=torch.arange(len(ids)),
-            next_position=len(ids),
-        )
-        for _ in range(PROMPTS)
-    ]
-
-
 @torch.no_grad()
 def move(policy: Policy, seed: int) -> None:
     """As an update would, but so far that old weights give other tokens."""
@@ -132,7 +117,7 @@ class Client:
         )
         self.rollout = build_rollout(settings, policy, max_new_tokens=SAMPLING.max_new_tokens)
         self.rollout.eos_token_ids = []  # every completion has its full length
-        self.requests = prompts_of(policy)
+        self.requests = synthetic_prompts(policy, PROMPTS)
         self.answered: Counter = Counter()
         for server in self.rollout.engine.servers:
             server.generate = self._counted(server.url, server.generate)

@@ -1,6 +1,7 @@
 """Launchers of several processes, as a user starts them."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,18 @@ def launch(command: list[str], folder: Path, **more: str) -> None:
         # What a launcher says of its processes hides what they said themselves.
         said = [line for line in result.stderr.splitlines() if line.startswith("[rank")]
         raise AssertionError("\n".join([result.stdout[-3000:], result.stderr[-3000:], *said[-60:]]))
+
+
+def ddp_launcher(num_processes: int) -> list[str]:
+    """torchrun on this machine, behind `python -m`."""
+    return [
+        "torch.distributed.run", "--nnodes=1", f"--nproc_per_node={num_processes}",
+        "--master_addr=127.0.0.1", f"--master_port={free_port()}", "-m",
+    ]  # fmt: skip
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]

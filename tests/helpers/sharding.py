@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tests.helpers.launch import launch
+from tests.helpers.launch import ddp_launcher, free_port, launch
 from tests.helpers.places import REPO
 from thinker.policies import load_policy
 
@@ -39,6 +38,8 @@ class Outcome:
     """Of the policy that it saved, which is loaded alone."""
     record: dict[str, Any]
     """See `sharding_worker.py`."""
+    rewards: list[dict[str, float | None]]
+    """Of every rollout, by video and completion."""
 
 
 def run_sharded(
@@ -59,7 +60,13 @@ def run_sharded(
     launch(command, folder, ACCELERATE_TORCH_DEVICE="cpu")
     policy = load_policy(folder / "final")
     weights = {name: weight.detach() for name, weight in policy.model.named_parameters()}
-    return Outcome(weights=weights, record=json.loads((folder / "record.json").read_text()))
+    lines = (folder / "run" / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
+    rollouts = sorted(map(json.loads, lines), key=lambda row: (row["sample_id"], row["completion"]))
+    return Outcome(
+        weights=weights,
+        record=json.loads((folder / "record.json").read_text()),
+        rewards=[row["rewards"] for row in rollouts],
+    )
 
 
 def _launcher(sharding: str, num_processes: int) -> list[str]:
@@ -76,21 +83,6 @@ def _launcher(sharding: str, num_processes: int) -> list[str]:
         "accelerate.commands.launch", "--config_file", str(config), "--mixed_precision", "no",
         *init, "--num_processes", str(num_processes), "--main_process_port", str(free_port()), "-m",
     ]  # fmt: skip
-
-
-def ddp_launcher(num_processes: int) -> list[str]:
-    """torchrun on this machine, behind `python -m`."""
-    return [
-        "torch.distributed.run", "--nnodes=1", f"--nproc_per_node={num_processes}",
-        "--master_addr=127.0.0.1", f"--master_port={free_port()}", "-m",
-    ]  # fmt: skip
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

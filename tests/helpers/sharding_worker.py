@@ -30,6 +30,7 @@ from thinker.policies.encode import encode_prompts
 from thinker.policies.inputs import Prompt
 from thinker.rollout.base import Sampling
 from thinker.rollout.build import build_rollout
+from thinker.train.processes.world import FSDP, is_sharding_asked
 
 GREEDY = Sampling(max_new_tokens=8, temperature=0)
 CHECKPOINTING = {"reentrant": True, "not-reentrant": False}
@@ -61,8 +62,7 @@ class Beside(ScriptedByPlace):
 def train(folder: Path, settings: dict[str, Any]) -> None:
     """settings: see `run_sharded` (tests/helpers/sharding.py)."""
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    sharding = [n for n in ("FSDP", "DEEPSPEED") if os.environ.get(f"ACCELERATE_USE_{n}") == "true"]
-    if sharding == ["FSDP"]:
+    if os.environ.get(FSDP) == "true":
         # accelerate knows no FSDP without a GPU; over gloo it works all the same.
         PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
     policy = load_policy(folder / "start")
@@ -101,7 +101,7 @@ def train(folder: Path, settings: dict[str, Any]) -> None:
         },
         eval_strategy="steps" if settings["evaluate"] else "no",
         eval_steps=1,
-        use_cpu=not sharding,
+        use_cpu=not is_sharding_asked(),
         ddp_backend="gloo" if num_processes > 1 else None,
     )
     figures = []

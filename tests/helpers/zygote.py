@@ -10,7 +10,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.helpers.launch import free_port
 from tests.helpers.places import REPO
 
 
@@ -81,9 +81,7 @@ def serve() -> None:
 
 def start(request: dict, rank: int, log: Path) -> int:
     if rank == 0:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            request["port"] = free.getsockname()[1]
+        request["port"] = free_port()
     pid = os.fork()
     if pid:
         return pid

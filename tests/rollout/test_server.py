@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.helpers.launch import free_port
 from tests.helpers.rollout_oracle import (
     EXACT,
     SAMPLING,
@@ -90,12 +90,6 @@ def wait_for(url, process, log, seconds=240):
             return
         time.sleep(1)
     pytest.fail("the server did not start: " + log.read_text()[-3000:])
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.mark.slow

@@ -13,9 +13,8 @@ import pytest
 from accelerate.utils import DistributedType
 from torch.distributed import TCPStore
 
-from tests.helpers.launch import environment, launch
+from tests.helpers.launch import ddp_launcher, environment, launch
 from tests.helpers.policy_factory import small_policy
-from tests.helpers.sharding import ddp_launcher
 from thinker.train.checkpoint import newest_valid
 from thinker.train.processes.heartbeat import EXIT_CODE, Watch
 from thinker.train.processes.world import WorldError, check_sharding, check_world

@@ -57,6 +57,9 @@ def test_two_processes_make_the_steps_of_one(tmp_path, alone, sharding):
     assert moved > 1e-3
     assert largest_difference(one.weights, two.weights) < 1e-4 * moved
     assert (two.record["way"], two.record["num_processes"]) == (way, 2)
+    # Rewards see the batch of both: ranking compares the videos of one with those of the other.
+    assert two.rewards == one.rewards
+    assert all(reward["ranking"] is not None for reward in one.rewards)
     # What is generated before each step, and of held-out clips after it.
     assert two.record["written"] == one.record["written"]
     assert two.record["evaluated"] == one.record["evaluated"]

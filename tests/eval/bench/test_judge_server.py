@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from tests.helpers.launch import free_port
 from thinker.eval.bench.judge import GRADE, SYSTEM, Graded, Judge
 from thinker.policies.tiny import TinySize, text_config, train_tokenizer
 from thinker.utils.chat_client import ChatClient
@@ -56,12 +56,6 @@ def train_judge(folder):
     assert loss.item() < 0.01, loss.item()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture

@@ -120,11 +120,6 @@ def local_part(weight: torch.Tensor) -> torch.Tensor:
     return getattr(weight, "ds_tensor", weight)
 
 
-def num_elements(weight: torch.Tensor) -> int:
-    """Of the whole weight."""
-    return int(getattr(weight, "ds_numel", weight.numel()))
-
-
 @contextmanager
 def loaded_whole() -> Iterator[None]:
     """Within, policies are built and loaded whole, whatever DeepSpeed's configuration says."""
