@@ -16,7 +16,8 @@ times; all to the same length, with the same engine. Perturbed copies are left o
 turns in one process with one thread, and medians are recorded. Before anything is timed their logps
 and gradients must be equal. Counts that do not depend on the machine (FLOPs of forward and backward
 by torch's FlopCounterMode, attention left out; bytes that autograd keeps for the backward pass) are
-recorded beside the times.
+recorded beside the times, and so is how far our log-probabilities are above the floor: their FLOPs,
+attention included, at the rate of a matrix product that takes turns with them.
 
     python benchmarks/grpo_step.py --group 8 --frames 8 --ratio 8 --out benchmarks/grpo_step.jsonl
 """
@@ -33,6 +34,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,12 +44,15 @@ from trl.trainer.utils import add_fused_lm_head
 from thinker.config.run import RolloutSettings
 from thinker.data.demo.render import encode
 from thinker.policies import Policy, Prompt, TinySize, tiny_policy
+from thinker.policies.cost import language_flops, linear_flops
 from thinker.policies.encode import encode_prompts
+from thinker.policies.last_layer import skipped_parts
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.rollout.base import Rollout, Sampling
 from thinker.rollout.hf import HfRollout
 from thinker.rollout.vllm.colocate import ColocatedEngine
 from thinker.rollout.vllm.rollout import VllmRollout
+from thinker.train.counters import LogprobTokens
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.plain_logprobs import VideoRows
 from thinker.video import Clip, FrameCache, read_clip
@@ -55,6 +60,7 @@ from thinker.video.cache import ClipReader
 
 BETA = 0.04
 WAYS = ("trl", "reference", "shared")
+GEMM_SIDE = 1024  # of the product whose rate is the ceiling
 TOLERANCE = 1e-4  # of logps in float32, and of gradients relative to the largest of a tensor
 
 
@@ -340,6 +346,55 @@ def timed(
     }
 
 
+def gemm_seconds() -> float:
+    """One float32 product of square matrices; with one thread it reaches what the core can do."""
+    matrix = torch.ones(GEMM_SIDE, GEMM_SIDE)
+    began = time.process_time()
+    torch.mm(matrix, matrix)
+    return time.process_time() - began
+
+
+def floor_flops(contender: Contender, batch: Batch, counted: int) -> dict[str, int]:
+    """FLOPs of log-probabilities, forward and backward, with attention: those that are computed,
+    and those of before prompt rows left most of the last layer out (`last_layer.py`)."""
+    model, num_groups = contender.core, len(batch.paths)
+    rows = batch.prompt_ids, batch.completion_ids
+    tokens = LogprobTokens.shared(*map(torch.ones_like, rows), batch.group)
+    parts = skipped_parts(model.model.language_model)
+    unread = sum(map(linear_flops, parts)) * num_groups * (batch.prompt_ids.shape[1] - 1)
+    whole_attention = language_flops(model, 0, tokens.pairs, 0)
+    attention = language_flops(model, 0, tokens.pairs, 0, unread_pairs=tokens.unread_pairs)
+    return {
+        "computed": counted + 3 * attention,
+        "full_last_layer": counted + 3 * (whole_attention + unread),
+    }
+
+
+def above_floor(contender: Contender, batch: Batch, counted: int, repeats: int) -> dict[str, Any]:
+    """How many times as long a forward and backward pass takes as its `floor_flops` at the rate of
+    `gemm_seconds`: medians of CPU seconds, which other work on the machine hardly changes; products
+    and passes take turns."""
+    clips = contender.clips(batch, decode=False)
+    passes, products = [], []
+    for repeat in range(repeats + 1):
+        products += [gemm_seconds() for _ in range(5)]
+        began = time.process_time()
+        contender.train_logprobs(batch, clips)
+        passes.append(time.process_time() - began)
+        contender.optimizer.zero_grad()
+        if not repeat:  # a first round warms up
+            passes, products = [], []
+    rate = 2 * GEMM_SIDE**3 / statistics.median(products)
+    seconds = statistics.median(passes)
+    floors = floor_flops(contender, batch, counted)
+    return {
+        "factor": {name: seconds * rate / flops for name, flops in floors.items()},
+        "flops": floors,
+        "gemm_flops_per_second": rate,
+        "seconds": seconds,
+    }
+
+
 def speedups(seconds: dict[str, dict], rollouts: dict[str, Rollout]) -> dict[str, float]:
     """Medians of the other ways over ours: of a step, of log-probabilities, of a step with
     generation."""
@@ -373,6 +428,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict:
         seconds = timed(contenders, batch, rollouts, args.repeats)
         record |= {"repeats": args.repeats, "seconds": seconds}
         record["speedup"] = speedups(seconds, rollouts)
+        ours = contenders[WAYS.index("shared")]
+        counted = record["flops_logprobs"]["shared"]
+        record["above_floor"] = above_floor(ours, batch, counted, 3 * args.repeats)
     record["flops_ratio"] = {
         way: record["flops_logprobs"][way] / record["flops_logprobs"]["shared"] for way in WAYS[:2]
     }

@@ -1,8 +1,11 @@
 """ViDA-UGC's metadata: what is refused, and that answers with boxes say what the metadata say."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
 from rewards.boxes import read_boxes
 from tests.helpers.builder_sets import LABELS, PICTURES, plan, write_media
@@ -31,6 +34,25 @@ def test_what_is_known_of_a_picture() -> None:
     ]  # fmt: skip
     assert (first.distortion, first.severity, first.level) == ("noise", "severe", "good")
     assert (second.distortion, second.severity, second.level) == ("none", None, "excellent")
+
+
+def test_boxes_stated_in_another_size_are_refused(tmp_path) -> None:
+    root = write_media(tmp_path)
+    stored = np.zeros((30, 40, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # shown upright it is 30 wide and 40 high
+    Image.fromarray(stored).save(root / "turned.jpg", exif=exif)
+    metadata = tmp_path / "metadata.json"
+
+    def build(**changes) -> int:
+        entry = GOOD | {"image": "turned.jpg", "distortions": [NOISE]} | changes
+        metadata.write_text(json.dumps([entry]))
+        wanted = replace(plan("dist-detect", root), sources=Sources(metadata=metadata))
+        return len(build_records(wanted).records)
+
+    assert build(width=30, height=40) == 1
+    with pytest.raises(ValueError, match=r"1 pictures.*turned.jpg has 30 x 40.* say 40 x 30"):
+        build(width=40, height=30)
 
 
 @pytest.mark.parametrize("is_published", [True, False])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from thinker.utils.names import path_text, printable
 from thinker.video.mp4 import (
@@ -213,6 +213,16 @@ def picture_format(path: Path) -> str | None:
             return image.format
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels of a picture file, turned upright; only its header is read.
+
+    Raises `VideoError`.
+    """
+    with opened_picture(path) as image:
+        is_turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if is_turned else (image.width, image.height)
 
 
 def load_image(path: Path) -> np.ndarray:

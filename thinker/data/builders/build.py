@@ -7,7 +7,7 @@ from pathlib import Path
 from thinker.data.builders import stage1, stage2, stage3, vida
 from thinker.data.builders.draft import Draft, Style
 from thinker.data.builders.facts import Facts, LevelRule
-from thinker.data.builders.media import FileInfo, check_times, missing, probe
+from thinker.data.builders.media import FileInfo, check_sizes, check_times, missing, probe
 from thinker.data.builders.pairs import Pairing, comparison, pair
 from thinker.data.builders.rewrite import Rewritten
 from thinker.data.builders.sources import Sources, read_facts
@@ -110,6 +110,7 @@ def build_records(
     usable = [known for known in facts if media.root / known.path not in lost]
     if not usable:
         raise ValueError(f"none of the {len(facts)} media can be read; the first: {failed[0]}")
+    check_sizes(usable, media.root)
     drafts = draft_records(plan, usable, infos)
     if not drafts:
         raise ValueError(

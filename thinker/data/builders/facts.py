@@ -72,6 +72,8 @@ class Facts:
     """In the order of their file."""
     places: tuple[Place, ...] | None = None
     """The local distortions of a picture, empty where it has none; None: not known."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels of the picture whose pixels their boxes were stated in."""
 
     @property
     def concern(self) -> str | None:

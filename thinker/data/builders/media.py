@@ -6,7 +6,7 @@ from pathlib import Path
 
 from thinker.data.builders.facts import Facts
 from thinker.video import ClipSpec, VideoError, medium, read_clip
-from thinker.video.file import require_regular
+from thinker.video.file import picture_size, require_regular
 
 # One small frame: the index of the file says the rest.
 _SPEC = ClipSpec(
@@ -66,6 +66,28 @@ def missing(paths: Iterable[str], root: Path) -> list[VideoError]:
         except VideoError as error:
             failed.append(error)
     return failed
+
+
+def check_sizes(facts: Sequence[Facts], root: Path) -> None:
+    """Raises ValueError that names the pictures whose size is not the one that their boxes were
+    stated in: these would lie elsewhere."""
+    wrong = []
+    for known in facts:
+        if not known.size or not known.places:
+            continue
+        try:
+            size = picture_size(root / known.path)
+        except VideoError:  # told by whoever reads it
+            continue
+        if size != known.size:
+            there, stated = (f"{width} x {height}" for width, height in (size, known.size))
+            wrong.append(f"{known.path} has {there}, its metadata say {stated}")
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} pictures are not of the size in which their metadata state boxes, in "
+            f"pixels of the upright picture: {'; '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''}"
+            "; give the pictures that were annotated, or scale width, height and coordinates"
+        )
 
 
 def check_times(facts: Sequence[Facts], infos: Mapping[str, FileInfo]) -> None:

@@ -63,6 +63,7 @@ def picture_facts(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "mos": parse_mos(member(fields, "mos")),
         "places": places,
+        "size": (width, height),
         "distortion": NONE if key is None else key.name,
         "severity": "slight" if severity == "minor" else severity,
     }
