@@ -9,6 +9,10 @@ from typing import Any
 
 from rewards.answer import Answer, InvalidAnswer, locate_free, quote
 from rewards.checks import check_columns
+from rewards.regression import bell
+
+SIGMA = 0.6
+"""The width of the reward's bell, in levels."""
 
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """The words by which levels are compared, worst first (ITU-T P.910)."""
@@ -84,12 +88,16 @@ def ranked_level(completion: str, words: tuple[str, ...]) -> Answer[str] | Inval
 
 
 class LevelReward:
-    """`1 - distance / 4`, the distance in levels, 0 to 4; None for an invalid answer.
+    """exp(-d² / (2 sigma²)), d the distance in levels, 0 to 4; None for an invalid answer.
+
+    A neighbour earns .249, the level after it .004. It must be far below 1: with `1 - d / 4`, a
+    policy in doubt does best by the middle of what it holds for possible, not by the likeliest.
 
     >>> known = LevelReference(levels=LEVELS, answer="fair")
     >>> said = ["fair", "The quality of the image is good.", "bad", "2.5"]
-    >>> LevelReward()(said, ["q"] * 4, [None] * 4, reference=[known] * 4)
-    [1.0, 0.75, 0.5, None]
+    >>> paid = LevelReward()(said, ["q"] * 4, [None] * 4, reference=[known] * 4)
+    >>> [None if one is None else round(one, 4) for one in paid]
+    [1.0, 0.2494, 0.0039, None]
     """
 
     name = "level"
@@ -119,4 +127,4 @@ class LevelReward:
         if isinstance(answer, InvalidAnswer):
             return None
         distance = abs(LEVELS.index(answer.value) - LEVELS.index(reference.answer))
-        return 1.0 - distance / (len(LEVELS) - 1)
+        return bell(distance, 0, SIGMA)

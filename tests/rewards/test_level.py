@@ -34,9 +34,10 @@ def test_the_reward_falls_with_the_distance_in_levels() -> None:
     theirs = LevelReference(levels=("low", "poor", "fair", "good", "high"), answer="bad")
     said = [*LEVELS, "The quality of the video is low.", "low light", "4"]
     given = [ours] * 5 + [theirs] * 3
-    assert LevelReward()(said, ["q"] * 8, [None] * 8, reference=given) == [
-        1.0, 0.75, 0.5, 0.25, 0.0, 1.0, None, None,
-    ]  # fmt: skip
+    paid = LevelReward()(said, ["q"] * 8, [None] * 8, reference=given)
+    assert paid[:3] == pytest.approx([1.0, 0.2494, 0.0039], abs=1e-4)
+    assert 1e-5 > paid[3] > paid[4] > 0
+    assert paid[5:] == [1.0, None, None]
     unknown = LevelReference(levels=LEVELS, answer=None)
     with pytest.raises(ValueError, match="a LevelReference with an answer"):
         LevelReward()(["good"], ["q"], [None], reference=[unknown])
