@@ -46,8 +46,8 @@ from thinker.data.demo.render import encode
 from thinker.policies import Policy, Prompt, TinySize, tiny_policy
 from thinker.policies.cost import language_flops, linear_flops
 from thinker.policies.encode import encode_prompts
-from thinker.policies.last_layer import skipped_parts
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
+from thinker.policies.shared_prompt.last_layer import skipped_parts
 from thinker.rollout.base import Rollout, Sampling
 from thinker.rollout.hf import HfRollout
 from thinker.rollout.vllm.colocate import ColocatedEngine

@@ -23,7 +23,7 @@ from thinker.policies.cost import (
     video_tokens,
     vision_flops,
 )
-from thinker.policies.last_layer import skipped_parts
+from thinker.policies.shared_prompt.last_layer import skipped_parts
 
 
 @pytest.mark.parametrize("name", ["InternVL3-1B", "InternVL3-2B", "InternVL3-8B"])

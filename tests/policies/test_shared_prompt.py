@@ -22,14 +22,15 @@ from tests.helpers.policy_factory import (
 from thinker.policies import Prompt
 from thinker.policies.cost import language_flops, linear_flops
 from thinker.policies.inputs import distinct_clips
-from thinker.policies.last_layer import skipped_parts
 from thinker.policies.shared_prompt import (
     SharedPromptMask,
     check_shared_prompt,
     enable_shared_prompt,
     pack_groups,
-    shared_prompt_attention,
 )
+from thinker.policies.shared_prompt.attention import shared_prompt_attention
+from thinker.policies.shared_prompt.last_layer import skipped_parts
+from thinker.policies.shared_prompt.merged import can_merge, merged_attention
 from thinker.prompts import ask
 from thinker.utils.tensors import left_pad
 
@@ -112,6 +113,15 @@ def gradients(policy, logps, mask):
     }
 
 
+def attend_merged(merged, monkeypatch):
+    """Attention to prompts by merged.py, and by nothing else; or by copies, as on other devices."""
+    module = "thinker.policies.shared_prompt.attention"
+    if merged:
+        monkeypatch.setattr(f"{module}._kept_as_recipe", None)
+    else:
+        monkeypatch.setattr(f"{module}.can_merge", lambda query, mask: False)
+
+
 @pytest.fixture
 def exact_norms(monkeypatch):
     use_exact_precision(monkeypatch.setattr)
@@ -120,11 +130,20 @@ def exact_norms(monkeypatch):
 @pytest.mark.usefixtures("exact_norms")
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize(
-    ("dtype", "tolerance", "several"),
-    [(torch.float64, 1e-10, False), (torch.float32, 1e-4, False), (torch.float64, 1e-10, True)],
+    ("dtype", "tolerance", "several", "merged"),
+    [
+        (torch.float64, 1e-10, False, True),
+        (torch.float32, 1e-4, False, True),
+        (torch.float64, 1e-10, True, True),
+        (torch.float64, 1e-10, True, False),
+    ],
 )
-def test_logps_and_gradients_equal_the_plain_form(backbone, dtype, tolerance, several):
-    """several: conversations with several media, some of which they share, and without any."""
+def test_logps_and_gradients_equal_the_plain_form(
+    backbone, dtype, tolerance, several, merged, monkeypatch
+):
+    """several: conversations with several media, some of which they share, and without any.
+    merged: False as on a device without the kernel."""
+    attend_merged(merged, monkeypatch)
     policy = small_policy(backbone)
     policy.model.to(dtype).eval()
     inputs = batch(policy, conversations(policy) if several else None)
@@ -177,7 +196,9 @@ def test_prompt_rows_need_keys_and_values_only_in_the_last_layer(backbone, monke
     """The same log-probabilities to the bit, and FLOPs less by what `language_flops` says."""
     policies = [small_policy(backbone, amplify=1.0) for _ in range(2)]
     enable_shared_prompt(policies[0].model)
-    monkeypatch.setattr("thinker.policies.shared_prompt.cut_last_layer", lambda model: None)
+    monkeypatch.setattr(
+        "thinker.policies.shared_prompt.attention.cut_last_layer", lambda model: None
+    )
     enable_shared_prompt(policies[1].model)
     found, flops = [], []
     for policy in policies:
@@ -331,9 +352,11 @@ def attend(num_prompt, group, through=None):
     return output, kept
 
 
+@pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_completion_keeps_no_copy_of_the_prompt(mixed):
+def test_a_completion_keeps_no_copy_of_the_prompt(mixed, merged, monkeypatch):
     """Memory for the backward pass grows in G by the completions' share only."""
+    attend_merged(merged, monkeypatch)
 
     def bytes_of_two_completions(num_prompt):
         return attend(num_prompt, 4)[1] - attend(num_prompt, 2)[1]
@@ -342,8 +365,10 @@ def test_a_completion_keeps_no_copy_of_the_prompt(mixed):
         assert bytes_of_two_completions(64) == bytes_of_two_completions(16) > 0
 
 
-def test_mixed_precision_is_that_of_plain_attention():
+@pytest.mark.parametrize("merged", [False, True])
+def test_mixed_precision_is_that_of_plain_attention(merged, monkeypatch):
     """One completion is a row of its own; the same products of the same bfloat16 numbers."""
+    attend_merged(merged, monkeypatch)
     with torch.autocast("cpu", torch.bfloat16):
         output, _ = attend(16, 1)
         draw = torch.Generator().manual_seed(0)
@@ -353,14 +378,37 @@ def test_mixed_precision_is_that_of_plain_attention():
     torch.testing.assert_close(output.transpose(1, 2), plain, rtol=0, atol=2**-7)
 
 
-def test_checkpointing_keeps_nothing_of_the_attention():
+@pytest.mark.parametrize("merged", [False, True])
+def test_checkpointing_keeps_nothing_of_the_attention(merged, monkeypatch):
     """The hooks that spare the prompt's copies do not come between."""
+    attend_merged(merged, monkeypatch)
     through = partial(
         torch.utils.checkpoint.checkpoint, use_reentrant=False, preserve_rng_state=False
     )
     output, kept = attend(16, 4, through)
     assert kept == output.nbytes
     assert attend(16, 4)[1] > 2 * kept
+
+
+def test_merged_attention_worked_example():
+    """The one of `merged_attention`, and the same beside a prompt that is padded."""
+    ones, zeros = torch.ones(2, 1, 1, 1), torch.zeros(2, 1, 1, 1)
+    mask = SharedPromptMask(
+        prompt_BP=torch.tensor([[True, True], [False, True]]),
+        num_completions=1,
+        completion_length=1,
+    )
+    values = torch.tensor([1.0, 3.0]).view(1, 1, 2, 1).expand(2, 1, 2, 1)
+    keys = torch.zeros(2, 1, 2, 1)
+    assert can_merge(ones, mask)
+    output = merged_attention(ones, zeros, 5 * ones, keys, values, mask, None)
+    torch.testing.assert_close(output.flatten(), torch.tensor([3.0, 4.0]))
+
+
+def test_a_group_without_a_prompt_is_not_merged():
+    prompt_BP = torch.tensor([[True, True], [False, False]])
+    mask = SharedPromptMask(prompt_BP=prompt_BP, num_completions=1, completion_length=1)
+    assert not can_merge(torch.ones(2, 1, 1, 1), mask)
 
 
 def test_a_language_model_without_kinds_of_attention_is_refused():

@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from thinker.config.run import LoraSettings
 from thinker.policies.backbone import MotionBackbone
 from thinker.policies.card import count_parameters
-from thinker.policies.last_layer import skipped_parts
 from thinker.policies.motion import MotionConfig, MotionEncoder
 from thinker.policies.registry import BACKBONES
+from thinker.policies.shared_prompt.last_layer import skipped_parts
 
 PUBLIC_CONFIGS = Path(__file__).parent / "public_configs.yaml"
 FRAMES_PER_WINDOW = 16
