@@ -87,6 +87,10 @@ _NOTHING = re.compile(
 )
 _OBJECT = re.compile(r"\{[^{}]{0,1000}\}")
 _NEGATIONS = frozenset({"no", "not", "without", "never"})
+# Words between a class and its box: "noise is located at", "noise in the region".
+_LINKS = frozenset(
+    "is are at in within inside around of by on the this region area box located found seen".split()
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,7 @@ class Boxes:
 def box_class(label: str, names: Iterable[str] | None) -> tuple[str | None, str | None]:
     """(class, severity) of a label; None for what is not said or not known. Case, underscores,
     hyphens and the plural of "blocking artifacts" are ignored. A sentence that ends in a known
-    class is a label of it.
+    class is a label of it, with or without words such as "at" behind.
 
     names: what is known; None: whatever is said is a class.
 
@@ -134,7 +138,7 @@ def box_class(label: str, names: Iterable[str] | None) -> tuple[str | None, str 
     ('low clarity', 'moderate')
     >>> box_class("Slight Motion-Blur", PICTURE_DISTORTIONS), box_class("a cat", ("noise",))
     (('motion blur', 'minor'), (None, None))
-    >>> box_class("There is one severe noise", PICTURE_DISTORTIONS)
+    >>> box_class("There is one severe noise in the region", PICTURE_DISTORTIONS)
     ('noise', 'severe')
     """
     words = _WORD.findall(label.lower().replace("_", " "))
@@ -154,6 +158,8 @@ def box_class(label: str, names: Iterable[str] | None) -> tuple[str | None, str 
 def _ending(words: list[str], known: dict[str, str]) -> tuple[str | None, set[str]]:
     """The class that a sentence ends in ("There is one severe noise"), and the severity before it:
     what stands before a box where its marks are gone."""
+    while words and words[-1] in _LINKS:
+        words = words[:-1]
     for length in range(min(len(words), MOST_CLASS_WORDS), 0, -1):
         text = " ".join(words[-length:])
         name = known.get(_SPELLINGS.get(text, text))

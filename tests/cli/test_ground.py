@@ -62,6 +62,8 @@ def test_several_files_are_rows_and_those_that_fail_too(thinker, files, tmp_path
     assert status == 1
     assert [json.loads(line)["status"] for line in lines] == ["ok", "truncated", "missing"]
     assert [path.name for path in (tmp_path / "plots").iterdir()] == ["boxes_1.png"]
+    plots = [json.loads(line).get("plot") for line in lines]
+    assert plots == [str(tmp_path / "plots" / "boxes_1.png"), None, None]
     status, lines, _ = thinker("ground", files / "a.png", says="It is grainy.")
     assert status == 1 and lines[1].startswith("  invalid_answer: no_box")
 
@@ -109,6 +111,7 @@ def test_descriptions(thinker, files):
         (["ground", "a.mp4", "--frames", "0"], "at least 1"),
         (["ground", "a.png", "--plot", "a.jpg"], "expected the name of a PNG"),
         (["ground", "a.png", "cut.png", "--plot", "a.png"], "is no folder"),
+        (["ground", "a.png", "--plot", "cut.png/b.png"], "cannot be written"),
         (["ground", "a.png", "--question", " "], "question is empty"),
         (["ground", "no.png"], "none of the files exists"),
         (["ground", "a.png", "--mode", "level"], "mode level is for the tasks"),

@@ -146,6 +146,9 @@ def test_a_flaw_of_json_costs_its_own_box_only() -> None:
 
 def test_what_is_denied_is_not_there_and_what_is_named_is_no_nothing() -> None:
     assert parse_boxes("There is no noise (100,100),(500,500)").reason == "unknown_class"
+    assert parse_boxes("There is no noise at (100,100),(500,500)").reason == "unknown_class"
+    (at,) = parse_boxes("Severe noise at (100,100),(500,500).").value.boxes
+    assert (at.name, at.severity) == ("noise", "severe")
     for text in ("There is severe noise but no other distortion.", "no distortion, but noise"):
         assert parse_boxes(text).reason == "no_box"
 

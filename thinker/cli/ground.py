@@ -15,6 +15,7 @@ from thinker.cli.model_options import (
     load_scorer,
     reading_settings,
 )
+from thinker.utils.lock import check_output_folder
 from thinker.utils.names import path_text, printable
 
 if TYPE_CHECKING:
@@ -84,9 +85,11 @@ def _targets(plot: Path | None, count: int) -> Sequence[Path | None]:
     if count > 1:
         if plot.exists() and not plot.is_dir():
             raise ValueError(f"{path_text(plot)} is no folder; {count} files need one for --plot")
+        check_output_folder(plot)
         return [plot / f"boxes_{number}.png" for number in range(1, count + 1)]
     if plot.suffix.lower() != ".png" or plot.is_dir():
         raise ValueError(f"--plot is {path_text(plot)}, expected the name of a PNG file")
+    check_output_folder(plot.parent)
     return [plot]
 
 
@@ -97,8 +100,10 @@ def _show(found: Iterator["Located"], target: Path | None, *, as_json: bool) -> 
     failures, drawn = 0, []
     for one in found:
         failures += one.prediction.status != OK
-        print(json.dumps(one.to_row()) if as_json else describe_boxes(one), flush=True)
-        if target is not None and one.picture_HWC is not None:
+        is_drawn = target is not None and one.picture_HWC is not None
+        plot = {"plot": path_text(target)} if is_drawn and target is not None else {}
+        print(json.dumps(one.to_row() | plot) if as_json else describe_boxes(one), flush=True)
+        if is_drawn:
             drawn.append((one.drawn(), caption(one)))
     if target is not None and drawn:
         _write(drawn, target)
