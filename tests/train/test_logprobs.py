@@ -80,6 +80,25 @@ def test_variants_equal_the_plain_path(tmp_path, monkeypatch, backbone, variant)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_groups_of_different_length_apart_equal_the_plain_path(tmp_path, monkeypatch, backbone):
+    """As many forwards as save a token."""
+    use_exact_precision(monkeypatch.setattr)
+    monkeypatch.setattr("thinker.train.grpo.bunches.FORWARD_TOKENS", 0)
+    found = []
+    divide = Logprobs._bunches
+
+    def divided(self, *given):
+        found.append(divide(self, *given))
+        return found[-1]
+
+    monkeypatch.setattr(Logprobs, "_bunches", divided)
+    save_start(backbone, tmp_path)
+    compare(Case(backbone=backbone, beta=0.04, steps=2), tmp_path, 1e-10)
+    assert found and all(len(together) > 1 for together in found)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_equal_the_plain_path(tmp_path):
     """torchrun with gloo: both backbones, all loss types, both betas; each process compares its own

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.helpers.fault_jobs import before_logprobs, build, save_start, small_memory
-from tests.helpers.trainer_runs import scripted, snapshot
+from tests.helpers.trainer_runs import answer, scripted, snapshot
 from thinker.policies import load_policy
 from thinker.train.step_guard import TrainingFault
 
@@ -19,12 +19,12 @@ ONE_BATCH = {
 }  # fmt: skip
 
 
-def trained(folder, *, capacity=None, **settings):
+def trained(folder, *, capacity=None, own=None, **settings):
     """Weights after two steps of four groups, logged metrics, groups a forward."""
     if not (folder / "start").exists():
         folder.mkdir(exist_ok=True)
         save_start(folder)
-    trainer = build(folder, rollout=scripted(), **{**ONE_BATCH, **settings})
+    trainer = build(folder, rollout=scripted(own=own), **{**ONE_BATCH, **settings})
     sizes = small_memory(trainer, 99 if capacity is None else capacity)
     trainer.train()
     return snapshot(trainer.core), trainer.state.log_history, sizes
@@ -54,6 +54,19 @@ def test_the_update_is_the_same_with_half_and_a_quarter_of_the_groups(tmp_path, 
         for key in ("tokens/train/prompt", "tokens/train/completion"):
             assert [log[key] for log in small_logs[:-1]] == [log[key] for log in logs[:-1]], key
         assert "out of memory with 4 groups at once, from now on 2: INJECTED" in caplog.text
+
+
+def test_groups_of_different_length_apart_fit_after_all(tmp_path, monkeypatch):
+    def own(video, number):
+        return f"{answer(1.0 + 0.3 * number)}{' blur' * 9 * (video % 2)}"
+
+    whole, _, sizes = trained(tmp_path / "whole", own=own)
+    assert set(sizes) == {4}
+    monkeypatch.setattr("thinker.train.grpo.bunches.FORWARD_TOKENS", 0)
+    apart, _, sizes = trained(tmp_path / "apart", own=own)
+    assert set(sizes) == {2} and largest_difference(whole, apart) <= 1e-6
+    small, _, sizes = trained(tmp_path / "small", own=own, capacity=1)
+    assert sizes[-1] == 1 and largest_difference(whole, small) <= 1e-6
 
 
 def test_one_failure_at_any_forward_changes_nothing(tmp_path):

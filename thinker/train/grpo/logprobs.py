@@ -1,4 +1,5 @@
-"""Log-probabilities of a batch's completions: one packed row a group, each clip encoded once.
+"""Log-probabilities of a batch's completions: one packed row a group, each clip encoded once,
+groups of similar length in one forward.
 
 TRL asks for them up to three times a batch: of the policy before its update ("old"), of the
 reference, and of the policy with gradient ("train"). All three go through here. `Logprobs.plain`
@@ -16,10 +17,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from thinker.policies.inputs import PolicyInputs, Prompt, distinct_clips
 from thinker.policies.shared_prompt import pack_groups
 from thinker.train.counters import Counters, LogprobTokens
+from thinker.train.grpo.bunches import bunches
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.oom import GroupChunks, GroupsAtOnce
 from thinker.train.grpo.plain_logprobs import VideoRows
-from thinker.train.processes.sharded import head_at_hand
+from thinker.train.processes.sharded import head_at_hand, is_sharded
 
 LogprobsAndEntropies = tuple[torch.Tensor, torch.Tensor | None, None]
 """What TRL expects: log-probabilities (rows, C), entropies (rows, C) or None, no auxiliary loss."""
@@ -123,24 +125,48 @@ class Logprobs:
 
     def _groups(self, model, stage, input_ids, attention_mask, num_completion, prompts, version):
         """Log-probabilities and entropies of whole groups, as many at once as fit (oom.py)."""
-        group = self.num_generations
+        group, num_prompt = self.num_generations, input_ids.shape[1] - num_completion
+        lengths_BG2 = torch.stack(
+            [part.sum(dim=1) for part in attention_mask.split([num_prompt, num_completion], dim=1)],
+            dim=-1,
+        ).unflatten(0, (-1, group))
+        longest = lengths_BG2.amax(dim=1).tolist()
+        together = self._bunches(longest, prompts)
+
+        def cut(groups: list[int]) -> tuple[torch.Tensor, torch.Tensor, int]:
+            """Ids and mask of some groups without what is padding in all of them; C of these."""
+            prompt, length = (max(1, *(longest[i][part] for i in groups)) for part in (0, 1))
+            inside = slice(num_prompt - prompt, num_prompt + length)
+            rows = [row for i in groups for row in range(i * group, (i + 1) * group)]
+            return input_ids[rows, inside], attention_mask[rows, inside], length
+
         # Counted here, once: `build` runs again where the memory runs out, and in recomputation.
-        masks = attention_mask[::group, :-num_completion], attention_mask[:, -num_completion:]
-        self.counters.count_logprobs(self.core, stage, LogprobTokens.shared(*masks, group))
+        for groups in together:
+            _, mask, length = cut(groups)
+            tokens = LogprobTokens.shared(mask[::group, :-length], mask[:, -length:], group)
+            self.counters.count_logprobs(self.core, stage, tokens)
 
-        def build(groups: slice) -> dict[str, Any]:
-            rows = slice(groups.start * group, groups.stop * group)
-            return self._forward_inputs(
-                stage,
-                input_ids[rows],
-                attention_mask[rows],
-                num_completion,
-                prompts[groups],
-                version,
-            )
+        def build(groups: list[int]) -> dict[str, Any]:
+            asked = [prompts[i] for i in groups]
+            return self._forward_inputs(stage, *cut(groups), asked, version)
 
+        chunks = GroupChunks(together, build, self.groups_at_once, (group, num_completion))
         with self.accelerator.autocast(), self._head(stage):
-            return model(in_chunks=GroupChunks(len(prompts), build, self.groups_at_once))
+            return model(in_chunks=chunks)
+
+    def _bunches(self, longest: list[list[int]], prompts: list[Prompt]) -> list[list[int]]:
+        """Groups by forward. All have one where they would show a clip in several, which is encoded
+        once, and where weights are sharded, since processes then need as many forwards.
+
+        longest: tokens of the prompt and of the longest completion of each group.
+        """
+        prompt_tokens, completion_tokens = zip(*longest, strict=True)
+        found = bunches(prompt_tokens, completion_tokens, self.num_generations)
+        shown = [{clip.key for i in groups for clip in prompts[i].clips} for groups in found]
+        is_apart = sum(map(len, shown)) == len(set().union(*shown))
+        if is_apart and not is_sharded(self.core):
+            return found
+        return [list(range(len(prompts)))]
 
     def _forward_inputs(
         self, stage, input_ids, attention_mask, num_completion, prompts, version

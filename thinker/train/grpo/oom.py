@@ -60,16 +60,25 @@ class GroupsAtOnce:
 class GroupChunks:
     """Groups that pass the model in chunks, for the `in_chunks` argument of a policy's forward.
 
-    count: number of groups. build: a slice of the groups → arguments of one forward. The call
-    returns (log_probs, entropy or None), rows in the order of the groups.
+    bunches: the groups, by forward (bunches.py). build: some groups → arguments of one forward,
+    whose completions may be shorter than others'. shape: (G, C) of the results. The call returns
+    (log_probs, entropy or None), (groups, G, C), in the order of the groups, 0 where a completion
+    was cut.
     """
 
-    def __init__(self, count: int, build: Callable[[slice], dict[str, Any]], limit: GroupsAtOnce):
-        self.count, self.build, self.limit = count, build, limit
+    def __init__(
+        self,
+        bunches: list[list[int]],
+        build: Callable[[list[int]], dict[str, Any]],
+        limit: GroupsAtOnce,
+        shape: tuple[int, int],
+    ):
+        self.bunches, self.build, self.limit, self.shape = bunches, build, limit, shape
 
     def __call__(self, forward: Callable[..., Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
         while True:
-            size = min(self.limit.number or self.count, self.count)
+            longest = max(map(len, self.bunches))
+            size = min(self.limit.number or longest, longest)
             try:
                 return self._forward(forward, size)
             except torch.OutOfMemoryError as error:
@@ -78,19 +87,29 @@ class GroupChunks:
             self.limit.halve(size, message)
 
     def _forward(self, forward, size: int):
-        def one_chunk(groups: slice):
+        def one_chunk(groups: list[int]):
             output = forward(**self.build(groups))
-            return output.log_probs, output.entropy
+            return self._whole(output.log_probs), self._whole(output.entropy)
 
-        slices = [slice(i, i + size) for i in range(0, self.count, size)]
-        if len(slices) == 1 or not torch.is_grad_enabled():
-            chunks = [one_chunk(groups) for groups in slices]
+        chunks = [bunch[i : i + size] for bunch in self.bunches for i in range(0, len(bunch), size)]
+        if len(chunks) == 1 or self.limit.number is None or not torch.is_grad_enabled():
+            found = [one_chunk(groups) for groups in chunks]
         else:
-            chunks = [checkpoint(one_chunk, groups, use_reentrant=False) for groups in slices]
+            found = [checkpoint(one_chunk, groups, use_reentrant=False) for groups in chunks]
+        order = torch.tensor([group for groups in chunks for group in groups]).argsort()
         # the reference model reports no entropy
         return tuple(
-            None if parts[0] is None else torch.cat(parts) for parts in zip(*chunks, strict=True)
+            None if parts[0] is None else torch.cat(parts)[order.to(parts[0].device)]
+            for parts in zip(*found, strict=True)
         )
+
+    def _whole(self, values: torch.Tensor | None) -> torch.Tensor | None:
+        """(groups, G·c) of completions that were cut to c tokens → (groups, G, C)."""
+        if values is None:
+            return None
+        num_generations, length = self.shape
+        values = values.view(len(values), num_generations, -1)
+        return torch.nn.functional.pad(values, (0, length - values.shape[-1]))
 
 
 class BackwardRetry:
