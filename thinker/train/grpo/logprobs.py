@@ -32,6 +32,7 @@ class Logprobs:
 
     core: the policy without wrappers. reference_model: the model that TRL asks for reference
     log-probabilities, None where LoRA adapters are switched off instead, or where beta is 0.
+    is_reentrant: whether activations are checkpointed in torch's reentrant way.
     """
 
     def __init__(
@@ -45,10 +46,14 @@ class Logprobs:
         accelerator: Accelerator,
         num_generations: int,
         groups_at_once: GroupsAtOnce,
+        is_reentrant: bool,
     ):
         self.core, self.reference_model, self.inputs = core, reference_model, inputs
         self.features, self.counters, self.accelerator = features, counters, accelerator
         self.num_generations, self.groups_at_once = num_generations, groups_at_once
+        # Under DDP a parameter's gradient may come once a backward pass; reentrant checkpoints
+        # bring it once a forward.
+        self._ddp_needs_one = accelerator.num_processes > 1 and is_reentrant
 
     def pass_of(self, model: Any) -> str:
         """Which of its three passes TRL is in: "train" (with gradient), "reference", or "old"."""
@@ -156,7 +161,8 @@ class Logprobs:
 
     def _bunches(self, longest: list[list[int]], prompts: list[Prompt]) -> list[list[int]]:
         """Groups by forward. All have one where they would show a clip in several, which is encoded
-        once, and where weights are sharded, since processes then need as many forwards.
+        once, and where weights are sharded, since processes then need as many forwards, or DDP
+        allows no other.
 
         longest: tokens of the prompt and of the longest completion of each group.
         """
@@ -164,7 +170,7 @@ class Logprobs:
         found = bunches(prompt_tokens, completion_tokens, self.num_generations)
         shown = [{clip.key for i in groups for clip in prompts[i].clips} for groups in found]
         is_apart = sum(map(len, shown)) == len(set().union(*shown))
-        if is_apart and not is_sharded(self.core):
+        if is_apart and not self._ddp_needs_one and not is_sharded(self.core):
             return found
         return [list(range(len(prompts)))]
 

@@ -172,6 +172,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             accelerator=accelerator,
             num_generations=self.num_generations,
             groups_at_once=self.groups_at_once,
+            is_reentrant=args.gradient_checkpointing
+            and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant", True),
         )
         self.retry = BackwardRetry(
             self.groups_at_once,
