@@ -1,38 +1,46 @@
 """Shared-prompt log-probabilities at real size on a GPU: forward and backward, against plain rows.
 
     python benchmarks/gpu_step.py --output benchmarks/gpu_step.json
+    python benchmarks/gpu_step.py --measure memory --models InternVL3-8B --prompts 5000
     python benchmarks/gpu_step.py --device cpu --models tiny-qwen2_5_vl --prompts 200
 
 Language models in the shapes of InternVL3-8B and Qwen2.5-VL-7B, random bfloat16 weights, text in
-the place of video tokens, gradient checkpointing on both sides. A row holds the milliseconds
-(median), the peak memory, the largest difference of log-probabilities from the plain way (one row a
-completion), and how far the time is above the floor: the FLOPs of `thinker.policies.cost` at the
-rate that a large matrix product reaches on the same device. A side that does not fit is recorded as
-such. Made for ten minutes on one GPU of 80 GB or more; on a CPU it only shows that it runs.
+the place of video tokens, gradient checkpointing on both sides. `--measure time`: a row holds the
+milliseconds (median), the peak memory, the largest difference of log-probabilities from the plain
+way (one row a completion), and how far the time is above the floor: the FLOPs of
+`thinker.policies.cost` at the rate that a large matrix product reaches on the same device; in the
+last layer prompt rows need keys and values only, and the floor leaves the rest out. `--measure
+memory`: peak bytes of one forward and backward for groups of 2, 4, 8, …, and the largest that fits.
+A side that does not fit is recorded as such. Made for one GPU of 80 GB or more; on a CPU it only
+shows that it runs.
 """
 
 import argparse
-import json
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_common import (
+    Record,
+    arguments,
+    begin_peak,
+    ceilings,
+    model_names,
+    peak_bytes,
+    policy_of,
+    seconds_of,
+    weight_bytes,
+)
 from trl.trainer.utils import add_fused_lm_head
 
-from thinker.policies import BACKBONES, backbone_name, tiny_policy
-from thinker.policies.cost import language_flops, meta_policy
+from thinker.policies.cost import language_flops
 from thinker.policies.shared_prompt import enable_shared_prompt, pack_groups
 from thinker.train.counters import LogprobTokens
 
 MODELS = ("InternVL3-8B", "Qwen2.5-VL-7B")
-TINY = "tiny-"  # before the name of a backbone: the demo's size
-GEMM_SIDE, COPY_BYTES = 8192, 2**31
+OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,20 +57,17 @@ class Group:
 
 
 def build_model(name: str, device: torch.device):
-    """Random weights in the shapes of a public policy, or a tiny one."""
-    if name.startswith(TINY):
-        model = tiny_policy(name.removeprefix(TINY)).model.to(device)
-    else:
-        config = meta_policy(name, num_keyframes=6).config
-        backbone = BACKBONES[backbone_name(config.model_type)]
-        torch.set_default_dtype(torch.bfloat16)
-        with device:
-            model = backbone.model(config)
-        torch.set_default_dtype(torch.float32)
+    """The policy's model, ready for both sides."""
+    model = policy_of(name, device).model
+    prepare(model)
+    return model.train()
+
+
+def prepare(model) -> None:
+    """Both ways to compute log-probabilities, with gradient checkpointing."""
     enable_shared_prompt(model)  # plain rows pass through to PyTorch's own attention
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.train()
 
 
 def positions_of(model, length: int, device: torch.device) -> torch.Tensor:
@@ -101,63 +106,47 @@ SIDES: dict[str, Callable[[Any, Group], torch.Tensor]] = {
 }
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
-    """Of every run but the first."""
-    taken = []
-    for _ in range(repeats + 1):
-        wait(device)
-        began = time.perf_counter()
-        work()
-        wait(device)
-        taken.append(time.perf_counter() - began)
-    return taken[1:]
-
-
-def ceilings(device: torch.device, repeats: int) -> dict[str, float]:
-    """What the device reaches: FLOP/s of a matrix product, bytes/s of a copy (read and write)."""
-    side = GEMM_SIDE if device.type == "cuda" else GEMM_SIDE // 8
-    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16)
-    block = torch.empty(
-        COPY_BYTES if device.type == "cuda" else 2**26, device=device, dtype=torch.uint8
-    )
-    gemm = statistics.median(seconds_of(lambda: matrix @ matrix, device, repeats))
-    copy = statistics.median(seconds_of(block.clone, device, repeats))
-    return {"gemm_flops": 2 * side**3 / gemm, "copy_bytes": 2 * block.nbytes / copy}
-
-
-def measure_side(model, name: str, group: Group, args: argparse.Namespace) -> dict[str, float]:
-    """Seconds and peak bytes of forward and backward."""
-
-    def step() -> None:
-        SIDES[name](model, group).mean().backward()
-        model.zero_grad(set_to_none=True)
-
-    if args.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(args.device)
-    taken = seconds_of(step, args.device, args.repeats)
-    measured = {"milliseconds": 1e3 * statistics.median(taken), "slowest": 1e3 * max(taken)}
-    if args.device.type == "cuda":
-        measured["peak_gb"] = torch.cuda.max_memory_allocated(args.device) / 1e9
-    return measured
-
-
-def measure(model, num_prompt: int, num_group: int, args: argparse.Namespace, rate: float) -> dict:
+def make_group(num_prompt: int, num_group: int, length: int, device: torch.device) -> Group:
+    """Random tokens."""
     draw = torch.Generator().manual_seed(0)
-    shape = (num_group, args.completion)
-    group = Group(
-        prompt=torch.randint(20, 250, (1, num_prompt), generator=draw).to(args.device),
-        completions=torch.randint(20, 250, shape, generator=draw).to(args.device),
+    return Group(
+        prompt=torch.randint(20, 250, (1, num_prompt), generator=draw).to(device),
+        completions=torch.randint(20, 250, (num_group, length), generator=draw).to(device),
     )
+
+
+def train_once(model, name: str, group: Group) -> None:
+    """Forward and backward of one side; the gradients are dropped."""
+    SIDES[name](model, group).mean().backward()
+    model.zero_grad(set_to_none=True)
+
+
+# Time
+
+
+def floor_flops(model, group: Group) -> int:
+    """FLOPs of the shared side: forward, its recomputation under checkpointing, and twice that much
+    backward."""
     masks = torch.ones_like(group.prompt), torch.ones_like(group.completions)
-    tokens = LogprobTokens.shared(*masks, num_group)
-    # forward, its recomputation under checkpointing, and twice that much backward
-    floor = 4 * language_flops(model, tokens.positions, tokens.pairs, tokens.head) / rate
-    row: dict[str, Any] = {"prompt": num_prompt, "completion": args.completion, "group": num_group}
+    tokens = LogprobTokens.shared(*masks, len(group.completions))
+    unread = tokens.unread, tokens.unread_pairs
+    return 4 * language_flops(model, tokens.positions, tokens.pairs, tokens.head, *unread)
+
+
+def measure_side(model, name: str, group: Group, args: argparse.Namespace) -> dict[str, Any]:
+    """Milliseconds and peak bytes of forward and backward."""
+    begin_peak(args.device)
+    taken = seconds_of(lambda: train_once(model, name, group), args.device, args.repeats)
+    return {
+        "milliseconds": 1e3 * statistics.median(taken),
+        "slowest": 1e3 * max(taken),
+        "peak_bytes": peak_bytes(args.device),
+    }
+
+
+def measure(model, group: Group, args: argparse.Namespace, rate: float) -> dict[str, Any]:
+    """A row of times; rate: FLOP/s that the device reaches."""
+    row: dict[str, Any] = {}
     logps = {}
     for name, logprobs in SIDES.items():
         try:
@@ -165,47 +154,64 @@ def measure(model, num_prompt: int, num_group: int, args: argparse.Namespace, ra
                 logps[name] = logprobs(model, group).float()
             row[name] = measure_side(model, name, group, args)
         except torch.OutOfMemoryError:
-            row[name] = "out of memory"
+            row[name] = OUT_OF_MEMORY
         model.zero_grad(set_to_none=True)
     if len(logps) == 2:
         row["max_logp_difference"] = float((logps["shared"] - logps["plain"]).abs().max())
     if isinstance(row["shared"], dict):
-        row["above_floor"] = row["shared"]["milliseconds"] / 1e3 / floor
+        seconds = row["shared"]["milliseconds"] / 1e3
+        row["above_floor"] = seconds * rate / floor_flops(model, group)
     if all(isinstance(row[name], dict) for name in SIDES):
         row["speedup"] = row["plain"]["milliseconds"] / row["shared"]["milliseconds"]
     return row
 
 
+# Memory
+
+
+def measure_memory(model, name: str, num_prompt: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Peak bytes of one side by the size of its group, doubled until it does not fit."""
+    peaks: dict[str, int | str | None] = {}
+    largest, size = 0, 2
+    while size <= args.most:
+        group = make_group(num_prompt, size, args.completion, args.device)
+        begin_peak(args.device)
+        try:
+            train_once(model, name, group)
+        except torch.OutOfMemoryError:
+            peaks[str(size)] = OUT_OF_MEMORY
+            break
+        finally:
+            model.zero_grad(set_to_none=True)
+        peaks[str(size)] = peak_bytes(args.device)
+        largest, size = size, 2 * size
+    return {"weight_bytes": weight_bytes(model), "peak_bytes": peaks, "largest_group": largest}
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        default=list(MODELS),
-        choices=[*MODELS, *(TINY + name for name in BACKBONES)],
-    )
+    parser = arguments(__doc__)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=model_names())
+    parser.add_argument("--measure", choices=("time", "memory"), default="time")
     parser.add_argument("--prompts", nargs="+", type=int, default=[1700, 5000])
     parser.add_argument("--groups", nargs="+", type=int, default=[4, 8])
+    parser.add_argument("--most", type=int, default=64, help="largest group tried for memory")
     parser.add_argument("--completion", type=int, default=400)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"))
-    parser.add_argument("--output", type=Path)
     args = parser.parse_args(argv)
     reached = ceilings(args.device, args.repeats)
-    device = torch.cuda.get_device_name() if args.device.type == "cuda" else platform.machine()
-    packages = {name: version(name) for name in ("torch", "transformers", "trl")}
-    record: dict[str, Any] = {"device": device, "versions": packages, "ceilings": reached}
-    record["rows"] = []
+    record = Record(args.output, args.device, ceilings=reached)
     for name in args.models:
         model = build_model(name, args.device)
         for num_prompt in args.prompts:
-            for num_group in args.groups:
-                row = measure(model, num_prompt, num_group, args, reached["gemm_flops"])
-                record["rows"].append({"model": name} | row)
-                print(json.dumps(record["rows"][-1]), flush=True)
+            row = {"model": name, "prompt": num_prompt, "completion": args.completion}
+            if args.measure == "memory":
+                for side in SIDES:
+                    record.add(**row, side=side, **measure_memory(model, side, num_prompt, args))
+                continue
+            for size in args.groups:
+                group = make_group(num_prompt, size, args.completion, args.device)
+                figures = measure(model, group, args, reached["gemm_flops"])
+                record.add(**row, group=size, **figures)
         del model
-    if args.output is not None:
-        args.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
