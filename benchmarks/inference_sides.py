@@ -26,7 +26,6 @@ import av
 import numpy as np
 import psutil
 import torch
-from decord import VideoReader
 from PIL import Image
 
 from thinker.eval.summary import versions
@@ -41,7 +40,7 @@ SECONDS, FPS, GOP = 10, 25, 250  # x264's default distance of key frames
 MAX_MEAN_DIFFERENCE = 2.0  # grey levels; the two decoders convert YUV by different code
 
 
-def write_hd_video(path: Path, seed: int) -> Path:
+def write_hd_video(path: Path, seed: int, seconds: int = SECONDS) -> Path:
     """A 1080p clip of moving texture with x264's default B frames."""
     rng = np.random.default_rng(seed)
     texture = rng.integers(0, 256, (1080 // 8, 1920 // 8, 3), dtype=np.uint8)
@@ -50,7 +49,7 @@ def write_hd_video(path: Path, seed: int) -> Path:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
         stream.codec_context.gop_size = GOP
-        for i in range(SECONDS * FPS):
+        for i in range(seconds * FPS):
             picture = np.ascontiguousarray(np.roll(canvas, (2 * i, 3 * i), axis=(0, 1)))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
@@ -59,6 +58,8 @@ def write_hd_video(path: Path, seed: int) -> Path:
 
 def reference_read(path: Path, spec) -> Clip:
     """As the reference reads a video: decord, one thread, frame by frame, PIL, square."""
+    from decord import VideoReader  # gpu_rates.py takes files of here where there is none
+
     reader = VideoReader(str(path), num_threads=1)
     indices = keyframe_indices(len(reader), spec.num_keyframes)
     frames = []
