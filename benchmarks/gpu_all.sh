@@ -27,10 +27,10 @@ declare -A given=([step]="" [sharded]="" [memory]="--measure memory --models Int
 if [[ ${SMOKE:-0} == 1 ]]; then
     tiny="--device cpu --repeats 1"
     text="$tiny --prompts 100 --completion 20"
-    given=([step]="$text --models tiny-internvl3 tiny-qwen2_5_vl --groups 2"
+    given=([step]="$text --models tiny-qwen2_5_vl --groups 2"
         [memory]="$text --models tiny-internvl3 --measure memory --most 4"
-        [sharded]="--device cpu --model tiny-internvl3 --completion 16 --written 4"
-        [rates]="$tiny --model tiny-internvl3 --batches 1 2 --new-tokens 4 --workers 1 2 --clips 2 --video-seconds 1"
+        [sharded]="--device cpu --model tiny-internvl3 --sides plain --completion 16 --written 4" # others: a minute each
+        [rates]="$tiny --model tiny-internvl3 --batches 1 --new-tokens 4 --workers 0 --clips 2 --video-seconds 1"
         [four_bit]="$text --models tiny-internvl3"
         [attention]="$text --heads 4 2 16 --groups 2")
 fi

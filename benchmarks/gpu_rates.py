@@ -7,9 +7,10 @@
 - `motion`: the same of dense frames through SlowFast;
 - `encode`: clips a second from frames in memory to embeddings (`run_policy`: normalisation on the
   CPU, transfer, both encoders);
-- `generate`: tokens a second by transformers (`HfRollout`), by prompts and completions of each;
+- `generate`: tokens a second by transformers (`hf_rollout`), by prompts and completions of each;
 - `decode`: clips a second from 1080p H.264 files of 10 s by the package's reader (`read_ahead`), by
-  worker processes. Their start counts.
+  worker processes, once each of them has given a clip; `seconds` are those of all, with the start.
+  0 workers: in this process.
 
 bfloat16, random weights, no gradients; clips are noise. A part that needs what is not installed has
 a row that says so. Decoding needs no GPU, and comes last.
@@ -37,10 +38,10 @@ from gpu_common import (
 
 from tests.helpers.policy_factory import random_clip
 from thinker.policies import Policy, Prompt
-from thinker.policies.cost import motion_flops, vision_flops, video_tokens
+from thinker.policies.cost import motion_flops, video_tokens, vision_flops
 from thinker.policies.encode import encode_prompts, run_policy
 from thinker.rollout.base import Sampling
-from thinker.rollout.hf import HfRollout
+from thinker.rollout.hf import hf_rollout
 from thinker.utils.tensors import to_device
 from thinker.video import read_clip
 from thinker.video.read_ahead import Reading, read_ahead
@@ -50,7 +51,6 @@ def encoding(policy: Policy, batch: int, rate: float, args: argparse.Namespace, 
     """Rows of vision, motion and encode for so many clips a batch; rate: FLOP/s of the device."""
     backbone, spec = policy.model.model, policy.inputs.clip_spec
     clips = [random_clip(policy, seed, height=448, width=448) for seed in range(batch)]
-    # float32 pixels are cast where a policy encodes them, too
     media = to_device(policy.inputs.media_inputs(clips), args.device)
     motion = media["motion_frames"]
     pixels = {k: v for k, v in media.items() if k not in ("motion_frames", "slots", "moving")}
@@ -83,18 +83,22 @@ def generation(policy: Policy, prompts: int, group: int, args: argparse.Namespac
     """A row of tokens a second."""
     clips = [random_clip(policy, seed, height=448, width=448) for seed in range(prompts)]
     requests = encode_prompts(policy, [Prompt(clips=(clip,)) for clip in clips])
-    # no token ends a completion: all have one length
-    backend = HfRollout(policy.model, policy.tokenizer.pad_token_id, [-1])
-    sampling = Sampling(max_new_tokens=args.new_tokens)
+    backend, sampling = hf_rollout(policy), Sampling(max_new_tokens=args.new_tokens)
+    written: list[int] = []
+
+    def generate() -> None:
+        answers = backend.generate(requests, group, sampling, 0)
+        written.append(sum(len(one.token_ids) for rows in answers for one in rows))
+
     begin_peak(args.device)
-    seconds = median_seconds(lambda: backend.generate(requests, group, sampling, 0), args.device, 1)
+    seconds = median_seconds(generate, args.device, 1)
     record.add(
         rate="generate",
         prompts=prompts,
         group=group,
         prompt_tokens=len(requests[0].token_ids),
         new_tokens=args.new_tokens,
-        tokens_per_second=prompts * group * args.new_tokens / seconds,
+        tokens_per_second=written[-1] / seconds,
         seconds=seconds,
         peak_bytes=peak_bytes(args.device),
     )
@@ -110,17 +114,20 @@ def decoding(policy: Policy, args: argparse.Namespace, record: Record) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = [write_hd_video(Path(folder) / f"{i}.mp4", i, args.video_seconds) for i in range(2)]
         read = partial(read_clip, spec=policy.inputs.clip_spec)
-        for workers in (1, *args.workers):  # the first starts the server that workers come from
-            paths = [files[i % 2] for i in range(args.clips * workers)]
+        for workers in args.workers:
+            first = max(workers, 1)
+            paths = [files[i % 2] for i in range(args.clips * first)]
             began = time.perf_counter()
-            results = list(read_ahead(paths, read, Reading(num_workers=workers)))
-            seconds = time.perf_counter() - began
-            errors = [str(result) for result in results if isinstance(result, Exception)]
-            row = {"rate": "decode", "workers": workers, "clips": len(paths), "seconds": seconds}
+            ended, errors = [], []
+            for result in read_ahead(paths, read, Reading(num_workers=workers)):
+                ended.append(time.perf_counter() - began)
+                errors += [str(result)] if isinstance(result, Exception) else []
+            row = {"rate": "decode", "workers": workers, "clips": len(paths), "seconds": ended[-1]}
             if errors:
                 record.add(**row, failed=errors[0])
                 return
-            record.add(**row, clips_per_second=len(paths) / seconds)
+            steady = (len(paths) - first) / (ended[-1] - ended[first - 1])
+            record.add(**row, clips_per_second=steady)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ that was built whole. A row a step and a row a side; last the sides compared wit
 
 import argparse
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def run_side(side: str, args: argparse.Namespace, path: Path) -> None:
         "--device", str(args.device), "--model", args.model,
         "--completion", str(args.completion), "--written", str(args.written),
     ]  # fmt: skip
-    ended = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=ROOT)
+    python = os.environ.get("PYTHON", sys.executable)  # as gpu_all.sh was given it
+    ended = subprocess.run([python, *command], capture_output=True, text=True, cwd=ROOT)
     print(ended.stdout, end="", flush=True)
     if ended.returncode != 0:
         # What a launcher says of its processes hides what they said themselves.
