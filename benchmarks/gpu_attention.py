@@ -3,9 +3,9 @@
     python benchmarks/gpu_attention.py --output benchmarks/gpu_attention.json
     python benchmarks/gpu_attention.py --device cpu --heads 4 2 16 --prompts 60 --completion 8
 
-`shared_prompt_attention` gives the completions' part a boolean mask, which flash kernels do not
-take. The same part is causal attention whose queries are the last rows of their keys, prompt and
-own: PyTorch's `causal_lower_right`, which dispatches to flash. Here both parts of the mask are
+On a GPU `shared_prompt_attention` gives the completions' part a boolean mask, which flash kernels
+do not take. The same part is causal attention whose queries are the last rows of their keys, prompt
+and own: PyTorch's `causal_lower_right`, which dispatches to flash. Here both parts of the mask are
 called so. Output and gradients of both ways are first compared with the package's function on
 float32 copies: the relative error ‖x - y‖ / ‖y‖ of each may be 1e-2 in bfloat16 (1e-5 on a CPU, in
 float32), or the row says that they are not equal and holds no times. Heads as the 7-8B shapes have
@@ -23,7 +23,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from thinker.policies.shared_prompt import SharedPromptMask, shared_prompt_attention
+from thinker.policies.shared_prompt import SharedPromptMask
+from thinker.policies.shared_prompt.attention import shared_prompt_attention
 
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # query, key, value (1, heads, L, d)
 
