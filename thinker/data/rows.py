@@ -64,9 +64,7 @@ class _ExampleColumns:
         columns["reference"] = [parsed_reference(example) for example in examples]
         return columns
 
-    def _readable(
-        self, numbers: Sequence[int], read: dict[Medium, _Read]
-    ) -> dict[int, int]:
+    def _readable(self, numbers: Sequence[int], read: dict[Medium, _Read]) -> dict[int, int]:
         """The example that is shown for each: itself, or what stands in for it. Fills `read`."""
         shown: dict[int, int] = {}
         taken = set(numbers)

@@ -19,7 +19,8 @@ trainer has opened. Once an optimizer step `Counters.take` gives them as a flat 
 - `bytes/gradients`, `bytes/weights`, `bytes/other`: what processes send to each other and to vLLM
   servers, by the formulas of `thinker.train.processes.traffic`.
 
-Counts are the sums of all processes where nothing else is said. Recomputation under gradient checkpointing adds FLOPs, not frames or tokens.
+Counts are the sums of all processes where nothing else is said. Recomputation under gradient
+checkpointing adds FLOPs, not frames or tokens.
 """
 
 import time
@@ -114,7 +115,8 @@ class Counters:
         taken = self.take()
         own = torch.tensor([[taken[name] for name in counter_names()]], dtype=torch.float64)
         everyone = accelerator.gather(own.to(accelerator.device))  # (processes, names)
-        return {name: _of_all(name, column) for name, column in zip(counter_names(), everyone.T, strict=True)}
+        columns = zip(counter_names(), everyone.T, strict=True)
+        return {name: _of_all(name, column) for name, column in columns}
 
     def watch(self, backbone: MotionBackbone) -> None:
         """Count every frame that passes the vision tower or SlowFast of `backbone` from now on.
