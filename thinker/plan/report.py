@@ -64,7 +64,7 @@ def archive_text(found: ArchivePlan) -> str:
     slowest = found.slowest
     lines.append(
         f"  {slowest.name} binds ({slowest.limit}): {found.hours:,.1f} hours, "
-        f"${found.dollars:,.0f}; the GPUs are busy with {found.cores_needed:,.1f} cores each that decode"
+        f"${found.dollars:,.0f}; {found.cores_needed:,.1f} decoding cores keep a GPU busy"
     )
     return "\n".join(lines)
 

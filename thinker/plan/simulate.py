@@ -243,7 +243,7 @@ class _Process:
     factor: float
     """Of its own seconds."""
     batch_at: float = 0.0
-    """When the loader has the next batch."""
+    """When the loader has the next batch; the first one is there at the start."""
     unanswered: Counter[int] = field(default_factory=Counter)
     """Prompts by the number of the engine that has them."""
     arrived_at: float = 0.0
@@ -258,9 +258,7 @@ class _Run:
     def __init__(self, work, engine, lengths, num_servers, slow, failures) -> None:
         self.work, self.lengths, self.clock = work, lengths, _Clock()
         self.steps, number, _, self.group = lengths.shape
-        self.processes = [
-            _Process(factor=slow.get(n, 1.0), batch_at=work.loader) for n in range(number)
-        ]
+        self.processes = [_Process(factor=slow.get(n, 1.0)) for n in range(number)]
         self.has_servers = num_servers > 0
         factors = [1.0] * num_servers or [process.factor for process in self.processes]
         self.engines = [_Engine(self.clock, engine, f, self._answered) for f in factors]

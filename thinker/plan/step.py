@@ -12,7 +12,7 @@ batches are of hundreds of sequences.
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from thinker.config.run import LoraSettings
 from thinker.plan.rates import Gpu, Rates
@@ -144,13 +144,19 @@ class Decoding:
         return prompts * self.prompt_seconds + tokens * per_token
 
 
+@lru_cache(maxsize=4)
+def _model(name: str, num_keyframes: int, px: int | None):
+    """Without weights, so that it can be kept while other ways to train it are looked at."""
+    return meta_policy(name, num_keyframes, px)
+
+
 class StepPlan:
     """The work of a step of a job."""
 
     def __init__(self, job: Job, rates: Rates):
         self.job, self.rates = job, rates
         self.gpu: Gpu = rates.gpu(job.gpu)
-        self.model = meta_policy(job.model, job.size.num_keyframes, job.px)
+        self.model = _model(job.model, job.size.num_keyframes, job.px)
         self.text = self.model.config.get_text_config()
         self.tokens = video_tokens(self.model)
         self.flops = video_flops(self.model, self.tokens, job.size)
