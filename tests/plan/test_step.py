@@ -95,7 +95,7 @@ def test_memory_of_8b():
         check_memory(job, load_rates())
     alone = replace(job, gpus=1, nodes=1, sharding="fsdp2")
     said = what_fits(alone, load_rates())
-    assert "--lora" in said and "--gpus 8 --nodes 8" in said and "--gpu L40S" not in said
+    assert "--lora" in said and "--gpus 8 --nodes 1" in said and "--gpu L40S" not in said
 
 
 def test_a_run_is_its_steps():

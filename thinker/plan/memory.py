@@ -17,6 +17,9 @@ from thinker.plan.step import Decoding, Job, StepPlan
 from thinker.plan.traffic import SHARDINGS
 from thinker.policies.cost import GRADIENT, OPTIMIZER, WEIGHT, activation_bytes
 
+NODE = 8
+"""GPUs that a node usually has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
@@ -126,10 +129,10 @@ def what_fits(job: Job, rates: Rates) -> list[str]:
     if not job.server_gpus and job.gpus > 1:
         number = max(1, job.gpus // 4)
         changes.append((f"--server-gpus {number}", replace(job, server_gpus=number)))
-    per_node = job.gpus // job.nodes
     for times in (2, 4, 8):
-        more = replace(job, gpus=job.gpus * times, nodes=job.nodes * times)
-        if job.gpus == 1 or per_node > 1:
-            changes.append((f"--gpus {more.gpus} --nodes {more.nodes}", more))
+        gpus = job.gpus * times
+        nodes = 1 if gpus <= NODE else job.nodes * times
+        more = replace(job, gpus=gpus, nodes=nodes)
+        changes.append((f"--gpus {gpus} --nodes {nodes}", more))
     changes += [(f"--gpu {kind}", replace(job, gpu=kind)) for kind in rates.gpus if kind != job.gpu]
     return [said for said, other in changes if memory_of(StepPlan(other, rates)).fits]
