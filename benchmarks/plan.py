@@ -1,16 +1,17 @@
 """Does `thinker plan`'s simulation say how long real steps take? Predicted against measured.
 
 Real GRPO runs of a small policy (plan_worker.py), one thread a process, on one and two processes
-over gloo. From two settings on one process the seconds of every part of a step are fitted: an
-affine function of the FLOPs that `thinker.policies.cost` counts, of tokens drawn, of videos. What
+over gloo. From two settings on one process the seconds of every part of a step are fitted: linear
+functions of the FLOPs that `thinker.policies.cost` counts, of tokens drawn and of cached tokens
+that they read, of videos. What
 two processes cost each other by sharing a machine is measured by two runs side by side that do not
 know of each other, what they send by summing as many bytes over gloo. Then the simulation of
 `thinker.plan.simulate` predicts the median step of settings that were not fitted, on one and two
 processes, and the measured one stands beside it.
 
 Before that two gates: the FLOPs of the formulas are those that the runs counted, and the bytes of
-gradients those that DDP says it reduces. Launches alternate, first steps are dropped. Nothing fails
-where a prediction is far off: the record says by how much.
+gradients those that DDP says it reduces. Launches and settings alternate, first steps are dropped.
+Nothing fails where a prediction is far off: the record says by how much.
 
     OMP_NUM_THREADS=1 python benchmarks/plan.py --output benchmarks/plan.json
 """
@@ -38,6 +39,9 @@ from thinker.policies.cost import StepSize, VideoTokens, motion_flops, video_flo
 WORKER = Path(__file__).parent / "plan_worker.py"
 DROPPED = 2
 """Steps at the start of a run, which load code and fill caches."""
+
+PASSES = 2
+"""Runs of each setting in a launch, in turns, so that slow minutes of the machine meet all."""
 
 FITTED = {"small": (2, 2, 12), "large": (4, 4, 32)}
 """Videos of a process, G, mean length."""
@@ -108,7 +112,7 @@ def measure(steps: int, rounds: int) -> dict[str, Any]:
             gather(found["alone"], bench.launch(settings)())
             meet = Path(name) / f"meet-{round_}"
             meet.mkdir()
-            large = {"large": setting(FITTED["large"], 1, steps, round_)}
+            large = in_turn({"large": FITTED["large"]}, 1, steps, round_)
             pair = [bench.launch(large, meet=str(meet), number=n, of=2) for n in range(2)]
             for finished in pair:
                 gather(found["pair"], finished())
@@ -121,18 +125,22 @@ def measure(steps: int, rounds: int) -> dict[str, Any]:
 
 
 def in_turn(settings, processes: int, steps: int, round_: int) -> dict[str, Setting]:
-    """Settings of a launch, beginning with another one in each round."""
+    """Runs of a launch, by setting and pass, beginning with another one in each round."""
     names = list(settings)
     first = round_ % len(names)
-    order = names[first:] + names[:first]
-    return {name: setting(settings[name], processes, steps, round_) for name in order}
+    order = (names[first:] + names[:first]) * PASSES
+    runs = {}
+    for place, name in enumerate(order):
+        turn = round_ * PASSES + place // len(names)
+        runs[f"{name}#{turn}"] = setting(settings[name], processes, steps, turn)
+    return runs
 
 
 def gather(into: dict[str, list[dict[str, float]]], result: dict[str, Any]) -> None:
     """Steps that count."""
     for name, run in result["runs"].items():
         steps = zip(run["seconds"], run["counters"], strict=True)
-        into.setdefault(name, []).extend(
+        into.setdefault(name.partition("#")[0], []).extend(
             {"seconds": seconds, **counters} for seconds, counters in list(steps)[DROPPED:]
         )
 
@@ -175,11 +183,17 @@ class Sizes:
 def features(sizes: Sizes, videos: int, group: int, length: int) -> dict[str, list[float]]:
     """What the seconds of each part of a step are linear in."""
     flops = sizes.of(group, length)
+    cached = sizes.tokens.prompt + length / 2  # of each completion, in the mean of its tokens
     train = 3 * videos * (flops.encode + flops.logprobs)
     return {
         "data": [videos],
         "encode": [videos * flops.encode],
-        "rollout": [1, length, videos * (flops.prefill + flops.decode)],
+        "rollout": [
+            1,
+            length,
+            videos * (flops.prefill + flops.decode),
+            videos * group * length * cached,
+        ],
         "rewards": [1],
         "train": [1, train],
         "rest": [1, videos * group * length],
@@ -187,8 +201,7 @@ def features(sizes: Sizes, videos: int, group: int, length: int) -> dict[str, li
 
 
 def fit(sizes: Sizes, measured: dict[str, list[dict[str, float]]]) -> dict[str, list[float]]:
-    """Coefficients of each part, none below 0, of all steps of the fitted settings; relative errors
-    count."""
+    """Coefficients of each part, none below 0, of all steps of the fitted settings."""
     rows: dict[str, list[list[float]]] = {}
     for name, (videos, group, _) in FITTED.items():
         for step in measured[name]:
@@ -196,15 +209,22 @@ def fit(sizes: Sizes, measured: dict[str, list[dict[str, float]]]) -> dict[str, 
             parts = seconds_of(step)
             for part, values in features(sizes, videos, group, length).items():
                 rows.setdefault(part, []).append([*values, parts[part]])
-    found = {}
-    for part, lines in rows.items():
-        table = np.array(lines)
-        weight = 1 / np.maximum(table[:, -1], 1e-4)
-        inputs = table[:, :-1] * weight[:, None]
-        scale = np.abs(inputs).max(axis=0)  # of like size, as the solver needs them
-        solved, _ = nnls(inputs / scale, table[:, -1] * weight)
-        found[part] = (solved / scale).tolist()
-    return found
+    return {part: least_deviations(np.array(lines)) for part, lines in rows.items()}
+
+
+def least_deviations(table: np.ndarray) -> list[float]:
+    """Coefficients, none below 0, with the smallest sum of relative absolute errors, so that they
+    speak of medians; by least squares whose weights are the inverse errors of the time before.
+    table: (rows, inputs and then what they should give)."""
+    inputs, given = table[:, :-1], table[:, -1]
+    scale = inputs.max(axis=0)  # of like size, as the solver needs them
+    size = np.maximum(given, 1e-4)
+    weight = 1 / size
+    for _ in range(30):
+        solved, _ = nnls(inputs / scale * weight[:, None], given * weight)
+        errors = np.abs(inputs / scale @ solved - given) / size
+        weight = 1 / (size * np.sqrt(np.maximum(errors, 1e-3)))
+    return (solved / scale).tolist()
 
 
 def seconds_of(step: dict[str, float]) -> dict[str, float]:
@@ -224,12 +244,13 @@ def predict(
     steps, processes = lengths.shape
     mean = round(lengths.mean())
     given = features(sizes, one.videos, one.group, mean)
-    call, token, flop = (slowed * rate for rate in rates["rollout"])
+    call, token, flop, read = (slowed * rate for rate in rates["rollout"])
     flops, longer = sizes.of(one.group, mean), sizes.of(one.group, mean + 1)
     engine = Decoding(
         prompt_seconds=flop * flops.prefill,
         token_seconds=token,
-        sequence_seconds=flop * flops.decode / (one.group * mean),
+        sequence_seconds=flop * flops.decode / (one.group * mean)
+        + read * (sizes.tokens.prompt + mean / 2),
         slots=float("inf"),
     )
     a_token = 3 * rates["train"][1] * (longer.logprobs - flops.logprobs) / one.group
@@ -283,8 +304,8 @@ def compare(steps: int, rounds: int) -> dict[str, Any]:
         cost = (slowed, found["all_reduce_seconds"]) if processes == 2 else (1.0, 0.0)
         for name, numbers in settings.items():
             seconds, waiting = [], []
-            for round_ in range(rounds):
-                one = setting(numbers, processes, steps, round_)
+            for turn in range(rounds * PASSES):
+                one = setting(numbers, processes, steps, turn)
                 outcome = predict(sizes, rates, one, *cost)
                 seconds += outcome.step_seconds[DROPPED:]
                 waiting.append(outcome.waiting)
@@ -332,7 +353,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=12, help="of a run, the first two dropped")
+    parser.add_argument("--steps", type=int, default=8, help="of a run, the first two dropped")
     parser.add_argument("--rounds", type=int, default=2, help="of launches")
     parser.add_argument("--output", type=Path, help="JSON record")
     args = parser.parse_args()
