@@ -10,7 +10,7 @@ FLOORS = (
     {"train"},
     {"eval", "app"},
     {"score"},
-    {"rollout"},
+    {"rollout", "plan"},
     {"policies", "data"},
     {"tasks", "video"},
     {"prompts", "rewards"},

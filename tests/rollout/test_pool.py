@@ -169,7 +169,9 @@ def test_each_server_is_probed_and_one_that_differs_is_refused(two, tmp_path, ca
     two[0].logprobs = right
     rollout = VllmRollout(policy, pool_of(two, tmp_path))
     rollout.engine.push = lambda weights, own=rollout.engine.push: own([("w", torch.tensor(1.0))])
-    assert rollout.sync(step=4)["probe_logp_difference"] < 1e-5
+    figures = rollout.sync(step=4)
+    assert figures["probe_logp_difference"] < 1e-5
+    assert figures["pushed_bytes"] == 2 * 4  # a float, to either of them
     assert f"step 4: after the weight push the logprobs of {two[1].url} differ" in caplog.text
     rollout.engine.run(requests_of(4))
     assert len(two[1].answered) == 1  # the probe

@@ -4,6 +4,7 @@ import copy as copy_module
 import pickle
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,6 +112,20 @@ def test_counters_nest_and_each_second_counts_once():
         counters.add("frames", 1)
 
 
+def test_a_straggler_stands_out_against_the_mean():
+    """Of two processes, the second of which took and counted three times as much."""
+    counters = Counters()
+    with counters.stage("train"):
+        time.sleep(0.01)
+    counters.add("videos/seen", 2)
+    both = SimpleNamespace(device="cpu", gather=lambda own: torch.cat([own, 3 * own]))
+    taken = counters.take_step(both)
+    assert set(taken) == set(counter_names())
+    assert taken["seconds/train"] >= 2 * 0.01
+    assert taken["seconds_max/train"] == pytest.approx(1.5 * taken["seconds/train"])
+    assert taken["videos/seen"] == 2 + 6
+
+
 def test_scored_tokens_by_hand():
     """P = 4 with one padding, G = 2, C = 3, one completion of 2: packed 3 + 6 positions; pairs 6 of
     the prompt, and (3·3 + 6) for each completion."""
@@ -131,8 +146,12 @@ def test_decoded_videos_are_counted_until_the_cache_knows_them(tmp_path):
     write_video(path, num_frames=12, width=64, height=64)
     reader = ClipReader(policy.inputs.clip_spec, FrameCache(tmp_path / "cache"))
     dataset = example_dataset([replace(samples(1)[0], media=(medium(path),))] * 2, reader)
-    assert [row["decoded"] for row in dataset.__getitems__([0, 1])] == [(True,), (True,)]
-    assert [row["decoded"] for row in dataset.__getitems__([0, 1])] == [(False,), (False,)]
+    first, again = (dataset.__getitems__([0, 1]) for _ in range(2))
+    assert [row["decoded"] for row in first] == [(True,), (True,)]
+    assert [row["decoded"] for row in again] == [(False,), (False,)]
+    [[seconds], [same]] = [row["decode_seconds"] for row in first]
+    assert seconds == same > 0  # one medium, read once a batch
+    assert [row["decode_seconds"] for row in again] == [(0.0,), (0.0,)]
     assert ClipReader(policy.inputs.clip_spec).fetch(path)[1]
 
 

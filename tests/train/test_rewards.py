@@ -128,6 +128,7 @@ def table_of(names, notes=None):
         num_generations=2,
         accelerator=SimpleNamespace(device=torch.device("cpu"), process_index=0),
         note=lambda name, value: (notes if notes is not None else {}).update({name: value}),
+        told_all=lambda rows: None,
     )
 
 
@@ -202,6 +203,7 @@ def test_a_reward_sees_the_rows_of_its_tasks_only_and_is_not_called_without_any(
         num_generations=2,
         accelerator=SimpleNamespace(device=torch.device("cpu"), process_index=0),
         note=lambda name, value: None,
+        told_all=lambda rows: None,
     )
     examples = [samples()[0], *choices([1])]
     found = judged(table, examples, ["<answer>3.00</answer>"] * 2 + ["B", "A"], None)

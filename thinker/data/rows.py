@@ -2,6 +2,7 @@
 frame cache."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 MAX_STAND_INS = 8
 """How many examples in a row may fail before the run ends: one file is gone, or all of them are."""
+
+_Read = tuple[Clip, bool, float]
+"""A clip, whether reading it took decoding, and seconds of that."""
 
 
 def example_dataset(examples: Sequence[Example], read_clip: Callable[[Medium], Clip]) -> Dataset:
@@ -37,7 +41,8 @@ def example_dataset(examples: Sequence[Example], read_clip: Callable[[Medium], C
 @dataclass(frozen=True)
 class _ExampleColumns:
     """Batch transform of `datasets`: the columns of the examples that the rows stand for, their
-    `clips`, and for each clip whether reading it took decoding (`decoded`)."""
+    `clips`, for each clip whether reading it took decoding (`decoded`), and how many seconds that
+    took (`decode_seconds`, 0 where a cache held the clip)."""
 
     examples: tuple[Example, ...]
     """All of them, by their number."""
@@ -45,23 +50,21 @@ class _ExampleColumns:
     """A `ClipReader`, which knows whether it decoded, or any function that reads a medium."""
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
-        read: dict[Medium, tuple[Clip, bool]] = {}
+        read: dict[Medium, _Read] = {}
         shown = self._readable(batch["number"], read)
         examples = [self.examples[shown[number]] for number in batch["number"]]
         columns: dict[str, list[Any]] = {
             "prompt": batch["prompt"],
             "sample_id": [example.id for example in examples],
-            "clips": [tuple(read[medium][0] for medium in e.media) for e in examples],
-            "decoded": [tuple(read[medium][1] for medium in e.media) for e in examples],
         }
+        for name, place in (("clips", 0), ("decoded", 1), ("decode_seconds", 2)):
+            columns[name] = [tuple(read[medium][place] for medium in e.media) for e in examples]
         for name in ("task", "target", "options", "turns"):
             columns[name] = [getattr(example, name) for example in examples]
         columns["reference"] = [parsed_reference(example) for example in examples]
         return columns
 
-    def _readable(
-        self, numbers: Sequence[int], read: dict[Medium, tuple[Clip, bool]]
-    ) -> dict[int, int]:
+    def _readable(self, numbers: Sequence[int], read: dict[Medium, _Read]) -> dict[int, int]:
         """The example that is shown for each: itself, or what stands in for it. Fills `read`."""
         shown: dict[int, int] = {}
         taken = set(numbers)
@@ -85,7 +88,9 @@ class _ExampleColumns:
                     break
         return shown
 
-    def _read(self, medium: Medium) -> tuple[Clip, bool]:
-        if isinstance(self.read_clip, ClipReader):
-            return self.read_clip.fetch(medium)
-        return self.read_clip(medium), False
+    def _read(self, medium: Medium) -> _Read:
+        began = time.perf_counter()
+        if not isinstance(self.read_clip, ClipReader):
+            return self.read_clip(medium), False, 0.0
+        clip, decoded = self.read_clip.fetch(medium)
+        return clip, decoded, time.perf_counter() - began if decoded else 0.0

@@ -222,26 +222,50 @@ def motion_flops(config: MotionConfig, frames_shape: tuple[int, ...] | None = No
     return counter.get_total_flops()
 
 
-def step_flops(model, size: StepSize) -> dict[str, int]:
-    """FLOPs by stage, for all videos of a step."""
-    tokens = video_tokens(model)
+@dataclass(frozen=True, kw_only=True)
+class VideoFlops:
+    """FLOPs of the parts that the stages of a step are made of, for one video."""
+
+    encode: int
+    """Vision tower and SlowFast."""
+
+    prefill: int
+    """The prompt through the language model."""
+
+    decode: int
+    """G completions through the language model, token by token."""
+
+    logprobs: int
+    """Prompt and G completions through the language model as one packed row."""
+
+
+def video_flops(model, tokens: VideoTokens, size: StepSize) -> VideoFlops:
+    """The FLOPs of one video whose prompt has `tokens`."""
     p, g, c = tokens.prompt, size.num_generations, size.completion_tokens
     behind = g * (c * p + causal_pairs(c))  # completion queries: the whole prompt, then their own
-    encode = vision_flops(model.model, tokens) + motion_flops(model.model.motion.config)
-    rollout = language_flops(model, p + g * c, causal_pairs(p) + behind, g * c)
     unread = p - 1, causal_pairs(p - 1)  # the last token heads every completion
-    # As one packed row.
-    logprobs = encode + language_flops(model, p + g * c, causal_pairs(p) + behind, g * c, *unread)
+    return VideoFlops(
+        encode=vision_flops(model.model, tokens) + motion_flops(model.model.motion.config),
+        prefill=language_flops(model, p, causal_pairs(p), 0),
+        decode=language_flops(model, g * c, behind, g * c),
+        logprobs=language_flops(model, p + g * c, causal_pairs(p) + behind, g * c, *unread),
+    )
+
+
+def step_flops(model, size: StepSize) -> dict[str, int]:
+    """FLOPs by stage, for all videos of a step."""
+    flops = video_flops(model, video_tokens(model), size)
+    rollout, logprobs = flops.prefill + flops.decode, flops.encode + flops.logprobs
     stages = {
-        "encode video (vision, motion)": encode,
-        f"rollout: prefill and {g} completions": rollout,
-        "perturbed copy: encode and rollout (temporal reward only)": encode + rollout,
+        "encode video (vision, motion)": flops.encode,
+        f"rollout: prefill and {size.num_generations} completions": rollout,
+        "perturbed copy: encode and rollout (temporal reward only)": flops.encode + rollout,
         "reference logps (beta > 0 only)": logprobs,
         "training forward": logprobs,
         "training backward": 2 * logprobs,
         "recomputation (gradient checkpointing)": logprobs,
     }
-    return {name: flops * size.num_videos for name, flops in stages.items()}
+    return {name: count * size.num_videos for name, count in stages.items()}
 
 
 # Memory

@@ -5,15 +5,22 @@ trainer reports every token that passes the language model; both count under the
 trainer has opened. Once an optimizer step `Counters.take` gives them as a flat dict for
 `metrics.jsonl`:
 
-- `seconds/<stage>`: wall clock spent in a stage, inner stages excluded;
+- `seconds/<stage>`: wall clock spent in a stage, inner stages excluded, mean of the processes;
+- `seconds_max/<stage>`: the same of the process that spent most: a straggler stands out against the
+  mean;
 - `frames/no_grad`, `frames/grad`: keyframes through the vision tower (a frame pair is 2);
 - `motion_frames/no_grad`, `motion_frames/grad`: frames through SlowFast;
 - `tokens/<stage>/prompt`, `tokens/<stage>/completion`: real tokens, padding left out; a prompt that
   G completions share counts once;
 - `flops/<stage>`: by the formulas of `thinker.policies.cost`, padding included, backward included;
-- `videos/seen`, `videos/decoded`: distinct videos of the batch, and those no cache held.
+- `videos/seen`, `videos/decoded`: distinct videos of the batch, and those no cache held;
+- `decode/seconds`: clock seconds that the reads of the latter took in the data loader's workers,
+  which run beside the training, so they are no part of `seconds/data`;
+- `bytes/gradients`, `bytes/weights`, `bytes/other`: what processes send to each other and to vLLM
+  servers, by the formulas of `thinker.train.processes.traffic`.
 
-Recomputation under gradient checkpointing adds FLOPs, not frames or tokens.
+Counts are the sums of all processes where nothing else is said. Recomputation under gradient
+checkpointing adds FLOPs, not frames or tokens.
 """
 
 import time
@@ -50,7 +57,9 @@ def counter_names() -> list[str]:
         names += [f"tokens/{stage}/prompt", f"tokens/{stage}/completion"]
     for kind in ("frames", "motion_frames"):
         names += [f"{kind}/{grad}" for grad in GRAD.values()]
-    return [*names, "videos/seen", "videos/decoded"]
+    names += [f"seconds_max/{stage}" for stage in STAGES]
+    names += ["bytes/gradients", "bytes/weights", "bytes/other"]
+    return [*names, "videos/seen", "videos/decoded", "decode/seconds"]
 
 
 class Counters:
@@ -93,22 +102,21 @@ class Counters:
         self._since = now
 
     def take(self) -> dict[str, float]:
-        """All counts since the last call, and start again from zero."""
+        """All counts since the last call, and start again from zero. Of one process the slowest is
+        itself."""
         self._settle()
         taken = self._values
         self._values = dict.fromkeys(taken, 0.0)
-        return taken
+        return taken | {f"seconds_max/{stage}": taken[f"seconds/{stage}"] for stage in STAGES}
 
     def take_step(self, accelerator: Accelerator) -> dict[str, float]:
-        """The counts of one optimizer step of all processes: their sums, of seconds the mean. Every
-        process must call it."""
+        """The counts of one optimizer step of all processes: their sums, of `seconds/` the mean, of
+        `seconds_max/` the largest. Every process must call it."""
         taken = self.take()
-        values = torch.tensor([taken[name] for name in counter_names()], dtype=torch.float64)
-        total = accelerator.reduce(values.to(accelerator.device), reduction="sum").tolist()
-        return {
-            name: value / accelerator.num_processes if name.startswith("seconds/") else value
-            for name, value in zip(counter_names(), total, strict=True)
-        }
+        own = torch.tensor([[taken[name] for name in counter_names()]], dtype=torch.float64)
+        everyone = accelerator.gather(own.to(accelerator.device))  # (processes, names)
+        columns = zip(counter_names(), everyone.T, strict=True)
+        return {name: _of_all(name, column) for name, column in columns}
 
     def watch(self, backbone: MotionBackbone) -> None:
         """Count every frame that passes the vision tower or SlowFast of `backbone` from now on.
@@ -214,6 +222,13 @@ class LogprobTokens:
             pairs=rows * causal_pairs(length),
             head=rows * (length - 1),
         )
+
+
+def _of_all(name: str, values: torch.Tensor) -> float:
+    """One figure of what each process has counted."""
+    if name.startswith("seconds_max/"):
+        return values.max().item()
+    return (values.mean() if name.startswith("seconds/") else values.sum()).item()
 
 
 def _is_trained(part: nn.Module) -> bool:

@@ -82,9 +82,10 @@ class ColocatedEngine:
         """See `Engine.run`."""
         return self._call(functools.partial(self._run, requests), "generating")
 
-    def push(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """See `Engine.push`."""
+    def push(self, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
+        """See `Engine.push`; the engine is in this process."""
         self._call(functools.partial(self._push, weights), "the weight push")
+        return 0
 
     def probe(self, request: EngineRequest) -> dict[str, EngineResult]:
         """See `Engine.probe`."""

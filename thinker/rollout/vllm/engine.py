@@ -65,8 +65,9 @@ class Engine(Protocol):
         """Answer all requests, in order; raises RolloutError when the engine fails or is late."""
         ...
 
-    def push(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Replace the engine's weights and drop everything it cached under the old ones."""
+    def push(self, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
+        """Replace the engine's weights and drop everything it cached under the old ones. Returns
+        the bytes that this process has sent to others for it."""
         ...
 
     def probe(self, request: EngineRequest) -> dict[str, EngineResult]:

@@ -15,7 +15,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -140,12 +140,20 @@ class ServerPool:
 
     # Weights
 
-    def push(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
-        """See `Engine.push`. Every process iterates (gathering is collective), rank 0 sends."""
-        version, errors = uuid.uuid4().hex, {}
+    def push(self, weights: Iterable[tuple[str, torch.Tensor]]) -> int:
+        """See `Engine.push`. Every process iterates (gathering is collective), rank 0 sends. What a
+        server that failed has taken of it is not counted."""
+        version, errors, size = uuid.uuid4().hex, {}, 0
+
+        def measured() -> Iterator[tuple[str, torch.Tensor]]:
+            nonlocal size
+            for name, tensor in weights:
+                size += tensor.nbytes
+                yield name, tensor
+
         if _rank() == 0:
             try:
-                errors = self._push_to_all(weights, version)
+                errors = self._push_to_all(measured(), version)
             except RolloutError as error:
                 errors = {server.url: str(error) for server in self.servers}
         else:
@@ -158,6 +166,7 @@ class ServerPool:
         for server, reason in failed.items():
             self._warn(server, reason)
         self._require_one()
+        return size * (len(self.servers) - len(failed))
 
     def _push_to_all(
         self, weights: Iterable[tuple[str, torch.Tensor]], version: str

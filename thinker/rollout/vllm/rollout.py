@@ -187,9 +187,14 @@ class VllmRollout:
     def _push(self, step: int) -> dict[str, float]:
         """Push and probe; the figures of both."""
         began = time.perf_counter()
-        self.engine.push(language_weights(self.policy.model))
+        sent = self.engine.push(language_weights(self.policy.model))
         seconds = time.perf_counter() - began
-        return {"sync_seconds": seconds, "probe_logp_difference": self._probe(step)}
+        difference = self._probe(step)
+        return {
+            "sync_seconds": seconds,
+            "probe_logp_difference": difference,
+            "pushed_bytes": float(sent),
+        }
 
     def _probe_request(self) -> EngineRequest:
         text_ids = self.policy.tokenizer(prompts.SCORING)["input_ids"][:PROBE_PROMPT_TOKENS]

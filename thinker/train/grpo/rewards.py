@@ -32,6 +32,9 @@ NAMED_SAMPLES = 4
 Note = Callable[[str, float], None]
 """Takes the name and the value of a figure for the next line of the log."""
 
+ToldAll = Callable[[list[dict[str, Any]]], None]
+"""Takes the rows of this process that all others were told."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedReward:
@@ -46,7 +49,8 @@ class WeightedReward:
 class RewardTable:
     """Judges the rollouts of a batch.
 
-    num_generations: G, rollouts of a video. note: where figures for the log go.
+    num_generations: G, rollouts of a video. note: where figures for the log go. told_all: counts
+    what is sent to the other processes.
     """
 
     def __init__(
@@ -56,10 +60,12 @@ class RewardTable:
         num_generations: int,
         accelerator: Accelerator,
         note: Note,
+        told_all: ToldAll,
     ):
         self.rewards = [weighted.reward for weighted in rewards]
         self.weights = torch.tensor([weighted.weight for weighted in rewards])
-        self.num_generations, self.accelerator, self.note = num_generations, accelerator, note
+        self.num_generations, self.accelerator = num_generations, accelerator
+        self.note, self.told_all = note, told_all
 
     def judge(self, context: BatchContext, completions: list[str], step: int) -> JudgedRows:
         """Gather the rows of all processes and call every reward on them."""
@@ -77,6 +83,7 @@ class RewardTable:
             for row, completion, other in zip(context.rows, completions, perturbed, strict=True)
         ]
         rows = gather_object(local)
+        self.told_all(local)
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         values = [self._values(reward, columns, step) for reward in self.rewards]
         answers = [TASKS[row["task"]].parse(row["completions"], row["reference"]) for row in rows]

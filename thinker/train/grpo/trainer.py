@@ -12,7 +12,7 @@ transformers' hands the work to an object with one job:
 | `BackwardRetry` | a backward pass that does not fit is redone with half the groups | `training_step`, `compute_loss` |
 | `StepGuard` | steps that are not finite are skipped | `_get_grad_norm`, `_save_checkpoint`, `log` |
 | `Checkpoints` | whole or absent, nothing pickled, exact resume | the methods that save and load |
-| `Counters` | frames, tokens, FLOPs, seconds by stage | `get_batch_samples`, `training_step` |
+| `Counters`, `TrafficCounter` | frames, tokens, FLOPs, seconds by stage, bytes sent | `get_batch_samples`, `training_step` |
 
 `_prepare_inputs` keeps groups whole and in order, because a packed row holds a group (TRL shuffles
 rows). `evaluate` gives SRCC and PLCC on held-out videos. What a batch carries from one of these
@@ -20,6 +20,7 @@ methods to the next is one `BatchContext`. tests/helpers/upstream.py lists every
 is touched.
 """  # noqa: E501  (a table)
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
 from thinker.train.processes.sharded import is_sharded, unsharded
+from thinker.train.processes.traffic import TrafficCounter
 from thinker.train.resume import EpochOrder, Resumable, check_settings
 from thinker.train.run_log import ROLLOUTS, append_lines, rollout_lines
 from thinker.train.step_guard import StepGuard
@@ -142,6 +144,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         for model in (core, reference):
             if model is not None:
                 self.counters.watch(model.model)
+        self.traffic = TrafficCounter(accelerator, core, self.counters)
         inputs = self.policy.inputs
         self.features = VideoFeatureCache(inputs, core, reference, accelerator.autocast)
         self.rollouts = RolloutCollector(
@@ -161,6 +164,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             num_generations=self.num_generations,
             accelerator=accelerator,
             note=self._note,
+            told_all=self.traffic.told_all,
         )
         self.groups_at_once = GroupsAtOnce()
         self.logprobs = Logprobs(
@@ -225,12 +229,13 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         context.asked = asked = context.prompts
         self.features.begin()
         seen = {
-            clip.key: decoded
+            clip.key: read
             for row in inputs
-            for clip, decoded in zip(row["clips"], row["decoded"], strict=True)
+            for clip, *read in zip(row["clips"], row["decoded"], row["decode_seconds"], strict=True)
         }
         self.counters.add("videos/seen", len(seen))
-        self.counters.add("videos/decoded", sum(seen.values()))
+        self.counters.add("videos/decoded", sum(decoded for decoded, _ in seen.values()))
+        self.counters.add("decode/seconds", sum(seconds for _, seconds in seen.values()))
         output = super()._generate_and_score_completions(inputs)
         self.features.release()
         assert context.judged is not None
@@ -258,6 +263,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False
     ):
         """Rollouts of every prompt and of its perturbed copy, in one call of the back end."""
+        self.traffic.gathered()
         with self._whole_policy():
             self._sync_rollout("train")
             completions = self._completions(num_generations)
@@ -303,6 +309,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     def _sync_rollout(self, mode: str) -> None:
         for name, value in self.rollouts.backend.sync(self.state.global_step).items():
             self._metrics[mode][f"rollout/{name}"].append(value)
+            if name == "pushed_bytes":
+                self.traffic.pushed(value)
 
     # Rewards
 
@@ -345,6 +353,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         """Log-probabilities of the completions; row i is of `BatchContext.asked[i]`."""
         del compute_aux_loss, media  # no mixture of experts; media come as clips
         context, rows = self._context, (model, input_ids, attention_mask, logits_to_keep)
+        forwards = math.ceil(len(input_ids) / (batch_size or len(input_ids)))
+        self.traffic.gathered(forwards * (2 if torch.is_grad_enabled() else 1))
         if not self.is_shared:
             by_trl = super()._get_per_token_logps_and_entropies
             return self.logprobs.plain(
@@ -410,6 +420,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             )
         self.guard.saw_loss(loss)
         if self._step % self.current_gradient_accumulation_steps == 0:
+            self.traffic.updated(self.current_gradient_accumulation_steps)
             for name, value in self.counters.take_step(self.accelerator).items():
                 self._note(name, value)
         return loss
