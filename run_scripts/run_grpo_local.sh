@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains a tiny policy to say what impairs a picture and where, with the rewards of boxes, levels, choices, distortions and
-# scores in one GRPO run. Generated pictures, two CPU cores. **GRPO does not improve it yet**: docs/log.md, "Boxes".
+# scores in one GRPO run. Generated pictures, two CPU cores. What GRPO gains, and what it does not: docs/log.md, "Boxes".
 #   bash run_scripts/run_grpo_local.sh
 #   SMOKE=1 bash run_scripts/run_grpo_local.sh     the same in miniature, to see that everything runs
 # OUTPUT_DIR says where results go. Arguments are overrides of the run configuration: seed=1
