@@ -105,7 +105,8 @@ def test_flops_equal_pytorchs_count(backbone):
 
 
 def test_stages_of_a_step():
-    """Worked in tokens: P + G·C for the rollout and each logprobs forward; a backward is two."""
+    """Worked in tokens: P + G·C for the rollout, P - 1 + G·C for each logprobs forward, in which the
+    last prompt token heads every completion; a backward is two."""
     model, size = meta_policy("InternVL3-1B", 6), StepSize(num_keyframes=6, num_generations=4)
     flops = list(step_flops(model, size).values())
     encode, rollout, perturbed, reference, forward, backward, again = flops
@@ -118,7 +119,9 @@ def test_stages_of_a_step():
     spared = sum(map(linear_flops, skipped_parts(model.model.language_model))) * (p - 1)
     text = model.config.text_config
     attention = 4 * text.hidden_size * sum(range(1, p))
-    assert reference == forward == again == encode + rollout - spared - attention
+    packed_pairs = sum(range(1, p)) + g * sum(p - 1 + j for j in range(1, c + 1))
+    packed = language_flops(model, p - 1 + g * c, packed_pairs, g * c)
+    assert reference == forward == again == encode + packed - spared - attention
     assert backward == 2 * forward
     twice = step_flops(model, StepSize(num_keyframes=6, num_generations=4, num_videos=2))
     assert list(twice.values()) == [2 * value for value in flops]

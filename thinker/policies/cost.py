@@ -243,12 +243,15 @@ def video_flops(model, tokens: VideoTokens, size: StepSize) -> VideoFlops:
     """The FLOPs of one video whose prompt has `tokens`."""
     p, g, c = tokens.prompt, size.num_generations, size.completion_tokens
     behind = g * (c * p + causal_pairs(c))  # completion queries: the whole prompt, then their own
-    unread = p - 1, causal_pairs(p - 1)  # the last token heads every completion
+    # As one packed row, whose last prompt token heads every completion: counted among its tokens.
+    shared = p - 1
+    packed = causal_pairs(shared) + g * (c * shared + causal_pairs(c))
+    unread = shared, causal_pairs(shared)
     return VideoFlops(
         encode=vision_flops(model.model, tokens) + motion_flops(model.model.motion.config),
         prefill=language_flops(model, p, causal_pairs(p), 0),
         decode=language_flops(model, g * c, behind, g * c),
-        logprobs=language_flops(model, p + g * c, causal_pairs(p) + behind, g * c, *unread),
+        logprobs=language_flops(model, shared + g * c, packed, g * c, *unread),
     )
 
 
