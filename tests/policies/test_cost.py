@@ -105,8 +105,8 @@ def test_flops_equal_pytorchs_count(backbone):
 
 
 def test_stages_of_a_step():
-    """Worked in tokens: P + G·C for the rollout, P - 1 + G·C for each logprobs forward, in which the
-    last prompt token heads every completion; a backward is two."""
+    """Worked in tokens: P + G·C for the rollout, P - 1 + G·C for each logprobs forward (the last
+    prompt token heads every completion); a backward is two."""
     model, size = meta_policy("InternVL3-1B", 6), StepSize(num_keyframes=6, num_generations=4)
     flops = list(step_flops(model, size).values())
     encode, rollout, perturbed, reference, forward, backward, again = flops
