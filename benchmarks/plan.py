@@ -18,23 +18,24 @@ Nothing fails where a prediction is far off: the record says by how much.
 
 import argparse
 import json
-import os
-import platform
-import socket
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from inference_sides import environment
 from plan_worker import FRAMES, Setting, benchmark_policy
 from scipy.optimize import nnls
 
 from thinker.plan.simulate import Outcome, Work, simulate
 from thinker.plan.step import Decoding
 from thinker.policies.cost import StepSize, VideoTokens, motion_flops, video_flops
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.helpers import launch
 
 WORKER = Path(__file__).parent / "plan_worker.py"
 DROPPED = 2
@@ -80,13 +81,11 @@ class Bench:
         if processes > 1:
             command[1:1] = [
                 "-m", "torch.distributed.run", "--nnodes=1", f"--nproc_per_node={processes}",
-                "--master_addr=127.0.0.1", f"--master_port={free_port()}",
+                "--master_addr=127.0.0.1", f"--master_port={launch.free_port()}",
             ]  # fmt: skip
-        root = Path(__file__).parent.parent
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
         started = subprocess.Popen(
             command,
-            env=environment,
+            env=launch.environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -143,12 +142,6 @@ def gather(into: dict[str, list[dict[str, float]]], result: dict[str, Any]) -> N
         into.setdefault(name.partition("#")[0], []).extend(
             {"seconds": seconds, **counters} for seconds, counters in list(steps)[DROPPED:]
         )
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 # Predicting
@@ -337,16 +330,6 @@ def compare(steps: int, rounds: int) -> dict[str, Any]:
 
 def median_seconds(rows: list[dict[str, float]]) -> float:
     return float(np.median([row["seconds"] for row in rows]))
-
-
-def environment() -> dict[str, Any]:
-    packages = ("torch", "transformers", "trl", "accelerate", "numpy")
-    return {
-        "versions": {name: version(name) for name in packages},
-        "machine": platform.machine(),
-        "num_cpus": os.cpu_count(),
-        "load_average_before": os.getloadavg(),
-    }
 
 
 def main() -> int:

@@ -88,28 +88,10 @@ _NOTHING = re.compile(
 _OBJECT = re.compile(r"\{[^{}]{0,1000}\}")
 _NEGATIONS = frozenset({"no", "not", "without", "never"})
 # Words between a class and its box: "noise is located at", "noise in the region".
-_LINKS = frozenset(
-    [
-        "is",
-        "are",
-        "at",
-        "in",
-        "within",
-        "inside",
-        "around",
-        "of",
-        "by",
-        "on",
-        "the",
-        "this",
-        "region",
-        "area",
-        "box",
-        "located",
-        "found",
-        "seen",
-    ]
-)
+_LINKS = frozenset([
+    "is", "are", "at", "in", "within", "inside", "around", "of", "by", "on", "the", "this",
+    "region", "area", "box", "located", "found", "seen",
+])  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,15 +44,17 @@ def test_boxes_stated_in_another_size_are_refused(tmp_path) -> None:
     Image.fromarray(stored).save(root / "turned.jpg", exif=exif)
     metadata = tmp_path / "metadata.json"
 
-    def build(**changes) -> int:
+    def build(is_published: bool, **changes) -> int:
         entry = GOOD | {"image": "turned.jpg", "distortions": [NOISE]} | changes
         metadata.write_text(json.dumps([entry]))
-        wanted = replace(plan("dist-detect", root), sources=Sources(metadata=metadata))
+        wanted = plan("dist-detect", root, is_published=is_published)
+        wanted = replace(wanted, sources=Sources(metadata=metadata))
         return len(build_records(wanted).records)
 
-    assert build(width=30, height=40) == 1
-    with pytest.raises(ValueError, match=r"1 pictures.*turned.jpg has 30 x 40.* say 40 x 30"):
-        build(width=40, height=30)
+    for is_published in (False, True):
+        assert build(is_published, width=30, height=40) == 1
+        with pytest.raises(ValueError, match=r"1 pictures.*turned.jpg has 30 x 40.* say 40 x 30"):
+            build(is_published, width=40, height=30)
 
 
 @pytest.mark.parametrize("is_published", [True, False])

@@ -100,10 +100,10 @@ def _show(found: Iterator["Located"], target: Path | None, *, as_json: bool) -> 
     failures, drawn = 0, []
     for one in found:
         failures += one.prediction.status != OK
-        is_drawn = target is not None and one.picture_HWC is not None
-        plot = {"plot": path_text(target)} if is_drawn and target is not None else {}
-        print(json.dumps(one.to_row() | plot) if as_json else describe_boxes(one), flush=True)
-        if is_drawn:
+        plot = None if target is None or one.picture_HWC is None else path_text(target)
+        row = one.to_row() | ({} if plot is None else {"plot": plot})
+        print(json.dumps(row) if as_json else describe_boxes(one), flush=True)
+        if plot is not None:
             drawn.append((one.drawn(), caption(one)))
     if target is not None and drawn:
         _write(drawn, target)

@@ -110,7 +110,7 @@ def build_records(
     usable = [known for known in facts if media.root / known.path not in lost]
     if not usable:
         raise ValueError(f"none of the {len(facts)} media can be read; the first: {failed[0]}")
-    check_sizes(usable, media.root)
+    check_sizes(usable, infos, media.root)
     drafts = draft_records(plan, usable, infos)
     if not drafts:
         raise ValueError(

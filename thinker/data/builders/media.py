@@ -68,15 +68,17 @@ def missing(paths: Iterable[str], root: Path) -> list[VideoError]:
     return failed
 
 
-def check_sizes(facts: Sequence[Facts], root: Path) -> None:
+def check_sizes(facts: Sequence[Facts], infos: Mapping[str, FileInfo], root: Path) -> None:
     """Raises ValueError that names the pictures whose size is not the one that their boxes were
-    stated in: these would lie elsewhere."""
+    stated in: these would lie elsewhere. infos: of files that were read; of others the header is.
+    """
     wrong = []
     for known in facts:
         if not known.size or not known.places:
             continue
+        info = infos.get(known.path)
         try:
-            size = picture_size(root / known.path)
+            size = (info.width, info.height) if info else picture_size(root / known.path)
         except VideoError:  # told by whoever reads it
             continue
         if size != known.size:
