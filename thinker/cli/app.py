@@ -11,6 +11,7 @@ from pathlib import Path
 
 from thinker.cli.model_options import (
     add_engine_arguments,
+    add_reading_arguments,
     check_model_options,
     load_scorer,
     reading_settings,
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-upload", type=int, default=200, metavar="MB", help="the largest file that is taken"
     )
     add_engine_arguments(parser)
+    add_reading_arguments(parser)
     parser.set_defaults(own_level=logging.WARNING, mode="reason", num_workers=1, timeout=120.0)
 
 

@@ -1,4 +1,4 @@
-"""The options of every subcommand that loads a policy and reads videos, and what they stand for."""
+"""The options of every subcommand that loads a policy or reads videos, and what they stand for."""
 
 import argparse
 import os
@@ -30,9 +30,13 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default="hf", help="what generates")
     parser.add_argument("--max-new-tokens", type=int, default=1024)
     parser.add_argument("--batch-size", type=int, help="videos at once; halves when memory is out")
+    parser.set_defaults(libraries_speak=False)
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of a subcommand that decodes in other processes."""
     parser.add_argument("--num-workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds to decode one video")
-    parser.set_defaults(libraries_speak=False)
 
 
 def check_model_options(args: argparse.Namespace, tasks: Iterable[str] = ("score",)) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from thinker.cli.model_options import (
     add_model_arguments,
+    add_reading_arguments,
     check_model_options,
     find_some,
     load_scorer,
@@ -38,6 +39,7 @@ PROGRESS_FROM = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
+    add_reading_arguments(parser)
     parser.add_argument(
         "--video", "--input", dest="video", required=True, nargs="+",
         help="video or image files, folders (searched), globs in quotes; with --engine ray also "

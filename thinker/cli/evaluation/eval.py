@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from thinker.cli.model_options import (
     add_model_arguments,
+    add_reading_arguments,
     check_model_options,
     load_scorer,
     reading_settings,
@@ -20,6 +21,7 @@ HELP = "answer labelled sets of any task, to CSV and figures"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
+    add_reading_arguments(parser)
     parser.add_argument(
         "records", type=Path, nargs="*", help="files of records of any task (.jsonl, .json)"
     )
