@@ -25,7 +25,9 @@ NEEDED = ("gradio", "matplotlib")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of a saved policy")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a saved policy: folder, or org/name[@revision]"
+    )
     parser.add_argument("--port", type=int, default=7860, help="0 takes a free one")
     parser.add_argument(
         "--host", default="127.0.0.1",

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="folder of a saved policy")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="a saved policy: folder, or org/name[@revision] on a hub",
+    )
     parser.add_argument(
         "--mode",
         default="reason",
@@ -42,7 +47,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 def check_model_options(args: argparse.Namespace, tasks: Iterable[str] = ("score",)) -> None:
     """Raises ValueError for options that make no sense for questions of these tasks, and for a
     model that is not there, before its weights are loaded."""
-    from thinker.policies.policy import check_folder
+    from thinker.policies.hub import check_folder
     from thinker.score.scorer import check_mode, check_settings
 
     check_settings(**scorer_settings(args))
