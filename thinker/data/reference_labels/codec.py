@@ -63,7 +63,8 @@ def _has_encoder(name: str) -> bool:
 def encode(planes_TYX: np.ndarray, fps: float, encoder: str | None, crf: int | None) -> bytes:
     """The bytes of an MP4 file with all frames, in order."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
+    # Without the time of writing, so that the same pictures give the same file.
+    with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         rate = Fraction(fps).limit_denominator(_FPS_DENOMINATOR)
         stream = container.add_stream(encoder or "libx264", rate=rate)
         assert isinstance(stream, av.VideoStream)
