@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from thinker.cli import app, ask, describe, estimate, ground, plan, score, train
-from thinker.cli.data import demo_data, import_labels, records, stalls
+from thinker.cli.data import demo_data, import_labels, make_labels, records, stalls
 from thinker.cli.evaluation import bench, compare, eval, faithfulness, report
 from thinker.cli.policies import card, convert, merge, push
 from thinker.cli.terminal import add_verbosity, set_up_terminal
@@ -51,6 +51,7 @@ COMMANDS: tuple[Command, ...] = (
     faithfulness,
     demo_data,
     import_labels,
+    make_labels,
     records,
     stalls,
     convert,

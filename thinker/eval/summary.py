@@ -41,6 +41,7 @@ def write_results(
             "task": one.task,
             "domain": one.domain,
             "mos_scale": asdict(one.mos_scale) if one.task == "score" and one.mos_scale else None,
+            "label_name": one.label_name,
             "media_root": path_text(one.media_root),
             "statuses": dict(Counter(statuses)),
             "report": asdict(report),
