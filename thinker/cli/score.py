@@ -223,10 +223,14 @@ def describe(prediction: "Prediction", words: Sequence[str] | None = None) -> st
         # A model may write anything, what steers a terminal included.
         lines.append(("reasoning", printable(" ".join((prediction.reasoning or "-").split()))))
     score = "-" if prediction.score is None else f"{prediction.score:.2f} (1 to 5)"
+    if prediction.answer_range is not None:
+        low, high = prediction.answer_range
+        score += f", answers spread by {prediction.spread:.2f}, {low:.2f} to {high:.2f}"
+    lines.append(("score", score))
     if prediction.interval is not None:
         low, high = prediction.interval
-        score += f", 90 % in {low:.2f} to {high:.2f}, spread {prediction.spread:.2f}"
-    lines.append(("score", score))
+        held = f"{low:.2f} to {high:.2f}, for 90 in 100 of media like {prediction.calibrated_on}"
+        lines.append(("interval", held))
     if prediction.mode == "level" and prediction.distribution:
         shares = zip(words or LEVELS, prediction.distribution, strict=True)
         lines.append(("levels", ", ".join(f"{word} {p:.2f}" for word, (_, p) in shares)))
