@@ -1,19 +1,31 @@
 """Tiny policies and clips for tests: real classes, small sizes, no files needed."""
 
+import os
 from pathlib import Path
 
 import torch
 
+from thinker.policies import BACKBONES as REGISTERED
 from thinker.policies import Policy, Prompt, TinySize, tiny_policy
 from thinker.prompts import Turn, ask
 from thinker.video import Clip
 
-BACKBONES = ("internvl3", "qwen2_5_vl")
+BACKBONES = tuple(os.environ.get("THINKER_BACKBONES", "internvl3 qwen2_5_vl").split())
+"""Those that every equality test runs on, two unless told otherwise. run_scripts/test_backbones.sh
+runs the tests on the others."""
+ALL_BACKBONES = tuple(dict.fromkeys([*BACKBONES, "internvl3_5"]))
+"""Those that the tests run on that a backbone most needs."""
 SIZE = TinySize(
     width=32, layers=2, heads=2, vision_width=32, vision_layers=2, frame_px=40, patch_px=10,
     patches_merged=2, num_keyframes=2, num_motion_frames=8, motion_px=32,
     tokens_per_frame=2, slow_width=8,
 )  # fmt: skip
+
+
+def keeps_aspect(backbone: str) -> bool:
+    """Whether frames keep their aspect ratio and go in pairs, as the Qwen-VL models have it;
+    InternVL's are squares."""
+    return REGISTERED[backbone].inputs.resize == "smart"
 
 
 def small_policy(backbone: str, *, amplify: float = 3.0, size: TinySize = SIZE) -> Policy:

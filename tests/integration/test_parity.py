@@ -16,6 +16,7 @@ from tests.helpers.policy_factory import (
     BACKBONES,
     SIZE,
     conversations,
+    keeps_aspect,
     one_clip,
     random_clip,
     small_policy,
@@ -302,7 +303,7 @@ def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
     train = trained(tmp_path / "policy", samples, completions, tmp_path / "run", monkeypatch)
     assert_all_one(policy, asked, single, batch, train)
     lengths = {len(seen.prompt_ids) for seen in single.values()}
-    assert len(lengths) == (2 if backbone == "qwen2_5_vl" else 1)
+    assert len(lengths) == (2 if keeps_aspect(backbone) else 1)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
