@@ -90,7 +90,7 @@ def shared_logps(policy, prompts, prompt_ids, prompt_mask, completions, mask, **
     positions = policy.model.model.prompt_positions(prompt_ids, prompt_mask, media, rows)
     packed = pack_groups(prompt_ids, prompt_mask, completions, mask, positions.ids, positions.next)
     arguments = {
-        "attention_mask": {"full_attention": packed.mask},
+        "attention_mask": packed.mask,
         "position_ids": packed.position_ids,
     }
     arguments |= {"media_inputs": media, "media_rows": rows}
