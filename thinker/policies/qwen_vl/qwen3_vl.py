@@ -39,17 +39,10 @@ class DeepStackModel(Qwen3VLModel):
     who calls, with embeddings and position ids.
     """
 
-    def forward(
-        self, visual_pos_masks: Any = None, deepstack_visual_embeds: Any = None, **kwargs: Any
-    ):
-        if deepstack_visual_embeds is None:
-            return super().forward(**kwargs)
-        output = self.language_model(
-            visual_pos_masks=visual_pos_masks,
-            deepstack_visual_embeds=deepstack_visual_embeds,
-            **kwargs,
-        )
-        return Qwen3VLModelOutputWithPast(**output)
+    def forward(self, *args, **kwargs):
+        if kwargs.get("deepstack_visual_embeds") is None:
+            return super().forward(*args, **kwargs)
+        return Qwen3VLModelOutputWithPast(**self.language_model(*args, **kwargs))
 
 
 class ThinkerQwen3VLModel(QwenVLBackbone, DeepStackModel):
