@@ -1,5 +1,6 @@
 """Tiny policies and clips for tests: real classes, small sizes, no files needed."""
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -9,6 +10,11 @@ from thinker.prompts import Turn, ask
 from thinker.video import Clip
 
 BACKBONES = ("internvl3", "qwen2_5_vl")
+FRAME_POLICIES = {"vital": ("internvl3", "frames_viewed")}
+"""Small policies whose motion tokens are one a frame, by name: (backbone, motion mode). Their clips
+differ in length."""
+POLICIES = (*BACKBONES, *FRAME_POLICIES)
+"""What `small_policy` makes."""
 SIZE = TinySize(
     width=32, layers=2, heads=2, vision_width=32, vision_layers=2, frame_px=40, patch_px=10,
     patches_merged=2, num_keyframes=2, num_motion_frames=8, motion_px=32,
@@ -18,6 +24,9 @@ SIZE = TinySize(
 
 def small_policy(backbone: str, *, amplify: float = 3.0, size: TinySize = SIZE) -> Policy:
     """A tiny policy whose weights are scaled up, so that a wrong position or mask cannot hide."""
+    if backbone in FRAME_POLICIES:
+        backbone, mode = FRAME_POLICIES[backbone]
+        size = dataclasses.replace(size, motion_mode=mode, num_keyframes=4, num_motion_frames=32)
     policy = tiny_policy(backbone, size=size, texts=("It is blur.",))
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
@@ -31,8 +40,11 @@ def random_clip(policy: Policy, seed: int, *, height: int = 40, width: int = 40)
     spec = policy.inputs.clip_spec
     if spec.resize == "square":
         height = width = spec.keyframe_px
-    keyframes = (spec.num_keyframes, 3, height, width)
-    motion = (spec.num_motion_frames, 3, spec.motion_px, spec.motion_px)
+    num_keyframes, num_motion = spec.num_keyframes, spec.num_motion_frames
+    if spec.by_seconds:
+        num_keyframes, num_motion = 2 + seed % 2, 8 + 4 * (seed % 3)
+    keyframes = (num_keyframes, 3, height, width)
+    motion = (num_motion, 3, spec.motion_px, spec.motion_px)
     return _noise(f"clip{seed}.mp4", seed, keyframes, motion)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.helpers.policy_factory import BACKBONES, conversations, one_clip, random_clip
+from tests.helpers.policy_factory import BACKBONES, POLICIES, conversations, one_clip, random_clip
 from tests.helpers.rollout_oracle import engine_policy, logprobs_of, plain_logprobs, prompts_of
 from thinker.policies import Prompt
 from thinker.policies.encode import EncodedPrompt, encode_prompts
@@ -36,7 +36,7 @@ def ragged(policy):
     return requests
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", POLICIES)
 def test_greedy_is_the_argmax_of_the_plain_forward(backbone):
     policy = engine_policy(backbone)
     prompts = [*prompts_of(policy, 3), *conversations(policy)]

@@ -22,6 +22,7 @@ length, D text width.
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
@@ -226,19 +227,23 @@ class MotionBackbone(nn.Module):
 
     # Clips to embeddings
 
-    def motion_features(self, motion_frames: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Features before the motion projector, one row for each of V clips, of their frames: one
-        tensor (clips, frames, 3, H, W) for each size."""
+    def motion_features(self, motion_frames: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Features before the motion projector of each of V clips, of their frames: one tensor
+        (clips, frames, 3, H, W) for each size."""
         assert self.motion is not None
-        features = [self.motion.features(frames) for frames in motion_frames]
-        return features[0] if len(features) == 1 else torch.cat(features)
+        return [one for frames in motion_frames for one in self.motion.features(frames)]
 
-    def encode_motion(self, features: torch.Tensor, num_slots: Sequence[int]) -> list[torch.Tensor]:
+    def encode_motion(
+        self, features: Sequence[torch.Tensor], num_slots: Sequence[int]
+    ) -> list[torch.Tensor]:
         """Motion tokens of V clips from their `motion_features`: each (slots, m, D), a slot of
-        several keyframes getting the tokens of all of them; in mode "pooled" each (1, D)."""
+        several keyframes getting the tokens of all of them; (tokens, D) where they stand behind all
+        slots."""
         assert self.motion is not None
-        tokens = list(self.motion.project(features))
-        if self.motion.config.mode == "pooled":
+        tokens: list[torch.Tensor] = []
+        for _, run in groupby(features, lambda one: one.shape):
+            tokens += self.motion.project(torch.stack(list(run)))
+        if self.motion.config.stands_behind:
             return tokens
         return [x.reshape(n, -1, x.shape[-1]) for x, n in zip(tokens, num_slots, strict=True)]
 
@@ -253,12 +258,12 @@ class MotionBackbone(nn.Module):
         motion: tokens of the clips that move, in order; none without a motion branch.
         """
         tokens = dict(zip(layout["moving"], motion, strict=True)) if motion else {}
-        pooled = self.motion is not None and self.motion.config.mode == "pooled"
+        behind = self.motion is not None and self.motion.config.stands_behind
         clips, start = [], 0
         for i, count in enumerate(layout["slots"]):
             parts = list(slots[start : start + count])
             start += count
-            if i in tokens and pooled:  # behind the last frame
+            if i in tokens and behind:  # the last frame
                 parts.append(tokens[i])
             elif i in tokens:
                 parts = [x for pair in zip(parts, tokens[i], strict=True) for x in pair]
@@ -272,7 +277,7 @@ class MotionBackbone(nn.Module):
         pixel_values: torch.Tensor | None = None,
         motion_frames: Sequence[torch.Tensor] | None = None,
         slot_features: list[torch.Tensor] | None = None,
-        motion_features: torch.Tensor | None = None,
+        motion_features: Sequence[torch.Tensor] | None = None,
         **grids: Any,
     ) -> list[torch.Tensor]:
         """All placeholder embeddings of B clips: B tensors (S, D).
@@ -417,8 +422,10 @@ class MotionPolicy(nn.Module):
         if motion is None:
             return parts
         projector = nn.ModuleList([motion.projector])
+        if motion.config.has_positions:
+            projector += [motion.position_embedding]
         if motion.config.mode == "interleaved":
-            projector += [motion.position_embedding, motion.standardise]
+            projector += [motion.standardise]
         return parts | {"slowfast": motion.slowfast, "motion_projector": projector}
 
     def freeze(self, names: list[str] | tuple[str, ...]) -> None:

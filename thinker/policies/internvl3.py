@@ -32,6 +32,7 @@ from thinker.policies.tiny import (
     INITIALIZER_RANGE,
     TinySize,
     motion_config,
+    sampler,
     text_config,
     train_tokenizer,
 )
@@ -158,7 +159,8 @@ class InternVLInputs(PolicyInputs):
 
     def max_image_tokens(self) -> int:
         tiles = self.clip_config.max_patches
-        return (tiles + (tiles > 1)) * self.image_seq_length  # the thumbnail of several tiles
+        doubled = self.clip_config.tiling == "area"
+        return (tiles + (tiles > 1 or doubled)) * self.image_seq_length  # and the thumbnail
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         tokenizer = self.tokenizer
@@ -184,6 +186,7 @@ def tiny(size: TinySize, texts: tuple[str, ...]) -> tuple[ThinkerInternVLConfig,
         keyframe_px=size.frame_px,
         stills="image",
         max_patches=IMAGE_FRAMES,
+        sampler=sampler(size),
     )
     config = ThinkerInternVLConfig(
         vision_config={

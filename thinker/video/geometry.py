@@ -38,12 +38,33 @@ def displayed_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int
     return max(1, round(height / pixel_aspect)), width
 
 
+TILINGS = ("aspect", "area")
+"""How a picture is cut into tiles (`tile_grid`): InternVL's way, and VITAL's."""
+
+AREA_GRIDS = (
+    (1, 1), (1, 2), (3, 1), (4, 1), (5, 1), (3, 2), (7, 1), (1, 8), (1, 9), (10, 1), (11, 1),
+    (6, 2),
+)  # fmt: skip
+"""VITAL's grids of 1, 2, … 12 tiles, (rows, columns): its program takes the last one of that number
+in the order of a Python set."""
+
+
 @lru_cache(maxsize=256)
 def tile_grid(
-    height: int, width: int, *, tile_px: int, min_patches: int, max_patches: int
+    height: int,
+    width: int,
+    *,
+    tile_px: int,
+    min_patches: int,
+    max_patches: int,
+    tiling: str = "aspect",
 ) -> tuple[int, int]:
-    """(rows, columns) of the tiles of a picture: of all grids of min..max tiles the one whose
-    aspect is nearest to the picture's.
+    """(rows, columns) of the tiles of a picture.
+
+    "area" looks for the number of tiles alone: the area of min..max tiles that is nearest to the
+    picture's, the larger one of two equally near, in the shape of `AREA_GRIDS`; so 1280 x 720 with
+    tiles of 448 px is (5, 1). "aspect": of all grids of min..max tiles the one whose aspect is
+    nearest to the picture's.
 
     Among grids of one aspect the largest one wins whose area is below twice the picture's.
     InternVL's rule, equal to transformers' `got_ocr2.get_optimal_tiled_canvas` (a test compares
@@ -51,6 +72,14 @@ def tile_grid(
     Example: `tile_grid(400, 800, tile_px=448, min_patches=1, max_patches=12)` → `(1, 2)`; (2, 4)
     has the same aspect, but 8 · 448² / 2 pixels are more than the picture has.
     """
+    if tiling == "area":
+        if max_patches > len(AREA_GRIDS):
+            raise ValueError(
+                f"max_patches is {max_patches}, expected at most {len(AREA_GRIDS)}: VITAL's rule "
+                "knows no more"
+            )
+        count = int(height * width / tile_px**2 + 0.5)
+        return AREA_GRIDS[min(max(count, min_patches), max_patches) - 1]
     sides = range(1, max_patches + 1)
     grids = [(c, r) for c in sides for r in sides if min_patches <= c * r <= max_patches]
     best, smallest_gap = (1, 1), float("inf")
@@ -88,6 +117,8 @@ class Geometry:
     """Height of every tile."""
     tile_width: int
     """Width of every tile."""
+    doubled: bool = False
+    """Whether a single tile has a thumbnail, too, which shows the same."""
 
     @classmethod
     def whole(cls, width: int, height: int) -> Geometry:
@@ -129,7 +160,7 @@ class Geometry:
     @property
     def has_thumbnail(self) -> bool:
         """Whether a thumbnail follows the tiles."""
-        return self.num_tiles > 1
+        return self.num_tiles > 1 or self.doubled
 
     def tile_box(self, index: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of a tile within the resized part."""

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from thinker.video.boundary import guarded
-from thinker.video.clip import Clip, ClipSpec, keyframe_indices, motion_indices
+from thinker.video.clip import Clip, ClipSpec
 from thinker.video.decode import FrameIndex, VideoFile
 from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
 from thinker.video.geometry import Geometry, displayed_size
@@ -28,6 +28,7 @@ from thinker.video.mp4 import MAX_FRAME_PIXELS
 from thinker.video.sources.animated import AnimatedPicture
 from thinker.video.sources.chunks import is_animated
 from thinker.video.sources.decord_frames import DecordFile, NotByDecord
+from thinker.video.sources.numbers import frame_numbers
 from thinker.video.sources.remote import RemoteMedium, fetched
 from thinker.video.stalls.intervals import FrameStalls, frame_stalls
 
@@ -173,9 +174,9 @@ class Sample:
             wanted.path, index.seconds, wanted.start_seconds, wanted.end_seconds
         )
         self._stalls = _stalls(wanted, index)
-        keyframes = keyframe_indices(num_in_range, spec.num_keyframes, spec.sampler)
+        keyframes, motion = frame_numbers(wanted.path, num_in_range, index.fps, spec)
         self._keyframes = [first + i for i in keyframes]
-        self._motion = [first + i for i in motion_indices(num_in_range, spec)]
+        self._motion = [first + i for i in motion]
         self.numbers = sorted({*self._keyframes, *self._motion})
         """Of the frames that are needed, ascending; `add` is called with each of them once."""
         self._small_keyframes: dict[int, np.ndarray] = {}
@@ -325,10 +326,8 @@ def clip_from_frames(
     num_frames, height, width = frames_THWC.shape[:3]
     seconds = [i / FRAMES_FPS for i in range(num_frames)]
     first, num_in_range = frames_in_range(FRAMES_PATH, seconds, start, end)
-    keyframes = [
-        first + i for i in keyframe_indices(num_in_range, spec.num_keyframes, spec.sampler)
-    ]
-    motion = [first + i for i in motion_indices(num_in_range, spec)]
+    numbers = frame_numbers(FRAMES_PATH, num_in_range, FRAMES_FPS, spec)
+    keyframes, motion = ([first + i for i in some] for some in numbers)
     geometry = _geometry(FRAMES_PATH, spec, "video", height, width)
 
     def pick(pictures: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor:

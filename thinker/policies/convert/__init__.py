@@ -3,11 +3,14 @@
 A new layout is one file with a converter, and one line in `LAYOUTS`.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinker.policies.convert import vqathinker
+from thinker.policies.convert import internvl_chat, vital, vqathinker
+from thinker.policies.convert.writing import all_shapes
+from thinker.policies.shards import read_headers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,4 +29,43 @@ LAYOUTS = {
     "vqathinker": Layout(
         convert=vqathinker.convert_checkpoint, settings=tuple(vqathinker.SETTINGS)
     ),
+    "vital": Layout(convert=vital.convert_checkpoint, settings=tuple(vital.SETTINGS)),
 }
+
+
+def convert_released(
+    source: Path, target: Path, layout: str | None = None, setting: str | None = None
+) -> int:
+    """Convert a released checkpoint into the new folder `target`; returns the tensors written.
+
+    layout: a key of `LAYOUTS`, None for that of the weights. setting: one of the layout's, None for
+    its first. Raises ValueError for anything else, and for what `source` lacks or has too much of.
+    """
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    if target.exists():
+        raise ValueError(f"{target} exists; give a folder that does not")
+    name = layout or layout_of(source)
+    known = LAYOUTS[name].settings
+    if setting is not None and setting not in known:
+        raise ValueError(
+            f"setting is {setting!r}, expected one of {', '.join(known)} for the layout {name}"
+        )
+    return LAYOUTS[name].convert(source, target, setting or known[0])
+
+
+def layout_of(source: Path) -> str:
+    """Whose layout a checkpoint has, by its configuration and the shapes of its weights."""
+    path = source / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{source} holds no config.json; expected the folder of a checkpoint")
+    model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    if model_type != internvl_chat.MODEL_TYPE:
+        raise ValueError(
+            f"{path} has model_type {model_type!r}, expected {internvl_chat.MODEL_TYPE!r}, that of "
+            "the released VQAThinker and VITAL"
+        )
+    shapes = all_shapes(read_headers(source))
+    internvl_chat.refuse_parts(source, shapes)
+    mode = internvl_chat.motion_mode(shapes)
+    return internvl_chat.LAYOUT_OF_MODE.get(mode or "", "vqathinker")

@@ -1,4 +1,4 @@
-"""The names in a released VQAThinker checkpoint ↔ transformers' names of the same things.
+"""The names in a released VQAThinker or VITAL checkpoint ↔ transformers' names of the same things.
 
 `our_names` and `their_name` translate tensors, `TEXT_KEYS` and `VISION_KEYS` what config.json says
 of the language model and of the vision tower.
@@ -6,6 +6,7 @@ of the language model and of the vision tower.
 
 import re
 
+SLOWFAST = "slowfast_model.feature_extraction."
 # Their names → ours; {} stands for the same text on both sides.
 VISION_LAYER = {
     "attn.qkv.{}": "attention.qkv.{}",
@@ -38,7 +39,7 @@ RENAMES = (
     ("mlp1.0.{}", "model.multi_modal_projector.layer_norm.{}"),
     ("mlp1.1.{}", "model.multi_modal_projector.linear_1.{}"),
     ("mlp1.3.{}", "model.multi_modal_projector.linear_2.{}"),
-    ("slowfast_model.feature_extraction.{}", "model.motion.slowfast.blocks.{}"),
+    (SLOWFAST + "{}", "model.motion.slowfast.blocks.{}"),
     ("motion_mlp.{}", "model.motion.projector.{}"),
     ("language_model.model.{}", "model.language_model.{}"),
     ("language_model.lm_head.{}", "lm_head.{}"),
