@@ -1,15 +1,21 @@
 """Tiny policies and clips for tests: real classes, small sizes, no files needed."""
 
-import dataclasses
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from thinker.policies import BACKBONES as REGISTERED
 from thinker.policies import Policy, Prompt, TinySize, tiny_policy
 from thinker.prompts import Turn, ask
 from thinker.video import Clip
 
-BACKBONES = ("internvl3", "qwen2_5_vl")
+BACKBONES = tuple(os.environ.get("THINKER_BACKBONES", "internvl3 qwen2_5_vl").split())
+"""Those that every equality test runs on, two unless told otherwise. run_scripts/test_backbones.sh
+runs the tests on the others."""
+ALL_BACKBONES = tuple(dict.fromkeys([*BACKBONES, "internvl3_5"]))
+"""Those that the tests run on that a backbone most needs."""
 FRAME_POLICIES = {"vital": ("internvl3", "frames_viewed")}
 """Small policies whose motion tokens are one a frame, by name: (backbone, motion mode). Their clips
 differ in length."""
@@ -22,11 +28,17 @@ SIZE = TinySize(
 )  # fmt: skip
 
 
+def keeps_aspect(backbone: str) -> bool:
+    """Whether frames keep their aspect ratio and go in pairs, as the Qwen-VL models have it;
+    InternVL's are squares."""
+    return REGISTERED[backbone].inputs.resize == "smart"
+
+
 def small_policy(backbone: str, *, amplify: float = 3.0, size: TinySize = SIZE) -> Policy:
     """A tiny policy whose weights are scaled up, so that a wrong position or mask cannot hide."""
     if backbone in FRAME_POLICIES:
         backbone, mode = FRAME_POLICIES[backbone]
-        size = dataclasses.replace(size, motion_mode=mode, num_keyframes=4, num_motion_frames=32)
+        size = replace(size, motion_mode=mode, num_keyframes=4, num_motion_frames=32)
     policy = tiny_policy(backbone, size=size, texts=("It is blur.",))
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():

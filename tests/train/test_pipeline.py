@@ -13,6 +13,7 @@ import torch
 from tests.helpers.odd_files import odd_matrix
 from tests.helpers.pipeline_runs import run_config, without_warm_start
 from tests.helpers.places import REPO
+from tests.helpers.policy_factory import BACKBONES
 from tests.helpers.released_factory import SLOWFAST, write_released
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
@@ -43,8 +44,8 @@ def test_auto_runs_the_whole_path_with_vllm(demo, tmp_path, caplog):
     assert max(p for p in probes if p is not None) < 1e-4
 
 
-@pytest.mark.parametrize("backbone", ["internvl3", "qwen2_5_vl"])
-def test_both_backbones_run_the_whole_path(demo, tmp_path, backbone):
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_all_backbones_run_the_whole_path(demo, tmp_path, backbone):
     summary = run_training(run_config(demo, tmp_path, f"model.backbone={backbone}"))
     written = {path.name for path in tmp_path.iterdir()}
     assert {

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.helpers.policy_factory import SIZE, small_policy
+from tests.helpers.policy_factory import BACKBONES, SIZE, small_policy
 from tests.helpers.video_factory import read_frame_id, write_video
 from thinker.eval.bench.frames import check_prompt, frame_counts, use_frames
 from thinker.policies.inputs import Prompt
@@ -109,7 +109,7 @@ def test_the_longest_side_is_kept_before_the_policy_resizes(tmp_path):
     assert clip_from_frames(frames, spec).keyframes_KCHW.shape[2:] == (32, 128)
 
 
-@pytest.mark.parametrize("backbone", ["internvl3", "qwen2_5_vl"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_policy_reads_by_a_published_sampler(tmp_path, backbone):
     """Sixteen frames of one video, eight of each of a pair, encoded by a policy trained for two."""
     path = write_video(tmp_path / "a.mp4", num_frames=40)

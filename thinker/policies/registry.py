@@ -19,6 +19,7 @@ __all__ = ["BACKBONES", "Backbone", "backbone_name", "plain_config", "register"]
 
 BACKBONES: dict[str, Backbone] = {
     "internvl3": internvl3.BACKBONE,
+    "internvl3_5": internvl3.BACKBONE_3_5,
     "qwen2_5_vl": qwen2_5_vl.BACKBONE,
 }
 """By the name that a configuration gives. After adding one from outside, call `register`."""
@@ -47,7 +48,8 @@ def register() -> None:
 
 
 def backbone_name(model_type: str | None) -> str:
-    """Key in `BACKBONES` for a `model_type`, that of a saved policy or of a plain checkpoint."""
+    """Key in `BACKBONES` for a `model_type`, that of a saved policy or of a plain checkpoint; the
+    first of those that are one class and differ in their language models (InternVL3 and 3.5)."""
     types = {
         name: (backbone.config.model_type, backbone.plain_type)
         for name, backbone in BACKBONES.items()

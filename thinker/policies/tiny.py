@@ -214,6 +214,13 @@ def sampler(size: TinySize) -> str:
     return SAMPLERS.get(size.motion_mode, ClipSpec.sampler)
 
 
+def qwen3_text_config(size: TinySize, tokenizer) -> dict:
+    """As `text_config`, a Qwen3: queries and keys are normalised, projections have no biases, and
+    the heads together are wider than the model, as in Qwen3's smaller models."""
+    own = {"model_type": "qwen3", "head_dim": 2 * size.width // size.heads}
+    return text_config(size, tokenizer) | own
+
+
 def motion_config(size: TinySize) -> dict:
     """Fields of the motion branch's configuration."""
     per_keyframe = size.num_keyframes * size.tokens_per_frame
