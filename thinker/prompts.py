@@ -69,6 +69,9 @@ class Layout:
     """Between those words and the slot."""
     line: str = "\n"
     """Between two slots, and behind the last one."""
+    whole: str | None = None
+    """The text of a whole video in place of a line a slot: `{visual}` is all its slots, `{motion}`
+    its motion slot, `{keyframes}` and `{frames}` the numbers of its slots and motion frames."""
     label_motion_frames: bool = False
     """Whether VITAL's scoring programs are followed: they number as many slots as there are motion
     frames, fill the first ones with what there is, and leave the others as a plain `<image>`."""
@@ -82,6 +85,32 @@ LAYOUTS = {
     # VITAL's training text, and that of its scoring programs.
     "vital": Layout(opening=False, frame="Frame-{}:", space=" "),
     "vital_scoring": Layout(opening=False, frame="Frame-{}:", space=" ", label_motion_frames=True),
+    # VQA²: the scorer of its paper, its later scorer, its app, and its program for the questions of
+    # Q-Bench-Video. Their words are kept to the letter.
+    "vqa2": Layout(
+        opening=False,
+        line=" ",
+        whole="The key frames of this video are:\n{visual}. And the motion feature of the video "
+        "is\n{motion}.",
+    ),
+    "vqa2_bare": Layout(opening=False, line="", whole="{visual}{motion}"),
+    "vqa2_app": Layout(
+        opening=False,
+        line="",
+        whole="You will receive {keyframes} distinct frames that have been by uniformly sampling "
+        "1 frame per second from the video, arranged in the same temporal order as they appear in "
+        "the video. In addition, you will also obtain motion features extracted from all {frames} "
+        "frames of the the video.\nThe video frames:{visual}\nThe video motion features:{motion}\n",
+    ),
+    "vqa2_q_bench": Layout(
+        opening=False,
+        line="",
+        whole="You will receive {keyframes} distinct frames that have been uniformly sampled in "
+        "each second from a video sequence, arranged in the same temporal order as they appear in "
+        "the video. In addition, you will also obtain motion features extracted from all {frames} "
+        "frames of the the video.  Please analyze these images and answer the questions based on "
+        "your observations.\nThe video frames:{visual}\nThe video motion features:{motion}\n.",
+    ),
 }
 """How media stand in user turns, by name."""
 
@@ -193,6 +222,15 @@ def _block(medium: MediaText, number: int | None, style: Layout) -> str:
         pieces += medium.slots
     elif style.label_motion_frames:
         pieces += _labelled_motion(medium, style)
+    elif style.whole is not None:
+        pieces.append(
+            style.whole.format(
+                visual="".join(medium.slots),
+                motion=medium.motion_slot or "",
+                keyframes=len(medium.slots),
+                frames=medium.num_motion,
+            )
+        )
     else:
         slots = enumerate(medium.slots, start=1)
         pieces += [f"{style.frame.format(i)}{style.space}{slot}" for i, slot in slots]

@@ -6,6 +6,8 @@ import torch
 from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
 )
@@ -16,6 +18,7 @@ from thinker.policies.motion import MotionConfig, SlowFastConfig
 STOCK = {
     "internvl3": (InternVLConfig, InternVLForConditionalGeneration),
     "internvl3_5": (InternVLConfig, InternVLForConditionalGeneration),
+    "llava_onevision": (LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration),
     "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
 }
 MOTION = MotionConfig(

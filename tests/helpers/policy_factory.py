@@ -14,9 +14,12 @@ from thinker.video import Clip
 BACKBONES = tuple(os.environ.get("THINKER_BACKBONES", "internvl3 qwen2_5_vl").split())
 """Those that every equality test runs on, two unless told otherwise. run_scripts/test_backbones.sh
 runs the tests on the others."""
-ALL_BACKBONES = tuple(dict.fromkeys([*BACKBONES, "internvl3_5"]))
+ALL_BACKBONES = tuple(dict.fromkeys([*BACKBONES, "internvl3_5", "llava_onevision"]))
 """Those that the tests run on that a backbone most needs."""
-FRAME_POLICIES = {"vital": ("internvl3", "frames_viewed")}
+FRAME_POLICIES = {
+    "vital": ("internvl3", "frames_viewed"),
+    "vqa2": ("llava_onevision", "frames"),
+}
 """Small policies whose motion tokens are one a frame, by name: (backbone, motion mode). Their clips
 differ in length."""
 POLICIES = (*BACKBONES, *FRAME_POLICIES)
@@ -63,13 +66,16 @@ def random_clip(policy: Policy, seed: int, *, height: int = 40, width: int = 40)
 def random_still(
     policy: Policy, seed: int, *, tiles: int = 3, height: int = 20, width: int = 60
 ) -> Clip:
-    """A still of noise: InternVL's has `tiles` tiles of its own size, Qwen2.5-VL's one frame."""
+    """A still of noise: InternVL's has `tiles` tiles of its own size, LLaVA-OneVision's the whole
+    picture behind them, Qwen2.5-VL's one frame."""
     spec = policy.inputs.clip_spec
-    shape = (1, 3, height, width)
+    shape, size = (1, 3, height, width), {}
     if spec.resize == "square":
-        shape = (tiles, 3, spec.keyframe_px, spec.keyframe_px)
+        px, anyres = spec.keyframe_px, spec.tiling == "anyres"
+        shape = (tiles + anyres, 3, px, px)
+        size = {"height": px, "width": px * tiles} if anyres else {}
     motion = (0, 3, spec.motion_px, spec.motion_px)
-    return _noise(f"still{seed}.png", seed, shape, motion, kind="image")
+    return _noise(f"still{seed}.png", seed, shape, motion, kind="image", **size)
 
 
 def _noise(name: str, seed: int, keyframes: tuple, motion: tuple, **fields) -> Clip:
@@ -84,9 +90,7 @@ def _noise(name: str, seed: int, keyframes: tuple, motion: tuple, **fields) -> C
         motion_indices=tuple(range(motion[0])),
         num_frames=max(keyframes[0], motion[0]),
         fps=24.0,
-        height=keyframes[2],
-        width=keyframes[3],
-        **fields,
+        **{"height": keyframes[2], "width": keyframes[3], **fields},
     )
 
 

@@ -116,7 +116,7 @@ def qwen2(config: dict) -> Qwen2Config:
     return Qwen2Config(**{k: v for k, v in text.items() if k != "model_type"})
 
 
-def write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path, special: tuple[str, ...] = SPECIAL) -> int:
     """vocab.json, merges.txt and the added tokens behind them, as InternVL3 ships them."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -134,7 +134,7 @@ def write_tokenizer(folder: Path) -> int:
     tokenizer.train_from_iterator(texts * 3, trainer)
     tokenizer.model.save(str(folder))
     size = tokenizer.get_vocab_size()
-    ids = {token: size + i for i, token in enumerate(SPECIAL)}
+    ids = {token: size + i for i, token in enumerate(special)}
     added = {
         str(i): {"content": token, "special": True, "normalized": False, "lstrip": False,
                  "rstrip": False, "single_word": False}
@@ -143,12 +143,12 @@ def write_tokenizer(folder: Path) -> int:
     settings = {
         "tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": added,
         "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "padding_side": "right",
-        "additional_special_tokens": list(SPECIAL),
+        "additional_special_tokens": list(special),
         "chat_template": "{{ messages[0]['content'] }}",
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "added_tokens.json").write_text(json.dumps(ids))
-    return size + len(SPECIAL)
+    return size + len(special)
 
 
 BOTH_PATHWAYS = SLOWFAST.slow_channels + SLOWFAST.fast_channels

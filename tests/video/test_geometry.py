@@ -190,7 +190,7 @@ def test_tiles_by_area_are_those_of_vitals_program():
     assert tile_grid(720, 1280, max_patches=4, **area) == (4, 1)
     with pytest.raises(ValueError, match="expected at most 12: VITAL's rule knows no more"):
         tile_grid(720, 1280, max_patches=13, **area)
-    one = Geometry(height=9, width=9, tile_height=4, tile_width=4, doubled=True)
+    one = Geometry(height=9, width=9, tile_height=4, tile_width=4, thumbnail=True)
     assert one.has_thumbnail
     assert one.point_from_tile(1, one.point_to_thumbnail((3, 6))) == pytest.approx((3, 6))
 

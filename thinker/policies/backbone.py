@@ -183,6 +183,14 @@ class MotionBackbone(nn.Module):
         """Patches that become one visual token."""
         raise NotImplementedError
 
+    def visual_tokens(self, num_patches: int) -> int:
+        """Visual tokens of a slot of a video with so many patches."""
+        return num_patches // self.patches_per_token
+
+    def projected_tokens(self, num_patches: int) -> int:
+        """Tokens of such a slot that pass the projector."""
+        return self.visual_tokens(num_patches)
+
     @property
     def frames_per_slot(self) -> int:
         """Keyframes that one slot shows."""
@@ -247,6 +255,11 @@ class MotionBackbone(nn.Module):
             return tokens
         return [x.reshape(n, -1, x.shape[-1]) for x, n in zip(tokens, num_slots, strict=True)]
 
+    @property
+    def motion_copies(self) -> int:
+        """How often the motion tokens of a video stand in a prompt."""
+        return 2 if self.motion is not None and self.motion.config.twice else 1
+
     def assemble_media(
         self,
         slots: Sequence[torch.Tensor],
@@ -264,7 +277,7 @@ class MotionBackbone(nn.Module):
             parts = list(slots[start : start + count])
             start += count
             if i in tokens and behind:  # the last frame
-                parts.append(tokens[i])
+                parts += [tokens[i]] * self.motion_copies
             elif i in tokens:
                 parts = [x for pair in zip(parts, tokens[i], strict=True) for x in pair]
             clips.append(torch.cat(parts))
@@ -303,7 +316,7 @@ class MotionBackbone(nn.Module):
                     )
                 motion_features = self.motion_features(motion_frames)
             motion = self.encode_motion(motion_features, [slots[i] for i in moving])
-        return self.assemble_media(visual, motion, {"slots": slots, "moving": moving})
+        return self.assemble_media(visual, motion, {"slots": slots, "moving": moving, **grids})
 
     # Embeddings to hidden states
 
@@ -390,6 +403,9 @@ class MotionPolicy(nn.Module):
     backbone_class: type[MotionBackbone]
     """The class of `model`."""
 
+    unused_names: ClassVar[tuple[str, ...]] = ()
+    """Modules of `model` that checkpoints hold and nothing uses: they never have a gradient."""
+
     projector_names: tuple[str, ...]
     """Modules of `model` that are trained in full beside LoRA."""
 
@@ -435,6 +451,8 @@ class MotionPolicy(nn.Module):
             if name not in parts:
                 raise ValueError(f"no part {name!r} to freeze; parts are {sorted(parts)}")
             parts[name].requires_grad_(False)
+        for name in self.unused_names:
+            self.model.get_submodule(name).requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True):

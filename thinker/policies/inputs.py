@@ -398,10 +398,13 @@ class PolicyInputs:
         if shape.kind == prompts.IMAGE:
             return MediaText(kind=shape.kind, slots=(self.slot_text(sum(shape.slot_tokens), 0),))
         mode = self.motion_config.mode
+        counts = list(shape.slot_tokens)
+        if self.motion_config.twice:  # once behind the visual tokens, once in a slot of their own
+            counts[-1] += shape.num_motion
         per_slot = self.motion_config.tokens_per_frame * self.pair if mode == "interleaved" else 0
         return MediaText(
             kind=shape.kind,
-            slots=tuple(self.slot_text(tokens, per_slot) for tokens in shape.slot_tokens),
+            slots=tuple(self.slot_text(tokens, per_slot) for tokens in counts),
             motion_slot=self.slot_text(shape.num_motion, 0) if shape.num_motion else None,
             num_motion=shape.num_motion,
             said=None if shape.stalls is None else _said_of_stalls(shape.stalls),

@@ -12,7 +12,7 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from thinker.policies import internvl3, qwen2_5_vl
+from thinker.policies import internvl3, llava_onevision, qwen2_5_vl
 from thinker.policies.backbone import Backbone, host_class
 
 __all__ = ["BACKBONES", "Backbone", "backbone_name", "plain_config", "register"]
@@ -20,6 +20,7 @@ __all__ = ["BACKBONES", "Backbone", "backbone_name", "plain_config", "register"]
 BACKBONES: dict[str, Backbone] = {
     "internvl3": internvl3.BACKBONE,
     "internvl3_5": internvl3.BACKBONE_3_5,
+    "llava_onevision": llava_onevision.BACKBONE,
     "qwen2_5_vl": qwen2_5_vl.BACKBONE,
 }
 """By the name that a configuration gives. After adding one from outside, call `register`."""
@@ -58,8 +59,8 @@ def backbone_name(model_type: str | None) -> str:
         if model_type in known:
             return name
     hint = (
-        "; convert the released VQAThinker layout by `thinker convert`"
-        if model_type == "internvl_chat"
+        "; convert a released layout by `thinker convert`"
+        if model_type in ("internvl_chat", "llava_qwen")
         else ""
     )
     raise ValueError(

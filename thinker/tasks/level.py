@@ -65,6 +65,10 @@ class LevelConfig:
     image_prefix: str = LEVEL_PREFIX
     """What the answer to that is forced to begin with."""
 
+    blank_first: bool = False
+    """Whether a word that opens the answer is read behind a blank, as VQA²'s later scorer reads it
+    where it forces no prefix."""
+
     def __post_init__(self) -> None:
         words, weights, (low, high) = self.words, self.weights, self.weight_range
         if len(words) != len(LEVELS) or len(set(words)) < len(words) or not all(words):

@@ -16,7 +16,13 @@ from pathlib import Path
 import torch
 
 from thinker.video.file import MAX_ASPECT_RATIO
-from thinker.video.geometry import TILINGS, Geometry, tile_grid
+from thinker.video.geometry import (
+    ANYRES_TILINGS,
+    TILINGS,
+    Geometry,
+    anyres_fit,
+    tile_grid,
+)
 from thinker.video.medium import KINDS, Crop
 from thinker.video.stalls.intervals import FrameStalls
 
@@ -180,7 +186,7 @@ class ClipSpec:
         if kind == "video":
             part_height, part_width = self.bounded(part_height, part_width)
         rows, columns, tile_height, tile_width = 1, 1, self.keyframe_px, self.keyframe_px
-        doubled = False
+        thumbnail, fitted = None, None
         if self.resize == "smart":
             is_image = kind == "image"
             tile_height, tile_width = smart_resize(
@@ -199,7 +205,10 @@ class ClipSpec:
                 max_patches=self.max_patches,
                 tiling=self.tiling,
             )
-            doubled = self.tiling == "area"
+            thumbnail = {"area": True, "anyres": True, "anyres_tiles": False}.get(self.tiling)
+            if self.tiling in ANYRES_TILINGS:
+                canvas = (rows * tile_height, columns * tile_width)
+                fitted = anyres_fit(part_height, part_width, canvas)
         return Geometry(
             height=height,
             width=width,
@@ -208,7 +217,8 @@ class ClipSpec:
             columns=columns,
             tile_height=tile_height,
             tile_width=tile_width,
-            doubled=doubled,
+            thumbnail=thumbnail,
+            fitted=fitted,
         )
 
 

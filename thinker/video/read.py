@@ -102,8 +102,7 @@ def still_clip(picture_HWC: np.ndarray, spec: ClipSpec, wanted: Medium) -> Clip:
     part_HWC = cut_out(wanted.path, picture_HWC, wanted.crop)
     del picture_HWC
     geometry = _geometry(wanted.path, spec, "image", height, width, wanted.crop)
-    size = (geometry.resized_height, geometry.resized_width)
-    resized_CHW = resize_frame(part_HWC, size, spec.resampler)
+    resized_CHW = _on_canvas(part_HWC, geometry, spec.resampler)
     boxes = [geometry.tile_box(index) for index in range(geometry.num_tiles)]
     seen = [resized_CHW[:, top:bottom, left:right] for left, top, right, bottom in boxes]
     if geometry.has_thumbnail:
@@ -124,6 +123,18 @@ def still_clip(picture_HWC: np.ndarray, spec: ClipSpec, wanted: Medium) -> Clip:
         kind="image",
         crop=wanted.crop,
     )
+
+
+def _on_canvas(part_HWC: np.ndarray, geometry: Geometry, resampler: str) -> np.ndarray:
+    """The resized part (3, H, W), in the middle of a black canvas where it does not fill it."""
+    left, top, right, bottom = geometry.fitted_box
+    resized_CHW = resize_frame(part_HWC, (bottom - top, right - left), resampler)
+    size = (geometry.resized_height, geometry.resized_width)
+    if resized_CHW.shape[1:] == size:
+        return resized_CHW
+    canvas_CHW = np.zeros((3, *size), dtype=np.uint8)
+    canvas_CHW[:, top:bottom, left:right] = resized_CHW
+    return canvas_CHW
 
 
 def _geometry(

@@ -3,13 +3,12 @@
 A new layout is one file with a converter, and one line in `LAYOUTS`.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinker.policies.convert import internvl_chat, vital, vqathinker
-from thinker.policies.convert.writing import all_shapes
+from thinker.policies.convert import internvl_chat, vital, vqa2, vqathinker
+from thinker.policies.convert.writing import all_shapes, read_config
 from thinker.policies.shards import read_headers
 
 
@@ -30,6 +29,7 @@ LAYOUTS = {
         convert=vqathinker.convert_checkpoint, settings=tuple(vqathinker.SETTINGS)
     ),
     "vital": Layout(convert=vital.convert_checkpoint, settings=tuple(vital.SETTINGS)),
+    "vqa2": Layout(convert=vqa2.convert_checkpoint, settings=tuple(vqa2.SETTINGS)),
 }
 
 
@@ -56,14 +56,13 @@ def convert_released(
 
 def layout_of(source: Path) -> str:
     """Whose layout a checkpoint has, by its configuration and the shapes of its weights."""
-    path = source / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{source} holds no config.json; expected the folder of a checkpoint")
-    model_type = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+    model_type = read_config(source).get("model_type")
+    if model_type == vqa2.MODEL_TYPE:
+        return "vqa2"
     if model_type != internvl_chat.MODEL_TYPE:
         raise ValueError(
-            f"{path} has model_type {model_type!r}, expected {internvl_chat.MODEL_TYPE!r}, that of "
-            "the released VQAThinker and VITAL"
+            f"{source / 'config.json'} has model_type {model_type!r}, expected "
+            f"{internvl_chat.MODEL_TYPE!r} (VQAThinker, VITAL) or {vqa2.MODEL_TYPE!r} (VQA²)"
         )
     shapes = all_shapes(read_headers(source))
     internvl_chat.refuse_parts(source, shapes)

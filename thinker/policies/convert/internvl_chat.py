@@ -13,7 +13,6 @@ InternVL's code (bicubic in float32, the class token's row untouched), once inst
 forward.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,13 @@ from thinker.policies.convert.internvl_names import (
     our_names,
     their_name,
 )
-from thinker.policies.convert.writing import all_shapes, check_keys, write_shards
+from thinker.policies.convert.writing import (
+    all_shapes,
+    check_keys,
+    read_config,
+    unlike,
+    write_shards,
+)
 from thinker.policies.inputs import ClipConfig
 from thinker.policies.internvl3 import (
     IMAGE_TOKENS,
@@ -125,17 +130,8 @@ def convert_internvl_chat(source: Path, target: Path, recipe: Recipe) -> int:
 
 def read_released_config(source: Path, name: str) -> dict[str, Any]:
     """What config.json holds; a ValueError names every setting that we do not reproduce."""
-    path = source / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{source} holds no config.json; expected the folder of a checkpoint")
-    released = json.loads(path.read_text(encoding="utf-8"))
-    problems = []
-    for keys, expected in REQUIRED:
-        value: Any = released
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value != expected:
-            problems.append(f"{'.'.join(keys)} is {value!r}, expected {expected!r}")
+    path, released = source / "config.json", read_config(source)
+    problems = unlike(released, REQUIRED)
     if released.get("template") not in SYSTEM_MESSAGES:
         known = ", ".join(SYSTEM_MESSAGES)
         problems.append(f"template is {released.get('template')!r}, expected one of {known}")

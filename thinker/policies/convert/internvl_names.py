@@ -6,6 +6,8 @@ of the language model and of the vision tower.
 
 import re
 
+from thinker.policies.convert.writing import rename
+
 SLOWFAST = "slowfast_model.feature_extraction."
 # Their names → ours; {} stands for the same text on both sides.
 VISION_LAYER = {
@@ -77,7 +79,7 @@ def our_names(key: str) -> list[str]:
 
     Example: "vision_model.encoder.layers.3.ls1" is "model.vision_tower.encoder.layer.3.lambda_1".
     """
-    name = _rename(key, RENAMES)
+    name = rename(key, RENAMES)
     fused = QKV.fullmatch(name) if name else None
     if name is None or fused is None:
         return [name] if name else []
@@ -89,12 +91,4 @@ def their_name(name: str) -> str:
     fused = QKV.fullmatch(name)
     if fused:
         name = f"{fused[1]}.qkv{fused[3]}"
-    return _rename(name, tuple((ours, theirs) for theirs, ours in RENAMES)) or name
-
-
-def _rename(name: str, renames: tuple[tuple[str, str], ...]) -> str | None:
-    for old, new in renames:
-        match = re.fullmatch(re.escape(old).replace(r"\{\}", "(.+)"), name)
-        if match:
-            return new.format(*match.groups())
-    return None
+    return rename(name, tuple((ours, theirs) for theirs, ours in RENAMES)) or name

@@ -6,8 +6,10 @@ written.
 """
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -17,6 +19,47 @@ from thinker.policies.shards import Headers
 
 ConvertTensor = Callable[[str, Tensor], dict[str, Tensor]]
 """(their key, the tensor) → our tensors by name; none where the policy has no use for it."""
+
+
+Renames = Sequence[tuple[str, str]]
+"""Pairs of a name and what it becomes; {} stands for the same text in both."""
+
+
+def rename(name: str, renames: Renames) -> str | None:
+    """What the first pair that fits makes of the name; None where none fits.
+
+    >>> rename("model.norm.weight", [("model.norm.{}", "model.language_model.norm.{}")])
+    'model.language_model.norm.weight'
+    """
+    for old, new in renames:
+        match = re.fullmatch(re.escape(old).replace(r"\{\}", "(.+)"), name)
+        if match:
+            return new.format(*match.groups())
+    return None
+
+
+Required = Sequence[tuple[tuple[str, ...], Any]]
+"""Keys of a value in config.json, from the outside in, and the value that a converter follows."""
+
+
+def read_config(source: Path) -> dict[str, Any]:
+    """What config.json of a checkpoint's folder holds; a ValueError where there is none."""
+    path = source / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{source} holds no config.json; expected the folder of a checkpoint")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def unlike(released: dict[str, Any], required: Required) -> list[str]:
+    """A sentence for each value of a configuration that is not the required one."""
+    problems = []
+    for keys, expected in required:
+        value: Any = released
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        if value != expected:
+            problems.append(f"{'.'.join(keys)} is {value!r}, expected {expected!r}")
+    return problems
 
 
 def check_keys(headers: Headers, expected: dict[str, tuple[int, ...]]) -> None:

@@ -122,6 +122,10 @@ class MotionConfig:
     """How often each feature is repeated in time, to fill the pooling windows. Mode "pooled"
     only."""
 
+    twice: bool = False
+    """Whether the motion tokens of a video stand behind its visual tokens and then a second time in
+    a place of their own, as in VQA²'s code for questions. Mode "frames" only."""
+
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
@@ -131,6 +135,8 @@ class MotionConfig:
                 raise ValueError(f"{field.name} is {value!r}, expected an integer of at least 1")
         if (self.image_mean is None) != (self.image_std is None):
             raise ValueError("image_mean and image_std belong together: give both or neither")
+        if self.twice and self.mode != "frames":
+            raise ValueError(f"twice is for mode 'frames', the mode is {self.mode!r}")
         if self.mode == "interleaved":
             self._check_windows()
         elif self.mode == "pooled":
