@@ -8,6 +8,7 @@ import torch
 
 from tests.helpers.policy_factory import (
     BACKBONES,
+    POLICIES,
     conversations,
     keeps_aspect,
     one_clip,
@@ -42,7 +43,7 @@ def ragged(policy):
     return requests
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", POLICIES)
 def test_greedy_is_the_argmax_of_the_plain_forward(backbone):
     policy = engine_policy(backbone)
     prompts = [*prompts_of(policy, 3), *conversations(policy)]

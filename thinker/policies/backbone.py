@@ -22,6 +22,7 @@ clip, L row length, D text width, E width of an embedding (`MotionBackbone.embed
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
@@ -185,6 +186,14 @@ class MotionBackbone(nn.Module):
         """Patches that become one visual token."""
         raise NotImplementedError
 
+    def visual_tokens(self, num_patches: int) -> int:
+        """Visual tokens of a slot of a video with so many patches."""
+        return num_patches // self.patches_per_token
+
+    def projected_tokens(self, num_patches: int) -> int:
+        """Tokens of such a slot that pass the projector."""
+        return self.visual_tokens(num_patches)
+
     @property
     def frames_per_slot(self) -> int:
         """Keyframes that one slot shows."""
@@ -235,21 +244,30 @@ class MotionBackbone(nn.Module):
 
     # Clips to embeddings
 
-    def motion_features(self, motion_frames: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Features before the motion projector, one row for each of V clips, of their frames: one
-        tensor (clips, frames, 3, H, W) for each size."""
+    def motion_features(self, motion_frames: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Features before the motion projector of each of V clips, of their frames: one tensor
+        (clips, frames, 3, H, W) for each size."""
         assert self.motion is not None
-        features = [self.motion.features(frames) for frames in motion_frames]
-        return features[0] if len(features) == 1 else torch.cat(features)
+        return [one for frames in motion_frames for one in self.motion.features(frames)]
 
-    def encode_motion(self, features: torch.Tensor, num_slots: Sequence[int]) -> list[torch.Tensor]:
+    def encode_motion(
+        self, features: Sequence[torch.Tensor], num_slots: Sequence[int]
+    ) -> list[torch.Tensor]:
         """Motion tokens of V clips from their `motion_features`: each (slots, m, D), a slot of
-        several keyframes getting the tokens of all of them; in mode "pooled" each (1, D)."""
+        several keyframes getting the tokens of all of them; (tokens, D) where they stand behind all
+        slots."""
         assert self.motion is not None
-        tokens = list(self.motion.project(features))
-        if self.motion.config.mode == "pooled":
+        tokens: list[torch.Tensor] = []
+        for _, run in groupby(features, lambda one: one.shape):
+            tokens += self.motion.project(torch.stack(list(run)))
+        if self.motion.config.stands_behind:
             return tokens
         return [x.reshape(n, -1, x.shape[-1]) for x, n in zip(tokens, num_slots, strict=True)]
+
+    @property
+    def motion_copies(self) -> int:
+        """How often the motion tokens of a video stand in a prompt."""
+        return 2 if self.motion is not None and self.motion.config.twice else 1
 
     def assemble_media(
         self,
@@ -265,13 +283,13 @@ class MotionBackbone(nn.Module):
         if motion and (deeper := slots[0].shape[-1] - motion[0].shape[-1]):
             motion = [nn.functional.pad(tokens, (0, deeper)) for tokens in motion]
         tokens = dict(zip(layout["moving"], motion, strict=True)) if motion else {}
-        pooled = self.motion is not None and self.motion.config.mode == "pooled"
+        behind = self.motion is not None and self.motion.config.stands_behind
         clips, start = [], 0
         for i, count in enumerate(layout["slots"]):
             parts = list(slots[start : start + count])
             start += count
-            if i in tokens and pooled:  # behind the last frame
-                parts.append(tokens[i])
+            if i in tokens and behind:  # the last frame
+                parts += [tokens[i]] * self.motion_copies
             elif i in tokens:
                 parts = [x for pair in zip(parts, tokens[i], strict=True) for x in pair]
             clips.append(torch.cat(parts))
@@ -284,7 +302,7 @@ class MotionBackbone(nn.Module):
         pixel_values: torch.Tensor | None = None,
         motion_frames: Sequence[torch.Tensor] | None = None,
         slot_features: list[torch.Tensor] | None = None,
-        motion_features: torch.Tensor | None = None,
+        motion_features: Sequence[torch.Tensor] | None = None,
         **grids: Any,
     ) -> list[torch.Tensor]:
         """All placeholder embeddings of B clips: B tensors (S, E).
@@ -310,7 +328,7 @@ class MotionBackbone(nn.Module):
                     )
                 motion_features = self.motion_features(motion_frames)
             motion = self.encode_motion(motion_features, [slots[i] for i in moving])
-        return self.assemble_media(visual, motion, {"slots": slots, "moving": moving})
+        return self.assemble_media(visual, motion, {"slots": slots, "moving": moving, **grids})
 
     # Embeddings to hidden states
 
@@ -407,6 +425,9 @@ class MotionPolicy(nn.Module):
     backbone_class: type[MotionBackbone]
     """The class of `model`."""
 
+    unused_names: ClassVar[tuple[str, ...]] = ()
+    """Modules of `model` that checkpoints hold and nothing uses: they never have a gradient."""
+
     projector_names: tuple[str, ...]
     """Modules of `model` that are trained in full beside LoRA: those of the vision projector, then
     the motion branch's."""
@@ -440,8 +461,10 @@ class MotionPolicy(nn.Module):
         if motion is None:
             return parts
         projector = nn.ModuleList([motion.projector])
+        if motion.config.has_positions:
+            projector += [motion.position_embedding]
         if motion.config.mode == "interleaved":
-            projector += [motion.position_embedding, motion.standardise]
+            projector += [motion.standardise]
         return parts | {"slowfast": motion.slowfast, "motion_projector": projector}
 
     def freeze(self, names: list[str] | tuple[str, ...]) -> None:
@@ -451,6 +474,8 @@ class MotionPolicy(nn.Module):
             if name not in parts:
                 raise ValueError(f"no part {name!r} to freeze; parts are {sorted(parts)}")
             parts[name].requires_grad_(False)
+        for name in self.unused_names:
+            self.model.get_submodule(name).requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True):

@@ -147,7 +147,7 @@ def video_tokens(model) -> VideoTokens:
     return VideoTokens(
         slots=slots,
         patches=patches,
-        visual=slots * patches // backbone.patches_per_token,
+        visual=slots * backbone.visual_tokens(patches),
         motion=backbone.motion.config.tokens_per_frame * backbone.clip_config.num_keyframes,
         text=TEXT_TOKENS + TEXT_TOKENS_PER_SLOT * slots,
     )
@@ -201,7 +201,7 @@ def vision_flops(backbone: MotionBackbone, tokens: VideoTokens) -> int:
     work = backbone.tower_work(tokens.patches)
     embedding = 2 * tokens.patches * 3 * work.patch_pixels * work.width
     layers = linear_flops(work.layers) * work.rows + 4 * work.width * work.pairs
-    merged = tokens.visual // tokens.slots * linear_flops(backbone.vision_projector)
+    merged = backbone.projected_tokens(tokens.patches) * linear_flops(backbone.vision_projector)
     return tokens.slots * (embedding + layers + merged)
 
 

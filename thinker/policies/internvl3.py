@@ -39,6 +39,7 @@ from thinker.policies.tiny import (
     TinySize,
     motion_config,
     qwen3_text_config,
+    sampler,
     text_config,
     train_tokenizer,
 )
@@ -166,7 +167,8 @@ class InternVLInputs(PolicyInputs):
 
     def max_image_tokens(self) -> int:
         tiles = self.clip_config.max_patches
-        return (tiles + (tiles > 1)) * self.image_seq_length  # the thumbnail of several tiles
+        doubled = self.clip_config.tiling == "area"
+        return (tiles + (tiles > 1 or doubled)) * self.image_seq_length  # and the thumbnail
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         tokenizer = self.tokenizer
@@ -197,6 +199,7 @@ def tiny(
         keyframe_px=size.frame_px,
         stills="image",
         max_patches=IMAGE_FRAMES,
+        sampler=sampler(size),
     )
     config = ThinkerInternVLConfig(
         vision_config={

@@ -12,7 +12,7 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from thinker.policies import internvl3
+from thinker.policies import internvl3, llava_onevision
 from thinker.policies.backbone import Backbone, host_class
 from thinker.policies.qwen_vl import qwen2_5_vl, qwen2_vl, qwen3_vl
 
@@ -21,6 +21,7 @@ __all__ = ["BACKBONES", "Backbone", "backbone_name", "plain_config", "register"]
 BACKBONES: dict[str, Backbone] = {
     "internvl3": internvl3.BACKBONE,
     "internvl3_5": internvl3.BACKBONE_3_5,
+    "llava_onevision": llava_onevision.BACKBONE,
     "qwen2_vl": qwen2_vl.BACKBONE,
     "qwen2_5_vl": qwen2_5_vl.BACKBONE,
     "qwen3_vl": qwen3_vl.BACKBONE,
@@ -61,8 +62,8 @@ def backbone_name(model_type: str | None) -> str:
         if model_type in known:
             return name
     hint = (
-        "; convert the released VQAThinker layout by `thinker convert`"
-        if model_type == "internvl_chat"
+        "; convert a released layout by `thinker convert`"
+        if model_type in ("internvl_chat", "llava_qwen")
         else ""
     )
     raise ValueError(

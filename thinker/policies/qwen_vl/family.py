@@ -186,6 +186,11 @@ class QwenVLInputs(PolicyInputs):
         self.size_factor = vision.patch_size * self.merge
         self.pair = vision.temporal_patch_size
         super().__init__(processor, config)
+        if self.motion_config.per_frame:
+            raise ValueError(
+                f"motion mode {self.motion_config.mode!r} is for backbones with plain positions; "
+                "Qwen2.5-VL takes interleaved, pooled or none"
+            )
         if self.motion_config.mode == "interleaved" and self.clip_config.num_keyframes % self.pair:
             raise ValueError(
                 f"clip.num_keyframes is {self.clip_config.num_keyframes}, expected an even number: "
