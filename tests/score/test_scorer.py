@@ -16,6 +16,7 @@ from tests.helpers.policy_factory import (
     BACKBONES,
     SIZE,
     conversations,
+    keeps_aspect,
     one_clip,
     random_clip,
     small_policy,
@@ -183,7 +184,7 @@ def test_level_mode_equals_a_forward_of_each_video_alone(backbone):
     conversations with several media or none."""
     policy = small_policy(backbone)
     clips = [random_clip(policy, 1), random_clip(policy, 2)]
-    if backbone == "qwen2_5_vl":  # another aspect ratio: more tokens, so the batch is padded
+    if keeps_aspect(backbone):  # another aspect ratio: more tokens, so the batch is padded
         clips[1] = random_clip(policy, 2, height=40, width=80)
     asked = [*one_clip(clips, LEVEL_QUESTION), *conversations(policy)]
     requests = encode_prompts(policy, asked)

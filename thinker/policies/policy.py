@@ -215,7 +215,7 @@ def tiny_policy(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = built.model(config)
-        if model.model.motion is not None and model.model.motion.config.mode == "interleaved":
+        if model.model.motion is not None and model.model.motion.config.has_own_frames:
             wake_motion(model.model.motion)
         wake_vision(model.model.vision_part)
     model.generation_config.eos_token_id = tokenizer.eos_token_id

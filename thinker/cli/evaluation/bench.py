@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 def _run_questions(args: argparse.Namespace) -> int:
     from thinker.eval.bench.asking import FrameCounts
     from thinker.eval.bench.finish import finish_bench
-    from thinker.eval.bench.frames import frame_counts, use_frames
+    from thinker.eval.bench.frames import check_prompt, frame_counts, use_frames
     from thinker.eval.bench.load import Protocol, load_bench
     from thinker.eval.run import check_folder, evaluate, parse_shard
     from thinker.score.retry import parse_retry
@@ -113,6 +113,8 @@ def _run_questions(args: argparse.Namespace) -> int:
     judge = _judge(args) if any(one.task == "open" for one in data.sets) else None
     scorer = load_scorer(args)
     use_frames(scorer.policy, protocol.frames)
+    if args.bench == "q-bench-video":
+        check_prompt(scorer.policy, protocol.prompt)
     data = load(frame_counts(scorer.policy, protocol.frames))  # prompts tell the numbers of frames
     print(evaluate(scorer, data.sets, args.output_dir, reading, shard=shard, retry=retry))
     print(f"\n{finish_bench(args.output_dir, data, judge)}")
