@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from thinker.cli import app, ask, convert, describe, estimate, ground, plan, score, train
+from thinker.cli import app, ask, convert, describe, estimate, ground, inspect, plan, score, train
 from thinker.cli.data import demo_data, import_labels, records, stalls
 from thinker.cli.evaluation import bench, calibrate, compare, eval, faithfulness, report
 from thinker.cli.terminal import add_verbosity, set_up_terminal
@@ -38,6 +38,7 @@ class Command(Protocol):
 
 COMMANDS: tuple[Command, ...] = (
     train,
+    inspect,
     score,
     ask,
     ground,
