@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from thinker.cli import app, ask, describe, estimate, ground, plan, score, train
+from thinker.cli import app, ask, describe, estimate, ground, inspect, plan, score, train
 from thinker.cli.data import demo_data, import_labels, make_labels, records, stalls
 from thinker.cli.evaluation import bench, calibrate, compare, eval, faithfulness, report
 from thinker.cli.policies import card, convert, merge, push
@@ -39,6 +39,7 @@ class Command(Protocol):
 
 COMMANDS: tuple[Command, ...] = (
     train,
+    inspect,
     score,
     ask,
     ground,

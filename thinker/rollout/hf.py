@@ -4,8 +4,11 @@ A prompt is forwarded once; its cache is then repeated for the G completions, so
 + G·C tokens a video rather than G·(P + C).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from thinker.policies import Policy
 from thinker.policies.encode import EncodedPrompt, eos_token_ids
@@ -14,6 +17,39 @@ from thinker.utils.tensors import left_pad
 
 ROWS_AT_ONCE = 512
 """Completions generated in one batch; bounds the memory of the key/value cache."""
+
+
+class _Logprobs(LogitsProcessor):
+    """Listens to the logits of every step, which it leaves as they are, for the log-probabilities
+    of the tokens that are drawn from them."""
+
+    def __init__(self, sampling: Sampling):
+        self.temperature = sampling.temperature or 1.0
+        self.is_whole = sampling.top_p == 1 and sampling.top_k == 0
+        self._logits: Any = None
+        self._taken: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self.is_whole:
+            self._take(input_ids)
+            self._logits = scores
+        return scores
+
+    def _take(self, ids: torch.Tensor) -> None:
+        """The log-probabilities of the tokens that were drawn last."""
+        if self._logits is None:
+            return
+        logits = self._logits.float() / self.temperature
+        drawn = logits.gather(1, ids[:, -1:])[:, 0]
+        self._taken.append(drawn - logits.logsumexp(-1))
+
+    def rows(self, ids: torch.Tensor) -> Sequence[list[float] | None]:
+        """Those of each row, padding behind its end included; None where tokens were drawn from a
+        part of the distribution only, whose logits are not heard."""
+        self._take(ids)
+        if not self._taken:
+            return [None] * len(ids)
+        return torch.stack(self._taken, dim=1).tolist()
 
 
 class HfRollout:
@@ -63,14 +99,20 @@ class HfRollout:
             r.next_position - len(r.token_ids) for r in requests for _ in range(num_generations)
         ]
         self.model.model.begin_generation(torch.tensor(offsets, device=ids.device))
+        heard = _Logprobs(sampling)
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
             past_key_values=cache,
             generation_config=self._generation_config(sampling),
+            logits_processor=LogitsProcessorList([heard]),
         )
-        new_tokens = output[:, ids.shape[1] :].tolist()
-        rows = [Completion(token_ids=self._cut(row)) for row in new_tokens]
+        new_tokens = [self._cut(row) for row in output[:, ids.shape[1] :].tolist()]
+        logprobs = heard.rows(output)
+        rows = [
+            Completion(token_ids=row, logprobs=None if known is None else known[: len(row)])
+            for row, known in zip(new_tokens, logprobs, strict=True)
+        ]
         return [rows[i : i + num_generations] for i in range(0, len(rows), num_generations)]
 
     def _prefill(self, requests: list[EncodedPrompt]):
