@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 torch=2.13.0        # the release everything was tested with; pyproject.toml only gives a range
-extras=train,report,bench,app,ray,labels,dev
+extras=train,report,bench,app,ray,labels,vmaf,dev
 shim=run_scripts/torchvision_cpu_ops.py
 venv=$PWD/.venv
 stamp=$venv/.thinker-setup

@@ -50,14 +50,69 @@ class Turn:
             raise ValueError(f"role is {self.role!r}, expected one of {', '.join(ROLES)}")
 
 
-LAYOUTS = ("lines", "inline")
-"""White space of the user turns: "lines" is VQAThinker's training text, "inline" its inference
-text, which the released weights were evaluated with."""
-
-
 IMAGE, VIDEO = "image", "video"
 OPENINGS = {VIDEO: "Now you will receive a video:", IMAGE: "Now you will receive an image:"}
 """What stands before the slots of a medium where it is the only one of a prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The words and the white space around the slots of a medium."""
+
+    opening: bool = True
+    """Whether `OPENINGS` stands before them."""
+    frame: str = "Frame{}:"
+    """What stands before a slot of a video, its number in it."""
+    motion: str = "Motion Feature:"
+    """What stands before the motion slot of a whole video."""
+    space: str = ""
+    """Between those words and the slot."""
+    line: str = "\n"
+    """Between two slots, and behind the last one."""
+    whole: str | None = None
+    """The text of a whole video in place of a line a slot: `{visual}` is all its slots, `{motion}`
+    its motion slot, `{keyframes}` and `{frames}` the numbers of its slots and motion frames."""
+    label_motion_frames: bool = False
+    """Whether VITAL's scoring programs are followed: they number as many slots as there are motion
+    frames, fill the first ones with what there is, and leave the others as a plain `<image>`."""
+
+
+LAYOUTS = {
+    # VQAThinker's training text, and its inference text, which the released weights were evaluated
+    # with.
+    "lines": Layout(),
+    "inline": Layout(space=" ", line=""),
+    # VITAL's training text, and that of its scoring programs.
+    "vital": Layout(opening=False, frame="Frame-{}:", space=" "),
+    "vital_scoring": Layout(opening=False, frame="Frame-{}:", space=" ", label_motion_frames=True),
+    # VQA²: the scorer of its paper, its later scorer, its app, and its program for the questions of
+    # Q-Bench-Video. Their words are kept to the letter.
+    "vqa2": Layout(
+        opening=False,
+        line=" ",
+        whole="The key frames of this video are:\n{visual}. And the motion feature of the video "
+        "is\n{motion}.",
+    ),
+    "vqa2_bare": Layout(opening=False, line="", whole="{visual}{motion}"),
+    "vqa2_app": Layout(
+        opening=False,
+        line="",
+        whole="You will receive {keyframes} distinct frames that have been by uniformly sampling "
+        "1 frame per second from the video, arranged in the same temporal order as they appear in "
+        "the video. In addition, you will also obtain motion features extracted from all {frames} "
+        "frames of the the video.\nThe video frames:{visual}\nThe video motion features:{motion}\n",
+    ),
+    "vqa2_q_bench": Layout(
+        opening=False,
+        line="",
+        whole="You will receive {keyframes} distinct frames that have been uniformly sampled in "
+        "each second from a video sequence, arranged in the same temporal order as they appear in "
+        "the video. In addition, you will also obtain motion features extracted from all {frames} "
+        "frames of the the video.  Please analyze these images and answer the questions based on "
+        "your observations.\nThe video frames:{visual}\nThe video motion features:{motion}\n.",
+    ),
+}
+"""How media stand in user turns, by name."""
 
 STALL_FORMS = ("sentences", "digits")
 """How a prompt tells where a video stalls (`thinker.tasks.stall_text`)."""
@@ -107,6 +162,9 @@ class MediaText:
     motion_slot: str | None = None
     """The same for the motion of a whole video, if it stands behind the frames."""
 
+    num_motion: int = 0
+    """Motion tokens in `motion_slot`."""
+
     said: str | None = None
     """What is said of it in words, behind all slots: its stalls. None where nothing is."""
 
@@ -132,48 +190,75 @@ def place_media(turns: Sequence[Turn], media: Sequence[MediaText], layout: str) 
             f"the turns hold {num_places} placeholders <image> or <video> for {len(media)} media; "
             "expected one for each of them, or none at all"
         )
-    inline = layout == "inline"
-    line_break = "" if inline else "\n"
+    style = LAYOUTS[layout]
     numbers: Counter[str] = Counter()
     blocks = []
     for medium in media:
         numbers[medium.kind] += 1
         number = numbers[medium.kind] if len(media) > 1 else None
-        blocks.append(_block(medium, number, inline))
+        blocks.append(_block(medium, number, style))
     waiting = iter(blocks)
 
     def fill(place: re.Match) -> str:
-        return next(waiting) + (line_break if place[1] else "")
+        return next(waiting) + (style.line if place[1] else "")
 
     placed = []
     for turn in turns:
         text = turn.text
         if turn.role == "user":
-            if inline:
+            if layout == "inline":
                 text = text.replace(f" {OUTPUT_FORMAT}", OUTPUT_FORMAT)
             text = _PLACEHOLDER.sub(fill, text)
             if not num_places:
-                text = "".join(block + line_break for block in waiting) + text
+                text = "".join(block + style.line for block in waiting) + text
         placed.append(Turn(role=turn.role, text=text))
     return placed
 
 
-def _block(medium: MediaText, number: int | None, inline: bool) -> str:
+def _block(medium: MediaText, number: int | None, style: Layout) -> str:
     """Opening, slots, motion slot and words of a medium, without a line break behind them."""
-    opening = OPENINGS[medium.kind]
-    if number is not None:
-        article = "an" if medium.kind == IMAGE else "a"
-        opening = opening.replace(f"{article} {medium.kind}:", f"{medium.kind} {number}:")
-    space = " " if inline else ""
-    if medium.kind == VIDEO:
-        pieces = [f"Frame{i}:{space}{slot}" for i, slot in enumerate(medium.slots, start=1)]
+    pieces = [_opening(medium.kind, number)] if style.opening else []
+    if medium.kind == IMAGE:
+        pieces += medium.slots
+    elif style.label_motion_frames:
+        pieces += _labelled_motion(medium, style)
+    elif style.whole is not None:
+        pieces.append(
+            style.whole.format(
+                visual="".join(medium.slots),
+                motion=medium.motion_slot or "",
+                keyframes=len(medium.slots),
+                frames=medium.num_motion,
+            )
+        )
     else:
-        pieces = list(medium.slots)
-    if medium.motion_slot is not None:
-        pieces.append(f"Motion Feature:{space}{medium.motion_slot}")
+        slots = enumerate(medium.slots, start=1)
+        pieces += [f"{style.frame.format(i)}{style.space}{slot}" for i, slot in slots]
+        if medium.motion_slot is not None:
+            pieces.append(f"{style.motion}{style.space}{medium.motion_slot}")
     if medium.said is not None:
-        pieces.append(f"{space}{medium.said}{space}")
-    return ("" if inline else "\n").join([opening, *pieces])
+        pieces.append(f"{style.space}{medium.said}{style.space}")
+    return style.line.join(pieces)
+
+
+def _opening(kind: str, number: int | None) -> str:
+    opening = OPENINGS[kind]
+    if number is None:
+        return opening
+    article = "an" if kind == IMAGE else "a"
+    return opening.replace(f"{article} {kind}:", f"{kind} {number}:")
+
+
+def _labelled_motion(medium: MediaText, style: Layout) -> list[str]:
+    """A line a motion frame, and one for the motion: the slots stand in the first lines.
+
+    Example, two slots and four motion frames: `Frame-1: <a>`, `Frame-2: <b>`, `Frame-3: <m>`,
+    `Frame-4: <image>`, `Motion Feature: <image>`.
+    """
+    labels = [style.frame.format(i + 1) for i in range(medium.num_motion)] + [style.motion]
+    slots = [*medium.slots, *([] if medium.motion_slot is None else [medium.motion_slot])]
+    slots += ["<image>"] * (len(labels) - len(slots))
+    return [f"{label}{style.space}{slot}" for label, slot in zip(labels, slots, strict=True)]
 
 
 def scoring_answer(reasoning: str, score: str) -> str:

@@ -6,15 +6,25 @@ import torch
 from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
-from tests.helpers.policy_factory import SIZE, small_policy
+from tests.helpers.policy_factory import SIZE, keeps_aspect, small_policy
 from thinker.policies.motion import MotionConfig, SlowFastConfig
 
 STOCK = {
     "internvl3": (InternVLConfig, InternVLForConditionalGeneration),
+    "internvl3_5": (InternVLConfig, InternVLForConditionalGeneration),
+    "llava_onevision": (LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration),
+    "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration),
+    "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration),
     "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
 }
 MOTION = MotionConfig(
@@ -24,10 +34,9 @@ MOTION = MotionConfig(
     motion_px=SIZE.motion_px,
     tokens_per_frame=SIZE.tokens_per_frame,
 )
-CLIP = {
-    "internvl3": {"num_keyframes": SIZE.num_keyframes, "keyframe_px": SIZE.frame_px},
-    "qwen2_5_vl": {"num_keyframes": SIZE.num_keyframes, "min_pixels": 400, "max_pixels": 1600},
-}
+SQUARES = {"num_keyframes": SIZE.num_keyframes, "keyframe_px": SIZE.frame_px}
+AREAS = {"num_keyframes": SIZE.num_keyframes, "min_pixels": 400, "max_pixels": 1600}
+CLIP = {name: AREAS if keeps_aspect(name) else SQUARES for name in STOCK}
 
 
 def plain_checkpoint(backbone: str, folder: Path, *, tied: bool = False, **saving):

@@ -1,14 +1,31 @@
 """Tiny policies and clips for tests: real classes, small sizes, no files needed."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from thinker.policies import BACKBONES as REGISTERED
 from thinker.policies import Policy, Prompt, TinySize, tiny_policy
 from thinker.prompts import Turn, ask
 from thinker.video import Clip
 
-BACKBONES = ("internvl3", "qwen2_5_vl")
+BACKBONES = tuple(os.environ.get("THINKER_BACKBONES", "internvl3 qwen2_5_vl").split())
+"""Those that every equality test runs on, two unless told otherwise. run_scripts/test_backbones.sh
+runs the tests on the others."""
+ALL_BACKBONES = tuple(
+    dict.fromkeys([*BACKBONES, "internvl3_5", "llava_onevision", "qwen2_vl", "qwen3_vl"])
+)
+"""Those that the tests run on that a backbone most needs."""
+FRAME_POLICIES = {
+    "vital": ("internvl3", "frames_viewed"),
+    "vqa2": ("llava_onevision", "frames"),
+}
+"""Small policies whose motion tokens are one a frame, by name: (backbone, motion mode). Their clips
+differ in length."""
+POLICIES = (*BACKBONES, *FRAME_POLICIES)
+"""What `small_policy` makes."""
 SIZE = TinySize(
     width=32, layers=2, heads=2, vision_width=32, vision_layers=2, frame_px=40, patch_px=10,
     patches_merged=2, num_keyframes=2, num_motion_frames=8, motion_px=32,
@@ -16,8 +33,19 @@ SIZE = TinySize(
 )  # fmt: skip
 
 
+def keeps_aspect(backbone: str) -> bool:
+    """Whether frames keep their aspect ratio and go in pairs, as the Qwen-VL models have it;
+    InternVL's are squares."""
+    return REGISTERED[backbone].inputs.resize == "smart"
+
+
 def small_policy(backbone: str, *, amplify: float = 3.0, size: TinySize = SIZE) -> Policy:
     """A tiny policy whose weights are scaled up, so that a wrong position or mask cannot hide."""
+    if backbone in FRAME_POLICIES:
+        backbone, mode = FRAME_POLICIES[backbone]
+        size = replace(size, motion_mode=mode, num_keyframes=4, num_motion_frames=32)
+    if backbone == "qwen3_vl" and size.layers == SIZE.layers:
+        size = replace(size, layers=3)  # two levels of DeepStack, and a layer that sees the second
     policy = tiny_policy(backbone, size=size, texts=("It is blur.",))
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
@@ -31,21 +59,27 @@ def random_clip(policy: Policy, seed: int, *, height: int = 40, width: int = 40)
     spec = policy.inputs.clip_spec
     if spec.resize == "square":
         height = width = spec.keyframe_px
-    keyframes = (spec.num_keyframes, 3, height, width)
-    motion = (spec.num_motion_frames, 3, spec.motion_px, spec.motion_px)
+    num_keyframes, num_motion = spec.num_keyframes, spec.num_motion_frames
+    if spec.by_seconds:
+        num_keyframes, num_motion = 2 + seed % 2, 8 + 4 * (seed % 3)
+    keyframes = (num_keyframes, 3, height, width)
+    motion = (num_motion, 3, spec.motion_px, spec.motion_px)
     return _noise(f"clip{seed}.mp4", seed, keyframes, motion)
 
 
 def random_still(
     policy: Policy, seed: int, *, tiles: int = 3, height: int = 20, width: int = 60
 ) -> Clip:
-    """A still of noise: InternVL's has `tiles` tiles of its own size, Qwen2.5-VL's one frame."""
+    """A still of noise: InternVL's has `tiles` tiles of its own size, LLaVA-OneVision's the whole
+    picture behind them, Qwen2.5-VL's one frame."""
     spec = policy.inputs.clip_spec
-    shape = (1, 3, height, width)
+    shape, size = (1, 3, height, width), {}
     if spec.resize == "square":
-        shape = (tiles, 3, spec.keyframe_px, spec.keyframe_px)
+        px, anyres = spec.keyframe_px, spec.tiling == "anyres"
+        shape = (tiles + anyres, 3, px, px)
+        size = {"height": px, "width": px * tiles} if anyres else {}
     motion = (0, 3, spec.motion_px, spec.motion_px)
-    return _noise(f"still{seed}.png", seed, shape, motion, kind="image")
+    return _noise(f"still{seed}.png", seed, shape, motion, kind="image", **size)
 
 
 def _noise(name: str, seed: int, keyframes: tuple, motion: tuple, **fields) -> Clip:
@@ -60,9 +94,7 @@ def _noise(name: str, seed: int, keyframes: tuple, motion: tuple, **fields) -> C
         motion_indices=tuple(range(motion[0])),
         num_frames=max(keyframes[0], motion[0]),
         fps=24.0,
-        height=keyframes[2],
-        width=keyframes[3],
-        **fields,
+        **{"height": keyframes[2], "width": keyframes[3], **fields},
     )
 
 

@@ -90,10 +90,10 @@ def released_config(vocab_size: int, **text) -> dict:
     }  # fmt: skip
 
 
-def released_state(config: dict, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Random weights under the released names, none of them near the identity."""
+def released_state(config: dict, channels: int, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random weights under the released names, none of them near the identity; `channels` enter the
+    motion projector."""
     draw = torch.Generator().manual_seed(seed)
-    channels = SLOWFAST.slow_channels + SLOWFAST.fast_channels
     shapes = vision_shapes() | mlp_shapes("mlp1", 4 * WIDTH) | mlp_shapes("motion_mlp", channels)
     language = Qwen2ForCausalLM(qwen2(config)).state_dict()
     shapes |= {f"language_model.{name}": tuple(t.shape) for name, t in language.items()}
@@ -116,7 +116,7 @@ def qwen2(config: dict) -> Qwen2Config:
     return Qwen2Config(**{k: v for k, v in text.items() if k != "model_type"})
 
 
-def write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path, special: tuple[str, ...] = SPECIAL) -> int:
     """vocab.json, merges.txt and the added tokens behind them, as InternVL3 ships them."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -125,10 +125,16 @@ def write_tokenizer(folder: Path) -> int:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([prompts.SCORING, SYSTEM, "Motion Feature: Frame1:"] * 3, trainer)
+    texts = [
+        prompts.SCORING,
+        SYSTEM,
+        "Motion Feature: Frame1:",
+        *["is high good fair poor low"] * 3,
+    ]
+    tokenizer.train_from_iterator(texts * 3, trainer)
     tokenizer.model.save(str(folder))
     size = tokenizer.get_vocab_size()
-    ids = {token: size + i for i, token in enumerate(SPECIAL)}
+    ids = {token: size + i for i, token in enumerate(special)}
     added = {
         str(i): {"content": token, "special": True, "normalized": False, "lstrip": False,
                  "rstrip": False, "single_word": False}
@@ -137,20 +143,25 @@ def write_tokenizer(folder: Path) -> int:
     settings = {
         "tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": added,
         "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "padding_side": "right",
-        "additional_special_tokens": list(SPECIAL),
+        "additional_special_tokens": list(special),
         "chat_template": "{{ messages[0]['content'] }}",
     }  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     (folder / "added_tokens.json").write_text(json.dumps(ids))
-    return size + len(SPECIAL)
+    return size + len(special)
 
 
-def write_released(folder: Path, *, num_shards: int = 3, **text) -> dict[str, torch.Tensor]:
-    """The whole folder; returns its weights."""
+BOTH_PATHWAYS = SLOWFAST.slow_channels + SLOWFAST.fast_channels
+
+
+def write_released(
+    folder: Path, *, num_shards: int = 3, channels: int = BOTH_PATHWAYS, **text
+) -> dict[str, torch.Tensor]:
+    """The whole folder, of VITAL with the channels of the fast pathway; returns its weights."""
     folder.mkdir(parents=True)
     config = released_config(write_tokenizer(folder), **text)
     (folder / "config.json").write_text(json.dumps(config))
-    state = released_state(config)
+    state = released_state(config, channels)
     write_shards(folder, state, num_shards)
     return state
 
@@ -249,22 +260,55 @@ def motion_feature(state, frames_K3HW, divisor, repeats):
     return perceptron(state, "motion_mlp", torch.cat(pooled, 1))
 
 
+def viewed_features(state, frames_T3HW):
+    """VITAL's slowfast_model and motion_mlp: (T, 3, px, px) normalised → (T, text width). Their
+    (1, C, T, 1, 1) array is viewed as T rows of C."""
+    public = {
+        name.replace("slowfast_model.feature_extraction.", "blocks."): tensor
+        for name, tensor in state.items()
+    }
+    fast = frames_T3HW.transpose(0, 1)[None]
+    num_frames = len(frames_T3HW)
+    picked = torch.linspace(0, num_frames - 1, num_frames // 4).long()
+    features_1CTHW = oracle(public, fast[:, :, picked], fast, SLOWFAST.depths)[1]
+    flat = features_1CTHW.mean((3, 4)).flatten()  # channel by channel
+    return perceptron(state, "motion_mlp", flat.reshape(num_frames, -1))
+
+
+@torch.no_grad()
+def vital_logits(state, config, ids, frames_T3HW, flags):
+    """Logits (1, L, vocabulary) in float64; all motion frames as uint8, `flags` marks which of them
+    are keyframes, too. The placeholders are filled in order: keyframes, then motion frames."""
+    state = {n: t.double() if t.is_floating_point() else t for n, t in state.items()}
+    frames = normalised(frames_T3HW, torch.float64)
+    parts = [vision_features(state, frame) for frame in frames[torch.tensor(flags)]]
+    return language_logits(state, config, ids, torch.cat([*parts, viewed_features(state, frames)]))
+
+
+def normalised(frames_T3HW, dtype=torch.float32):
+    mean = torch.tensor([0.485, 0.456, 0.406], dtype=dtype).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], dtype=dtype).view(3, 1, 1)
+    return (frames_T3HW.to(dtype) / 255 - mean) / std
+
+
 @torch.no_grad()
 def official_logits(state, config, ids, frames_K3HW, divisor, repeats):
     """Logits (1, L, vocabulary); frames as uint8. The last `<IMG_CONTEXT>` is the motion token."""
-    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    frames = (frames_K3HW.float() / 255 - mean) / std
+    frames = normalised(frames_K3HW)
     visual = torch.cat([vision_features(state, frame) for frame in frames])
     motion = motion_feature(state, frames, divisor, repeats)
+    return language_logits(state, config, ids, torch.cat([visual, motion]))
+
+
+def language_logits(state, config, ids, media):
+    """Logits of the language model, `media` in the places of `<IMG_CONTEXT>`."""
     language = Qwen2ForCausalLM(qwen2(config)).eval()
     prefix = "language_model."
     language.load_state_dict(
         {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
     )
+    language.to(media.dtype)
     embeds = language.get_input_embeddings()(ids)
     token = config["llm_config"]["vocab_size"] - 1  # the last of SPECIAL
-    places = (ids[0] == token).nonzero().flatten()
-    embeds[0, places[:-1]] = visual
-    embeds[0, places[-1]] = motion[0]
+    embeds[0, ids[0] == token] = media
     return language(inputs_embeds=embeds).logits

@@ -22,12 +22,9 @@ from tests.helpers.released_factory import (
 )
 from thinker.cli.main import main
 from thinker.policies import Prompt, load_policy
-from thinker.policies.convert import vqathinker
-from thinker.policies.convert.vqathinker import (
-    convert_checkpoint,
-    our_names,
-    resize_position_embedding,
-)
+from thinker.policies.convert import convert_released, internvl_chat, vqathinker, writing
+from thinker.policies.convert.internvl_chat import resize_position_embedding
+from thinker.policies.convert.internvl_names import our_names
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +89,7 @@ def test_converted_policy_computes_what_the_released_code_does(
 
 def test_every_tensor_arrives_unchanged(released, tmp_path):
     """At 448 px nothing is resampled: joining q, k, v gives back the source, tensor by tensor."""
-    count = convert_checkpoint(released, tmp_path / "out", "6x448")
+    count = convert_released(released, tmp_path / "out", setting="6x448")
     theirs, ours = state_of(released), state_of(tmp_path / "out")
     used = set()
     for key, tensor in theirs.items():
@@ -110,7 +107,7 @@ def test_every_tensor_arrives_unchanged(released, tmp_path):
 
 def test_other_files_of_the_target(released, tmp_path):
     target = tmp_path / "nested" / "out"
-    convert_checkpoint(released, target)
+    convert_released(released, target)
     processor = AutoProcessor.from_pretrained(target)
     assert type(processor).__name__ == "InternVLProcessor"
     image_processor = processor.image_processor
@@ -139,7 +136,7 @@ def test_a_single_file_and_bfloat16(released, tmp_path):
     write_shards(source, state, 1)
     config = json.loads((source / "config.json").read_text()) | {"torch_dtype": "bfloat16"}
     (source / "config.json").write_text(json.dumps(config))
-    convert_checkpoint(source, tmp_path / "out")
+    convert_released(source, tmp_path / "out")
     with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
         got = file.get_tensor("model.vision_tower.embeddings.position_embeddings")
     old = state["vision_model.embeddings.position_embedding"].float()
@@ -151,7 +148,7 @@ def test_a_single_file_and_bfloat16(released, tmp_path):
 
 
 def test_a_converted_policy_reads_as_the_published_programs(source, tmp_path):
-    convert_checkpoint(source, tmp_path / "out")
+    convert_released(source, tmp_path / "out")
     spec = load_policy(tmp_path / "out").inputs.clip_spec
     assert (spec.reader, spec.resampler, spec.deinterlace) == ("decord", "pil", "none")
 
@@ -174,13 +171,13 @@ def test_peak_memory_is_about_one_shard(tmp_path):
     sizes = [path.stat().st_size for path in (tmp_path / "source").glob("*.safetensors")]
     shard = max(sizes)
     assert len(sizes) == 7 and sum(sizes) > 6 * shard and shard > 20e6
-    convert_checkpoint.__globals__["read_headers"](tmp_path / "source")  # lazy imports
+    internvl_chat.read_headers(tmp_path / "source")  # lazy imports
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux, proc(5))
     except OSError:
         pytest.skip("the peak of this process cannot be reset")
     before = _status("VmRSS")
-    convert_checkpoint(tmp_path / "source", tmp_path / "out")
+    convert_released(tmp_path / "source", tmp_path / "out")
     assert _status("VmHWM") - before < 2.5 * shard
 
 
@@ -191,7 +188,7 @@ def fails(source: Path, match: str) -> str:
     target = source.parent / "out"
     before = {path.name for path in source.parent.iterdir()}
     with pytest.raises(ValueError, match=match) as error:
-        convert_checkpoint(source, target)
+        convert_released(source, target)
     assert {path.name for path in source.parent.iterdir()} == before
     return str(error.value)
 
@@ -262,7 +259,7 @@ def test_another_architecture_is_named(source):
     config["llm_config"]["architectures"] = ["InternLM2ForCausalLM"]
     config["template"] = "phi3-chat"
     (source / "config.json").write_text(json.dumps(config))
-    message = fails(source, "is not of the released VQAThinker layout")
+    message = fails(source, "is not of the released layout of VQAThinker")
     assert "llm_config.architectures is ['InternLM2ForCausalLM']" in message
     assert "template is 'phi3-chat', expected one of internvl2_5" in message
 
@@ -271,7 +268,7 @@ def test_plain_internvl_has_no_motion(source):
     edit_shard(
         source, lambda state: [state.pop(k) for k in list(state) if k.startswith(("slowf", "moti"))]
     )
-    fails(source, "a plain InternVL checkpoint has no motion branch")
+    fails(source, "a plain checkpoint has no motion branch")
 
 
 def test_tokenizer_without_the_image_tokens(source):
@@ -291,7 +288,7 @@ def test_no_tokenizer_no_config_existing_target(source, tmp_path, capsys):
     assert "exists; give a folder that does not" in capsys.readouterr().err
     command = ["convert", "--from", str(source), "--to", str(tmp_path / "new"), "--layout", "other"]
     assert main(command) == 2
-    assert "layout is 'other', expected one of vqathinker" in capsys.readouterr().err
+    assert "layout is 'other', expected one of vqathinker, vital" in capsys.readouterr().err
 
 
 def test_failure_while_writing_leaves_nothing(source, monkeypatch):
@@ -303,10 +300,10 @@ def test_failure_while_writing_leaves_nothing(source, monkeypatch):
             raise OSError("no space left on device")
         save_file(*args, **kwargs)
 
-    monkeypatch.setattr(vqathinker, "save_file", full_disk)
+    monkeypatch.setattr(writing, "save_file", full_disk)
     before = {path.name for path in source.parent.iterdir()}
     with pytest.raises(OSError, match="no space left"):
-        convert_checkpoint(source, source.parent / "out")
+        convert_released(source, source.parent / "out")
     assert {path.name for path in source.parent.iterdir()} == before
 
 

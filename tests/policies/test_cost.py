@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.helpers.policy_factory import BACKBONES, random_clip, small_policy
+from tests.helpers.policy_factory import BACKBONES, keeps_aspect, random_clip, small_policy
 from thinker.cli.main import main
 from thinker.config.run import LoraSettings
 from thinker.policies.card import count_parameters
@@ -12,6 +12,7 @@ from thinker.policies.cost import (
     StepSize,
     VideoTokens,
     cache_bytes,
+    head_dim,
     language_flops,
     linear_flops,
     lora_parameters,
@@ -97,9 +98,10 @@ def test_flops_equal_pytorchs_count(backbone):
         ids = torch.randint(10, 200, (1, 17))
         with FlopCounterMode(display=False) as counter:
             model(input_ids=ids)
-        # The counter also sees the table of rotary angles: 17 positions by half a head's width of
-        # 16, for M-RoPE on three axes.
-        rotary = 2 * 17 * 8 * (3 if backbone == "qwen2_5_vl" else 1)
+        # The counter also sees the table of rotary angles: 17 positions by half a head's width,
+        # for M-RoPE on three axes.
+        axes = 3 if keeps_aspect(backbone) else 1
+        rotary = 17 * head_dim(model.config.get_text_config()) * axes
         expected = language_flops(model, 17, 17 * 17, 17)
         assert counter.get_total_flops() == expected + rotary
 

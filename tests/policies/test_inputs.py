@@ -11,6 +11,7 @@ from tests.helpers.policy_factory import (
     BACKBONES,
     SIZE,
     conversations,
+    keeps_aspect,
     one_clip,
     random_clip,
     random_still,
@@ -28,13 +29,15 @@ from thinker.video.stalls.intervals import FrameStalls, Stalls, stalls_of_sequen
 
 def slot(backbone: str, visual: int, motion: int) -> str:
     """Placeholders of a slot with so many visual and motion tokens."""
-    if backbone == "internvl3":
+    if not keeps_aspect(backbone):
         return f"<img>{'<IMG_CONTEXT>' * (visual + motion)}</img>"
     runs = [f"<|vision_start|>{'<|image_pad|>' * n}<|vision_end|>" for n in (visual, motion) if n]
     return "".join(runs)
 
 
-VISUAL = {"internvl3": 4, "qwen2_5_vl": 2}  # tokens of a slot of 40 x 20 px
+def num_visual(backbone: str) -> int:
+    """Tokens of a slot of 40 x 20 px."""
+    return 2 if keeps_aspect(backbone) else 4
 
 
 def policy_of(backbone, *, mode="interleaved", layout="lines", **clip):
@@ -53,8 +56,8 @@ def chat_ids(policy, *turns) -> list[int]:
 
 def video_text(backbone, mode, layout="lines", opening="a video", visual=None) -> str:
     """A video of six keyframes with two motion tokens each, without the separator behind it."""
-    pair = 2 if backbone == "qwen2_5_vl" else 1
-    one = slot(backbone, visual or VISUAL[backbone], 2 * pair if mode == "interleaved" else 0)
+    pair = 2 if keeps_aspect(backbone) else 1
+    one = slot(backbone, visual or num_visual(backbone), 2 * pair if mode == "interleaved" else 0)
     space, line = ("", "\n") if layout == "lines" else (" ", "")
     parts = [f"Now you will receive {opening}:"]
     parts += [f"Frame{i + 1}:{space}{one}" for i in range(6 // pair)]
@@ -88,7 +91,7 @@ def test_conversations_are_written_out(backbone, mode):
     """The prompts of `conversations`: videos of 40 x 40 and 20 x 60 px (Qwen2.5-VL: 4 and 3
     tokens), a still of three tiles or 20 x 60 px. A still has no motion, nor a motion line."""
     policy = policy_of(backbone, mode=mode)
-    qwen = backbone == "qwen2_5_vl"
+    qwen = keeps_aspect(backbone)
 
     def video(opening, wide=False):
         return video_text(backbone, mode, opening=opening, visual=3 if qwen and wide else 4)
@@ -246,7 +249,7 @@ def test_every_clip_is_encoded_once(backbone, monkeypatch):
     assert sorted(clip.path.name for clip in shown) == ["clip50.mp4", "clip51.mp4", "still52.png"]
     for one, other in zip(encoded[:4], encoded[4:], strict=True):
         assert one.token_ids == other.token_ids and torch.equal(one.embeds, other.embeds)
-    assert encoded[3].embeds.shape == (0, SIZE.width)
+    assert encoded[3].embeds.shape == (0, policy.model.model.embed_width)
 
 
 def test_the_longest_of_several_prompts_is_found():

@@ -101,8 +101,9 @@ def test_a_toy_backbone_has_the_weights_of_the_one_it_extends(toy):
 
 def test_names():
     for name, backbone in BACKBONES.items():
-        assert backbone_name(backbone.config.model_type) == name
-        assert backbone_name(backbone.plain_type) == name
+        for model_type in (backbone.config.model_type, backbone.plain_type):
+            assert BACKBONES[backbone_name(model_type)].model is backbone.model, name
+    assert backbone_name("internvl") == "internvl3"  # and 3.5, which has the same classes
     with pytest.raises(ValueError, match="no policy for model_type 'toy'; a checkpoint must be"):
         backbone_name("toy")
     with pytest.raises(ValueError, match="no tiny policy for backbone 'toy'; known: "):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from thinker.data.demo.scenes import Scene
-from thinker.policies import tiny_policy
+from thinker.policies import BACKBONES, tiny_policy
 
 
 def scene_frames(num: int, side: int) -> torch.Tensor:
@@ -14,7 +14,7 @@ def scene_frames(num: int, side: int) -> torch.Tensor:
     return (pixels - 0.45) / 0.27
 
 
-@pytest.mark.parametrize("backbone", ["internvl3", "qwen2_5_vl"])
+@pytest.mark.parametrize("backbone", list(BACKBONES))
 def test_patch_filters_answer_equally_to_natural_pictures(backbone):
     """Strongest over weakest response: below 4; without the scaling more than 20."""
     tower = tiny_policy(backbone).model.parts()["vision_tower"]

@@ -6,7 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.helpers.policy_factory import BACKBONES, conversations, one_clip, random_clip
+from tests.helpers.policy_factory import (
+    BACKBONES,
+    POLICIES,
+    conversations,
+    keeps_aspect,
+    one_clip,
+    random_clip,
+)
 from tests.helpers.rollout_oracle import engine_policy, logprobs_of, plain_logprobs, prompts_of
 from thinker.policies import Prompt
 from thinker.policies.encode import EncodedPrompt, encode_prompts
@@ -36,7 +43,7 @@ def ragged(policy):
     return requests
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", POLICIES)
 def test_greedy_is_the_argmax_of_the_plain_forward(backbone):
     policy = engine_policy(backbone)
     prompts = [*prompts_of(policy, 3), *conversations(policy)]
@@ -179,7 +186,7 @@ def test_no_prompt_is_longer_than_the_bound(backbone):
     largest = random_clip(policy, 0, height=40, width=40)  # 1600 px, the limit
     [prompt] = one_clip([largest])
     assert len(inputs.prompt_ids(prompt)) == inputs.max_prompt_tokens()
-    if backbone == "qwen2_5_vl":
+    if keeps_aspect(backbone):
         [small] = one_clip([random_clip(policy, 0, height=20, width=20)])
         assert len(inputs.prompt_ids(small)) < inputs.max_prompt_tokens()
     several = Prompt(clips=(largest, largest), turns=ask("Which is better, and why?"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.policy_factory import small_policy
+from tests.helpers.policy_factory import BACKBONES, small_policy
 from tests.helpers.scripted_rollout import ScriptedTexts
 from tests.helpers.video_factory import frame_pattern
 from thinker.policies.encode import encode_prompts
@@ -26,7 +26,7 @@ def picture(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module", params=["internvl3", "qwen2_5_vl"])
+@pytest.fixture(scope="module", params=BACKBONES)
 def policy(request):
     return small_policy(request.param)
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.helpers.counted import frames, watched
-from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
+from tests.helpers.policy_factory import BACKBONES, SIZE, keeps_aspect, random_clip, small_policy
 from tests.helpers.trainer_runs import (
     NUM_VIDEOS,
     ClipsByNumber,
@@ -65,7 +65,7 @@ def test_recomputed_layers_add_no_frames(backbone):
     model.gradient_checkpointing_enable({"use_reentrant": False})
     runs = []
     block = policy.model.model.vision_part.get_submodule(
-        "encoder.layer.0" if backbone == "internvl3" else "1.0"
+        "1.0" if keeps_aspect(backbone) else "encoder.layer.0"
     )
     block.register_forward_pre_hook(lambda *_: runs.append(1))
     media = policy.inputs.media_inputs([random_clip(policy, 0)])

@@ -8,13 +8,17 @@ import sys
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from tests.helpers.odd_files import odd_matrix
 from tests.helpers.pipeline_runs import run_config, without_warm_start
 from tests.helpers.places import REPO
+from tests.helpers.policy_factory import BACKBONES
+from tests.helpers.released_factory import SLOWFAST, write_released
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
 from thinker.policies import load_policy
+from thinker.policies.convert import convert_released, vital
 from thinker.score.scorer import QualityScorer
 from thinker.train.pipeline import record_split, run_training
 from thinker.train.run_data import read_labels
@@ -40,8 +44,8 @@ def test_auto_runs_the_whole_path_with_vllm(demo, tmp_path, caplog):
     assert max(p for p in probes if p is not None) < 1e-4
 
 
-@pytest.mark.parametrize("backbone", ["internvl3", "qwen2_5_vl"])
-def test_both_backbones_run_the_whole_path(demo, tmp_path, backbone):
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_all_backbones_run_the_whole_path(demo, tmp_path, backbone):
     summary = run_training(run_config(demo, tmp_path, f"model.backbone={backbone}"))
     written = {path.name for path in tmp_path.iterdir()}
     assert {
@@ -68,6 +72,30 @@ def test_both_backbones_run_the_whole_path(demo, tmp_path, backbone):
     video = next((demo / "videos").rglob("*.mp4"))
     prediction = QualityScorer.from_pretrained(tmp_path / "final", max_new_tokens=8).score(video)
     assert prediction.status in ("ok", "invalid_answer")
+
+
+def test_a_converted_policy_is_trained_further(demo, tmp_path, monkeypatch):
+    """VITAL, with frames of 112 px lest it take long: a step of each kind moves every part."""
+    monkeypatch.setattr(vital, "PX", 112)
+    write_released(tmp_path / "released", channels=SLOWFAST.fast_channels)
+    convert_released(tmp_path / "released", tmp_path / "converted")
+    parts = "{vision_tower: 1e-2, slowfast: 1e-2, motion_projector: 1e-2, language_model: 1e-2}"
+    overrides = [
+        "model={path: '%s', dtype: float32}" % (tmp_path / "converted"),
+        *(f"stages.{stage}.train={parts}" for stage in ("warm_start", "grpo")),
+        *(f"stages.{stage}.trainer.max_steps=1" for stage in ("warm_start", "grpo")),
+        "stages.grpo.rewards=[{name: regression}, {name: format}]",
+        "stages.grpo.trainer.max_completion_length=8",
+    ]
+    summary = run_training(run_config(demo, tmp_path / "run", *overrides))
+    assert summary["stages"]["warm_start"]["steps"] == summary["stages"]["grpo"]["steps"] == 1
+    start, taught, final = (
+        load_policy(tmp_path / folder) for folder in ("converted", "run/warm_start", "run/final")
+    )
+    assert final.inputs.clip_spec == start.inputs.clip_spec
+    for name, part in start.model.parts().items():
+        one, other = next(part.parameters()), next(taught.model.parts()[name].parameters())
+        assert torch.equal(one, other) == (name == "vision_projector"), name
 
 
 def test_contents_of_the_training_data_are_held_out(demo, tmp_path, capsys):

@@ -177,6 +177,24 @@ def test_a_crop_beyond_the_picture():
         Geometry(height=600, width=0, tile_height=1, tile_width=1)
 
 
+def test_tiles_by_area_are_those_of_vitals_program():
+    """Printed by its `dynamic_preprocess`, (columns, rows) there: 1280 x 720 is 4.59 tiles of 448
+    px, two tiles at 1.5 of them; a single tile is doubled."""
+    printed = {
+        (1280, 720): (1, 5), (2000, 2000): (2, 6), (100, 100): (1, 1), (448, 672): (2, 1),
+        (896, 1344): (2, 3), (448, 3584): (8, 1), (1000, 1000): (1, 5), (900, 700): (1, 3),
+    }  # fmt: skip
+    area = {"tile_px": 448, "min_patches": 1, "tiling": "area"}
+    for (width, height), (columns, rows) in printed.items():
+        assert tile_grid(height, width, max_patches=12, **area) == (rows, columns)
+    assert tile_grid(720, 1280, max_patches=4, **area) == (4, 1)
+    with pytest.raises(ValueError, match="expected at most 12: VITAL's rule knows no more"):
+        tile_grid(720, 1280, max_patches=13, **area)
+    one = Geometry(height=9, width=9, tile_height=4, tile_width=4, thumbnail=True)
+    assert one.has_thumbnail
+    assert one.point_from_tile(1, one.point_to_thumbnail((3, 6))) == pytest.approx((3, 6))
+
+
 def test_the_tiling_is_transformers_own():
     from transformers.models.got_ocr2.image_processing_got_ocr2 import get_optimal_tiled_canvas
 

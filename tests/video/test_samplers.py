@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from tests.helpers.policy_factory import SIZE, small_policy
+from tests.helpers.policy_factory import BACKBONES, SIZE, small_policy
 from tests.helpers.video_factory import read_frame_id, write_video
-from thinker.eval.bench.frames import frame_counts, use_frames
+from thinker.eval.bench.frames import check_prompt, frame_counts, use_frames
 from thinker.policies.inputs import Prompt
-from thinker.video import ClipSpec, read_clip
-from thinker.video.clip import SAMPLERS, keyframe_indices, motion_indices
+from thinker.video import ClipSpec, keyframe_indices, motion_indices, read_clip
+from thinker.video.clip import SAMPLERS
 from thinker.video.medium import medium
 from thinker.video.read import clip_from_frames
+from thinker.video.sources.numbers import each_second
 
 SPEC = ClipSpec(
     num_keyframes=16, resize="square", keyframe_px=64, min_pixels=0, max_pixels=0, factor=1,
@@ -37,6 +38,42 @@ def test_the_default_sampler_is_that_of_vqathinker():
     assert keyframe_indices(100, 6) == keyframe_indices(100, 6, SAMPLERS[0])
     with pytest.raises(ValueError, match="sampler must be one of segments, steps, inner_steps"):
         replace(SPEC, sampler="random")
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "sampler", "stride", "keyframes", "num_motion"),
+    [
+        # round(29.97) = 30; 103 frames are cut to 100
+        (103, 29.97, "seconds", 1, [0, 30, 60, 90], 100),
+        (8, 2.5, "seconds", 1, [0, 2, 4, 6], 8),  # a half goes to the even 2
+        (12, 3.5, "seconds", 1, [0, 4, 8], 12),  # and here to 4
+        (7, 0.5, "seconds", 1, [], 4),
+        (3, 25.0, "seconds", 1, [0], 0),
+        (5, 25.0, "seconds", 1, [0], 4),  # shorter than a second
+        # int(103 // 29.97) = 3 seconds: round(0), round(29.97), round(59.94)
+        (103, 29.97, "rounded_seconds", 1, [0, 30, 60], 100),
+        (103, 29.97, "rounded_seconds", 4, [0, 60], 24),  # 30 is no multiple of 4; 96 of 103
+        (100, 24.0, "rounded_seconds", 8, [0, 24, 48, 72], 12),
+        (60, 12.5, "rounded_seconds", 1, [0, 12, 25, 38], 60),  # 12.5 → 12, 37.5 → 38
+        (33, 16.0, "rounded_seconds", 1, [0, 16], 32),
+        (34, 16.0, "rounded_seconds", 8, [0, 16], 4),  # of the first 32 frames
+        (12, 25.0, "rounded_seconds", 1, [0], 12),
+        (12, 0.0, "rounded_seconds", 1, [0], 12),  # a file without a rate
+    ],
+)
+def test_a_keyframe_a_second(num_frames, fps, sampler, stride, keyframes, num_motion):
+    got, motion = each_second(num_frames, fps, sampler, stride)
+    assert got == keyframes
+    assert motion == [stride * i for i in range(num_motion)]
+
+
+def test_what_does_not_go_by_seconds():
+    by_seconds = replace(SPEC, sampler="seconds", num_keyframes=3, num_motion_frames=64)
+    assert by_seconds.of_medium(3) is by_seconds
+    with pytest.raises(ValueError, match="their number follows from the length of the video"):
+        by_seconds.of_medium(4)
+    with pytest.raises(ValueError, match="motion_stride is 8 with sampler 'steps', expected 1"):
+        replace(SPEC, motion_stride=8)
 
 
 def test_a_medium_says_how_many_keyframes_it_has(tmp_path):
@@ -72,7 +109,7 @@ def test_the_longest_side_is_kept_before_the_policy_resizes(tmp_path):
     assert clip_from_frames(frames, spec).keyframes_KCHW.shape[2:] == (32, 128)
 
 
-@pytest.mark.parametrize("backbone", ["internvl3", "qwen2_5_vl"])
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_policy_reads_by_a_published_sampler(tmp_path, backbone):
     """Sixteen frames of one video, eight of each of a pair, encoded by a policy trained for two."""
     path = write_video(tmp_path / "a.mp4", num_frames=40)
@@ -102,3 +139,12 @@ def test_a_policy_that_cannot_read_as_many_frames_says_so():
     with pytest.raises(ValueError, match=r"cannot read the frames 'official'.*the frames 'own'"):
         use_frames(policy, "official")
     assert policy.inputs.clip_spec == before
+
+
+def test_a_policy_that_reads_by_seconds_keeps_its_own_frames():
+    policy = small_policy("vital")
+    with pytest.raises(ValueError, match="reads a keyframe a second; use the frames 'own'"):
+        use_frames(policy, "official")
+    check_prompt(policy, "own")
+    with pytest.raises(ValueError, match="'vqa2' tells how many frames a video has"):
+        check_prompt(policy, "vqa2")

@@ -15,13 +15,14 @@ transformers' `...ForConditionalGeneration`), an inputs class, a builder of tiny
 `Backbone` that names them all; one line of `thinker.policies.registry` makes it known.
 
 Shapes: B distinct clips, V of them that move (videos), R rows, N slots (frames, or frame pairs for
-Qwen2.5-VL, or tiles of a still) of all clips, M dense frames, S placeholder tokens of a clip, L row
-length, D text width.
+the Qwen-VL models, or tiles of a still) of all clips, M dense frames, S placeholder tokens of a
+clip, L row length, D text width, E width of an embedding (`MotionBackbone.embed_width`).
 """
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
@@ -112,6 +113,9 @@ class TowerWork:
     layers: nn.Module
     """Holds the linear layers that every row passes."""
 
+    width: int
+    """Width of a row."""
+
     depth: int
     """Number of transformer layers."""
 
@@ -182,13 +186,27 @@ class MotionBackbone(nn.Module):
         """Patches that become one visual token."""
         raise NotImplementedError
 
+    def visual_tokens(self, num_patches: int) -> int:
+        """Visual tokens of a slot of a video with so many patches."""
+        return num_patches // self.patches_per_token
+
+    def projected_tokens(self, num_patches: int) -> int:
+        """Tokens of such a slot that pass the projector."""
+        return self.visual_tokens(num_patches)
+
     @property
     def frames_per_slot(self) -> int:
         """Keyframes that one slot shows."""
         return 1
 
+    @property
+    def embed_width(self) -> int:
+        """E, the width of what stands for a visual token: D, and D more for every later layer of
+        the language model at which features are added (`deeper_inputs`)."""
+        return self.config.get_text_config().hidden_size
+
     def encode_slots(self, pixel_values: torch.Tensor, **grids: Any) -> list[torch.Tensor]:
-        """Visual tokens of every slot, in order: N tensors of shape (tokens, D)."""
+        """Visual tokens of every slot, in order: N tensors of shape (tokens, E)."""
         raise NotImplementedError
 
     def tower_features(self, pixel_values: torch.Tensor, **grids: Any) -> list[torch.Tensor]:
@@ -196,7 +214,7 @@ class MotionBackbone(nn.Module):
         raise NotImplementedError
 
     def project_slots(self, features: list[torch.Tensor], **grids: Any) -> list[torch.Tensor]:
-        """Visual tokens of slots whose `tower_features` are known: N tensors (tokens, D)."""
+        """Visual tokens of slots whose `tower_features` are known: N tensors (tokens, E)."""
         raise NotImplementedError
 
     def prompt_positions(
@@ -226,21 +244,30 @@ class MotionBackbone(nn.Module):
 
     # Clips to embeddings
 
-    def motion_features(self, motion_frames: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Features before the motion projector, one row for each of V clips, of their frames: one
-        tensor (clips, frames, 3, H, W) for each size."""
+    def motion_features(self, motion_frames: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Features before the motion projector of each of V clips, of their frames: one tensor
+        (clips, frames, 3, H, W) for each size."""
         assert self.motion is not None
-        features = [self.motion.features(frames) for frames in motion_frames]
-        return features[0] if len(features) == 1 else torch.cat(features)
+        return [one for frames in motion_frames for one in self.motion.features(frames)]
 
-    def encode_motion(self, features: torch.Tensor, num_slots: Sequence[int]) -> list[torch.Tensor]:
+    def encode_motion(
+        self, features: Sequence[torch.Tensor], num_slots: Sequence[int]
+    ) -> list[torch.Tensor]:
         """Motion tokens of V clips from their `motion_features`: each (slots, m, D), a slot of
-        several keyframes getting the tokens of all of them; in mode "pooled" each (1, D)."""
+        several keyframes getting the tokens of all of them; (tokens, D) where they stand behind all
+        slots."""
         assert self.motion is not None
-        tokens = list(self.motion.project(features))
-        if self.motion.config.mode == "pooled":
+        tokens: list[torch.Tensor] = []
+        for _, run in groupby(features, lambda one: one.shape):
+            tokens += self.motion.project(torch.stack(list(run)))
+        if self.motion.config.stands_behind:
             return tokens
         return [x.reshape(n, -1, x.shape[-1]) for x, n in zip(tokens, num_slots, strict=True)]
+
+    @property
+    def motion_copies(self) -> int:
+        """How often the motion tokens of a video stand in a prompt."""
+        return 2 if self.motion is not None and self.motion.config.twice else 1
 
     def assemble_media(
         self,
@@ -248,18 +275,21 @@ class MotionBackbone(nn.Module):
         motion: Sequence[torch.Tensor],
         layout: Mapping[str, Any],
     ) -> list[torch.Tensor]:
-        """Interleave: the placeholder embeddings of each clip in prompt order, B tensors (S, D).
+        """Interleave: the placeholder embeddings of each clip in prompt order, B tensors (S, E).
 
-        motion: tokens of the clips that move, in order; none without a motion branch.
+        motion: tokens of the clips that move, in order; none without a motion branch. They have no
+        deeper features: zeros stand there.
         """
+        if motion and (deeper := slots[0].shape[-1] - motion[0].shape[-1]):
+            motion = [nn.functional.pad(tokens, (0, deeper)) for tokens in motion]
         tokens = dict(zip(layout["moving"], motion, strict=True)) if motion else {}
-        pooled = self.motion is not None and self.motion.config.mode == "pooled"
+        behind = self.motion is not None and self.motion.config.stands_behind
         clips, start = [], 0
         for i, count in enumerate(layout["slots"]):
             parts = list(slots[start : start + count])
             start += count
-            if i in tokens and pooled:  # behind the last frame
-                parts.append(tokens[i])
+            if i in tokens and behind:  # the last frame
+                parts += [tokens[i]] * self.motion_copies
             elif i in tokens:
                 parts = [x for pair in zip(parts, tokens[i], strict=True) for x in pair]
             clips.append(torch.cat(parts))
@@ -272,10 +302,10 @@ class MotionBackbone(nn.Module):
         pixel_values: torch.Tensor | None = None,
         motion_frames: Sequence[torch.Tensor] | None = None,
         slot_features: list[torch.Tensor] | None = None,
-        motion_features: torch.Tensor | None = None,
+        motion_features: Sequence[torch.Tensor] | None = None,
         **grids: Any,
     ) -> list[torch.Tensor]:
-        """All placeholder embeddings of B clips: B tensors (S, D).
+        """All placeholder embeddings of B clips: B tensors (S, E).
 
         slots: how many slots each clip has. moving: the numbers of the clips that the motion branch
         sees. slot_features, motion_features: results of `tower_features` and `motion_features` for
@@ -298,7 +328,7 @@ class MotionBackbone(nn.Module):
                     )
                 motion_features = self.motion_features(motion_frames)
             motion = self.encode_motion(motion_features, [slots[i] for i in moving])
-        return self.assemble_media(visual, motion, {"slots": slots, "moving": moving})
+        return self.assemble_media(visual, motion, {"slots": slots, "moving": moving, **grids})
 
     # Embeddings to hidden states
 
@@ -307,8 +337,9 @@ class MotionBackbone(nn.Module):
         input_ids: torch.Tensor,
         media_embeds: Sequence[torch.Tensor],
         media_rows: MediaRows | None = None,
-    ) -> torch.Tensor:
-        """Token embeddings (R, L, D), placeholders of a row replaced by its clips'.
+    ) -> dict[str, Any]:
+        """What the host's forward is given in place of token ids: `inputs_embeds` (R, L, D),
+        placeholders of a row replaced by its clips', and `deeper_inputs`.
 
         A clip that no row shows changes nothing, but the gradient of all that encoded it is 0
         instead of None (`PolicyInputs.for_every_part`).
@@ -327,9 +358,17 @@ class MotionBackbone(nn.Module):
                 f"{wanted}; the prompt was built for others, or a completion holds one"
             )
         if not any(wanted):
-            return inputs_embeds
+            return {"inputs_embeds": inputs_embeds}
         features = torch.cat([embeds for row in shown for embeds in row]).to(inputs_embeds)
-        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features)
+        first, deeper = features.tensor_split([inputs_embeds.shape[-1]], dim=-1)
+        inputs_embeds = inputs_embeds.masked_scatter(mask.unsqueeze(-1), first)
+        more = self.deeper_inputs(mask, deeper) if deeper.shape[-1] else {}
+        return {"inputs_embeds": inputs_embeds, **more}
+
+    def deeper_inputs(self, places: torch.Tensor, features: torch.Tensor) -> dict[str, Any]:
+        """Arguments by which the host's forward adds features to the hidden states behind its first
+        layers: places (R, L) bool, features (their number, E - D) in order."""
+        raise NotImplementedError
 
     def media_grids(self, media_inputs: dict[str, Any]) -> list[torch.Tensor] | None:
         """Grids (t, h, w) of the items of each clip in prompt order, each (items, 3); None where
@@ -362,17 +401,18 @@ class MotionBackbone(nn.Module):
         None is clip i for row i. Only hidden states from position `hidden_from` on are returned,
         so that a head need not see the prompt.
         """
+        given = {"inputs_embeds": inputs_embeds}
         if inputs_embeds is None and (media_embeds is not None or media_inputs is not None):
             if media_embeds is None:
                 media_embeds = self.encode_media(**media_inputs)
-            inputs_embeds = self.embed(input_ids, media_embeds, media_rows)
+            given = self.embed(input_ids, media_embeds, media_rows)
             input_ids = None
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
+            **given,
             **kwargs,
         )
         outputs.last_hidden_state = outputs.last_hidden_state[:, hidden_from:]
@@ -385,8 +425,12 @@ class MotionPolicy(nn.Module):
     backbone_class: type[MotionBackbone]
     """The class of `model`."""
 
+    unused_names: ClassVar[tuple[str, ...]] = ()
+    """Modules of `model` that checkpoints hold and nothing uses: they never have a gradient."""
+
     projector_names: tuple[str, ...]
-    """Modules of `model` that are trained in full beside LoRA."""
+    """Modules of `model` that are trained in full beside LoRA: those of the vision projector, then
+    the motion branch's."""
 
     config: Any
     model: Any
@@ -417,8 +461,10 @@ class MotionPolicy(nn.Module):
         if motion is None:
             return parts
         projector = nn.ModuleList([motion.projector])
+        if motion.config.has_positions:
+            projector += [motion.position_embedding]
         if motion.config.mode == "interleaved":
-            projector += [motion.position_embedding, motion.standardise]
+            projector += [motion.standardise]
         return parts | {"slowfast": motion.slowfast, "motion_projector": projector}
 
     def freeze(self, names: list[str] | tuple[str, ...]) -> None:
@@ -428,6 +474,8 @@ class MotionPolicy(nn.Module):
             if name not in parts:
                 raise ValueError(f"no part {name!r} to freeze; parts are {sorted(parts)}")
             parts[name].requires_grad_(False)
+        for name in self.unused_names:
+            self.model.get_submodule(name).requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True):

@@ -4,6 +4,7 @@ from torch import nn
 
 from thinker import prompts
 from thinker.policies.motion import MotionConfig
+from thinker.video.clip import SECOND_SAMPLERS
 
 TEMPLATE = """---
 library_name: thinker
@@ -80,7 +81,10 @@ def _clip_text(clip: dict) -> str:
         if clip["keyframe_px"]
         else f"resized to {clip['min_pixels']} to {clip['max_pixels']} pixels, aspect ratio kept"
     )
-    return f"{clip['num_keyframes']} keyframes over the whole video, {size}."
+    count = clip["num_keyframes"]
+    if clip.get("sampler") in SECOND_SAMPLERS:
+        return f"At most {count} keyframes, one for each second ({clip['sampler']}), {size}."
+    return f"{count} keyframes over the whole video, {size}."
 
 
 def _motion_text(motion: MotionConfig) -> str:
@@ -91,6 +95,12 @@ def _motion_text(motion: MotionConfig) -> str:
             "Motion: one token a video, both SlowFast pathways on the keyframes (the rules of the "
             f"released VQAThinker; slow pathway 1 in {motion.slow_divisor} frames, features "
             f"repeated {motion.pool_repeats} times)."
+        )
+    if motion.per_frame:
+        return (
+            f"Motion: one token for each of at most {motion.num_motion_frames} dense frames of "
+            f"{motion.motion_px} x {motion.motion_px} px, SlowFast's fast pathway (mode "
+            f"{motion.mode})."
         )
     tokens = motion.tokens_per_frame
     return (

@@ -20,13 +20,14 @@ import torch
 
 from thinker import prompts
 from thinker.config.build import build
-from thinker.policies.motion import MotionConfig
+from thinker.policies.motion import PER_FRAME_MODES, MotionConfig
 from thinker.prompts import MediaText, Turn
 from thinker.tasks.level import LevelConfig
 from thinker.tasks.stall_text import stall_text
 from thinker.utils.names import printable
 from thinker.utils.text import is_unicode
 from thinker.video import Clip, ClipSpec
+from thinker.video.clip import SECOND_SAMPLERS
 from thinker.video.medium import Medium
 from thinker.video.stalls.intervals import FrameStalls, Stalls
 
@@ -42,7 +43,7 @@ class ClipConfig:
     """What a policy reads of a video."""
 
     num_keyframes: int = 6
-    """K frames over the whole video."""
+    """K frames over the whole video; the most of them where the sampler goes by seconds."""
 
     keyframe_px: int = 448
     """Side of the square that frames are stretched to; 0 where the aspect ratio is kept."""
@@ -89,6 +90,12 @@ class ClipConfig:
 
     max_side_px: int = 0
     """Longest side of a keyframe of a video before it is resized; 0 is no limit."""
+
+    motion_stride: int = 1
+    """Every so manieth frame is a motion frame, where the sampler goes by seconds."""
+
+    tiling: str = "aspect"
+    """How images are cut into tiles, one of `thinker.video.geometry.TILINGS`."""
 
     def __post_init__(self):
         if self.layout not in prompts.LAYOUTS:
@@ -178,6 +185,8 @@ class _Shape:
     """`Clip.kind`."""
     slot_tokens: tuple[int, ...]
     """Visual tokens of each slot."""
+    num_motion: int = 0
+    """Motion tokens behind all slots."""
     stalls: FrameStalls | None = None
     """`Clip.stalls`."""
 
@@ -209,6 +218,13 @@ class PolicyInputs:
         self.tokenizer = processor.tokenizer
         self.clip_config = ClipConfig.from_dict(config.clip_config)
         self.motion_config = MotionConfig.from_dict(config.motion_config)
+        by_seconds = self.clip_config.sampler in SECOND_SAMPLERS
+        if by_seconds != self.motion_config.per_frame:
+            raise ValueError(
+                f"clip.sampler is {self.clip_config.sampler!r} and motion.mode "
+                f"{self.motion_config.mode!r}; {' and '.join(SECOND_SAMPLERS)} belong to "
+                f"{' and '.join(PER_FRAME_MODES)}"
+            )
         self.question = config.scoring_question or prompts.SCORING
         self.levels = LevelConfig.from_dict(getattr(config, "level_config", None) or {})
         self._placeholder_ids = placeholder_ids(config)
@@ -218,7 +234,7 @@ class PolicyInputs:
     @property
     def clip_spec(self) -> ClipSpec:
         """What the clip reader has to deliver for this policy."""
-        interleaved = self.motion_config.mode == "interleaved"
+        motion = self.motion_config
         return ClipSpec(
             num_keyframes=self.clip_config.num_keyframes,
             resize=self.resize,
@@ -226,8 +242,8 @@ class PolicyInputs:
             min_pixels=self.clip_config.min_pixels,
             max_pixels=self.clip_config.max_pixels,
             factor=self.size_factor,
-            num_motion_frames=self.motion_config.num_motion_frames if interleaved else 0,
-            motion_px=self.motion_config.motion_px,
+            num_motion_frames=motion.num_motion_frames if motion.has_own_frames else 0,
+            motion_px=motion.motion_px,
             resampler=self.clip_config.resampler,
             stills=self.clip_config.stills,
             min_patches=self.clip_config.min_patches,
@@ -238,6 +254,8 @@ class PolicyInputs:
             deinterlace=self.clip_config.deinterlace,
             sampler=self.clip_config.sampler,
             max_side_px=self.clip_config.max_side_px,
+            motion_stride=self.clip_config.motion_stride,
+            tiling=self.clip_config.tiling,
         )
 
     def slot_tokens(self, clip: Clip) -> tuple[int, ...]:
@@ -264,7 +282,9 @@ class PolicyInputs:
     ) -> list[int]:
         """As `prompt_ids`, for media of these kinds and of the largest size."""
         slots = (self.max_slot_tokens(),) * -(-self.clip_config.num_keyframes // self.pair)
-        video = still = _Shape(prompts.VIDEO, slots)
+        video = still = _Shape(
+            prompts.VIDEO, slots, self._num_behind(self.motion_config.num_motion_frames)
+        )
         if self.clip_config.stills == "image":  # else they are read as videos
             still = _Shape(prompts.IMAGE, (self.max_image_tokens(),))
         shapes = tuple(video if kind == prompts.VIDEO else still for kind in kinds)
@@ -317,9 +337,21 @@ class PolicyInputs:
         another number of media, and where they hold a placeholder token of the policy itself.
         """
         shapes = tuple(
-            _Shape(clip.kind, self.slot_tokens(clip), clip.stalls) for clip in prompt.clips
+            _Shape(
+                clip.kind,
+                self.slot_tokens(clip),
+                self._num_behind(len(clip.motion_MCHW)) if moves(clip) else 0,
+                clip.stalls,
+            )
+            for clip in prompt.clips
         )
         return list(self._prompt_ids(shapes, prompt.turns))
+
+    def _num_behind(self, num_motion_frames: int) -> int:
+        """Motion tokens behind all slots of a video with so many motion frames."""
+        if self.motion_config.per_frame:
+            return num_motion_frames
+        return int(self.motion_config.stands_behind)
 
     def check_turns(self, turns: Sequence[Turn]) -> None:
         """Raises ValueError for what cannot be asked: roles out of order, and a text that holds a
@@ -366,11 +398,15 @@ class PolicyInputs:
         if shape.kind == prompts.IMAGE:
             return MediaText(kind=shape.kind, slots=(self.slot_text(sum(shape.slot_tokens), 0),))
         mode = self.motion_config.mode
+        counts = list(shape.slot_tokens)
+        if self.motion_config.twice:  # once behind the visual tokens, once in a slot of their own
+            counts[-1] += shape.num_motion
         per_slot = self.motion_config.tokens_per_frame * self.pair if mode == "interleaved" else 0
         return MediaText(
             kind=shape.kind,
-            slots=tuple(self.slot_text(tokens, per_slot) for tokens in shape.slot_tokens),
-            motion_slot=self.slot_text(1, 0) if mode == "pooled" else None,
+            slots=tuple(self.slot_text(tokens, per_slot) for tokens in counts),
+            motion_slot=self.slot_text(shape.num_motion, 0) if shape.num_motion else None,
+            num_motion=shape.num_motion,
             said=None if shape.stalls is None else _said_of_stalls(shape.stalls),
         )
 
@@ -401,9 +437,10 @@ class PolicyInputs:
         if any(moves(clip) for clip in clips):
             return list(clips)
         spec = self.clip_spec
-        count = spec.num_keyframes if self.motion_config.mode == "pooled" else self.pair
+        motion = self.motion_config
+        count = spec.num_keyframes if motion.mode == "pooled" else self.pair
         side = spec.keyframe_px if self.resize == "square" else self.size_factor
-        dense = spec.num_motion_frames // spec.num_keyframes * count
+        dense = 1 if motion.per_frame else spec.num_motion_frames // spec.num_keyframes * count
         grey = Clip(
             path=Path("grey"),
             keyframes_KCHW=torch.full((count, 3, side, side), 128, dtype=torch.uint8),
@@ -425,9 +462,9 @@ class PolicyInputs:
     def motion_frames(self, clips: Sequence[Clip]) -> list[torch.Tensor]:
         """What the motion branch sees of the clips that move, uint8: dense frames (V, M, 3, px,
         px), or in mode "pooled" keyframes (V, K, 3, H, W), one tensor for each run of clips of one
-        size."""
-        interleaved = self.motion_config.mode == "interleaved"
-        frames = [c.motion_MCHW if interleaved else c.keyframes_KCHW for c in clips if moves(c)]
+        number and size of frames."""
+        dense = self.motion_config.has_own_frames
+        frames = [c.motion_MCHW if dense else c.keyframes_KCHW for c in clips if moves(c)]
         return [torch.stack(list(run)) for _, run in groupby(frames, lambda x: x.shape)]
 
     def grids(self, clips: Sequence[Clip]) -> dict[str, Any]:

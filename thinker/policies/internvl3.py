@@ -1,4 +1,7 @@
-"""InternVL3 with a motion branch: a native transformers subclass, no remote code.
+"""InternVL3 and 3.5 with a motion branch: a native transformers subclass, no remote code.
+
+The two are one class and differ in their language models, which the configuration names: Qwen2 in
+InternVL3, Qwen3 in InternVL3.5.
 
 A slot is one keyframe: `Frame3:<img>` + visual placeholders + motion placeholders + `</img>`.
 Visual and motion tokens of a frame form one run of `<IMG_CONTEXT>`, so that one embedding item a
@@ -6,6 +9,9 @@ frame is all that a rollout engine has to know. A still is one such run over its
 thumbnail last, as transformers' processor writes it.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +38,8 @@ from thinker.policies.tiny import (
     INITIALIZER_RANGE,
     TinySize,
     motion_config,
+    qwen3_text_config,
+    sampler,
     text_config,
     train_tokenizer,
 )
@@ -124,6 +132,7 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
         vision, rows = self.config.vision_config, num_patches + 1  # the class token
         return TowerWork(
             layers=self.vision_tower,
+            width=vision.hidden_size,
             depth=vision.num_hidden_layers,
             rows=rows,
             pairs=rows**2 * vision.num_hidden_layers,
@@ -158,7 +167,8 @@ class InternVLInputs(PolicyInputs):
 
     def max_image_tokens(self) -> int:
         tiles = self.clip_config.max_patches
-        return (tiles + (tiles > 1)) * self.image_seq_length  # the thumbnail of several tiles
+        doubled = self.clip_config.tiling == "area"
+        return (tiles + (tiles > 1 or doubled)) * self.image_seq_length  # and the thumbnail
 
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         tokenizer = self.tokenizer
@@ -174,8 +184,13 @@ class InternVLInputs(PolicyInputs):
         return {"pixel_values": frames.div_(255).sub_(mean).div_(std)}
 
 
-def tiny(size: TinySize, texts: tuple[str, ...]) -> tuple[ThinkerInternVLConfig, InternVLProcessor]:
-    """Configuration and processor of a tiny policy; see `Backbone.tiny`."""
+def tiny(
+    size: TinySize,
+    texts: tuple[str, ...],
+    language_model: Callable[[TinySize, Any], dict] = text_config,
+) -> tuple[ThinkerInternVLConfig, InternVLProcessor]:
+    """Configuration and processor of a tiny policy; see `Backbone.tiny`. language_model: the fields
+    of its configuration."""
     special = tuple(IMAGE_TOKENS.values())
     tokenizer = train_tokenizer(texts, special_tokens=special, named_tokens=IMAGE_TOKENS)
     tokens = (size.frame_px // size.patch_px // size.patches_merged) ** 2
@@ -184,6 +199,7 @@ def tiny(size: TinySize, texts: tuple[str, ...]) -> tuple[ThinkerInternVLConfig,
         keyframe_px=size.frame_px,
         stills="image",
         max_patches=IMAGE_FRAMES,
+        sampler=sampler(size),
     )
     config = ThinkerInternVLConfig(
         vision_config={
@@ -196,7 +212,7 @@ def tiny(size: TinySize, texts: tuple[str, ...]) -> tuple[ThinkerInternVLConfig,
             "initializer_range": INITIALIZER_RANGE,
             "layer_scale_init_value": 1.0,
         },
-        text_config=text_config(size, tokenizer),
+        text_config=language_model(size, tokenizer),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=tokens,
         downsample_ratio=1 / size.patches_merged,
@@ -227,3 +243,5 @@ BACKBONE = Backbone(
     ),
     tiny=tiny,
 )
+
+BACKBONE_3_5 = replace(BACKBONE, tiny=partial(tiny, language_model=qwen3_text_config))

@@ -12,14 +12,19 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from thinker.policies import internvl3, qwen2_5_vl
+from thinker.policies import internvl3, llava_onevision
 from thinker.policies.backbone import Backbone, host_class
+from thinker.policies.qwen_vl import qwen2_5_vl, qwen2_vl, qwen3_vl
 
 __all__ = ["BACKBONES", "Backbone", "backbone_name", "plain_config", "register"]
 
 BACKBONES: dict[str, Backbone] = {
     "internvl3": internvl3.BACKBONE,
+    "internvl3_5": internvl3.BACKBONE_3_5,
+    "llava_onevision": llava_onevision.BACKBONE,
+    "qwen2_vl": qwen2_vl.BACKBONE,
     "qwen2_5_vl": qwen2_5_vl.BACKBONE,
+    "qwen3_vl": qwen3_vl.BACKBONE,
 }
 """By the name that a configuration gives. After adding one from outside, call `register`."""
 
@@ -47,7 +52,8 @@ def register() -> None:
 
 
 def backbone_name(model_type: str | None) -> str:
-    """Key in `BACKBONES` for a `model_type`, that of a saved policy or of a plain checkpoint."""
+    """Key in `BACKBONES` for a `model_type`, that of a saved policy or of a plain checkpoint; the
+    first of those that are one class and differ in their language models (InternVL3 and 3.5)."""
     types = {
         name: (backbone.config.model_type, backbone.plain_type)
         for name, backbone in BACKBONES.items()
@@ -56,8 +62,8 @@ def backbone_name(model_type: str | None) -> str:
         if model_type in known:
             return name
     hint = (
-        "; convert the released VQAThinker layout by `thinker convert`"
-        if model_type == "internvl_chat"
+        "; convert a released layout by `thinker convert`"
+        if model_type in ("internvl_chat", "llava_qwen")
         else ""
     )
     raise ValueError(

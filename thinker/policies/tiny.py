@@ -16,6 +16,7 @@ from transformers import Qwen2TokenizerFast
 from thinker import prompts
 from thinker.policies.motion import MotionConfig, MotionEncoder, SlowFastConfig
 from thinker.tasks.level import LEVEL_QUESTION, LEVELS
+from thinker.video import ClipSpec
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -204,8 +205,25 @@ def text_config(size: TinySize, tokenizer) -> dict:
     }
 
 
+SAMPLERS = {"frames": "seconds", "frames_viewed": "rounded_seconds"}
+"""`ClipConfig.sampler` by motion mode; that of all others is the default."""
+
+
+def sampler(size: TinySize) -> str:
+    """The frame sampler that goes with the motion mode."""
+    return SAMPLERS.get(size.motion_mode, ClipSpec.sampler)
+
+
+def qwen3_text_config(size: TinySize, tokenizer) -> dict:
+    """As `text_config`, a Qwen3: queries and keys are normalised, projections have no biases, and
+    the heads together are wider than the model, as in Qwen3's smaller models."""
+    own = {"model_type": "qwen3", "head_dim": 2 * size.width // size.heads}
+    return text_config(size, tokenizer) | own
+
+
 def motion_config(size: TinySize) -> dict:
     """Fields of the motion branch's configuration."""
+    per_keyframe = size.num_keyframes * size.tokens_per_frame
     slowfast = SlowFastConfig(
         depths=(1, 1, 1, 1), slow_width=size.slow_width, beta_inv=size.beta_inv
     )
@@ -217,5 +235,5 @@ def motion_config(size: TinySize) -> dict:
         num_motion_frames=size.num_motion_frames,
         motion_px=size.motion_px,
         tokens_per_frame=size.tokens_per_frame,
-        max_positions=size.num_keyframes * size.tokens_per_frame,
+        max_positions=size.num_motion_frames if size.motion_mode == "frames" else per_keyframe,
     ).to_dict()

@@ -15,17 +15,19 @@ from thinker.policies import Policy
 from thinker.policies.encode import EncodedPrompt, last_hidden
 
 
-def level_ids(tokenizer, words: Sequence[str], prefix_text: str) -> tuple[list[int], list[int]]:
+def level_ids(
+    tokenizer, words: Sequence[str], prefix_text: str, *, blank_first: bool = False
+) -> tuple[list[int], list[int]]:
     """Token ids of the forced prefix, and the first id of each level word behind it.
 
     A word of several tokens is recognized by its first one. Without a prefix a word opens the
-    answer, without a blank. Raises ValueError for a tokenizer that cannot tell the words apart
-    that way, or that merges the prefix with them.
+    answer, without a blank unless `blank_first`. Raises ValueError for a tokenizer that cannot tell
+    the words apart that way, or that merges the prefix with them.
     """
     prefix = tokenizer(prefix_text, add_special_tokens=False)["input_ids"] if prefix_text else []
     firsts = []
     for word in words:
-        text = f"{prefix_text} {word}".lstrip()
+        text = f"{prefix_text} {word}" if prefix_text or blank_first else word
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
         if ids[: len(prefix)] != prefix:
             raise ValueError(f"the tokenizer cuts {text!r} across the prefix; mode level needs it")
@@ -60,7 +62,10 @@ def level_probabilities(
     """
     levels = policy.inputs.levels
     forced = {
-        kind: level_ids(policy.tokenizer, levels.words, levels.prefix(kind)) for kind in set(kinds)
+        kind: level_ids(
+            policy.tokenizer, levels.words, levels.prefix(kind), blank_first=levels.blank_first
+        )
+        for kind in set(kinds)
     }
     prefixes = [forced[kind][0] for kind in kinds]
     firsts_B5 = torch.tensor([forced[kind][1] for kind in kinds])

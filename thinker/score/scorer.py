@@ -7,7 +7,7 @@ held-out evaluation use, so all of them share one clip reader, one prompt, one e
 parser. It has three modes with one interface:
 
 - `reason`: the greedy completion, with `<think>` and `<answer>`;
-- `sample`: K rollouts; the mean of scores with an interval, of other answers the majority;
+- `sample`: K rollouts; the mean of scores and their spread, of other answers the majority;
 - `level`: one forward and a softmax over level words, no text; for scores and levels only.
 """
 
@@ -28,10 +28,12 @@ from thinker.config.run import BACKENDS
 from thinker.data.examples import Example
 from thinker.policies import Policy, load_policy
 from thinker.policies.encode import Encode, EncodedPrompt, encode_prompts
+from thinker.policies.hub import local_folder
 from thinker.policies.inputs import Prompt
 from thinker.prompts import Turn
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
+from thinker.score.calibration import Calibration, find_calibrations, question_text
 from thinker.score.confidence import with_confidence
 from thinker.score.conversation import Conversation
 from thinker.score.detail import Located, Wish, check_picture, description, grounding, locate
@@ -71,6 +73,7 @@ BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
 """How many questions are answered at once where nothing else is asked for, on a GPU and on a CPU.
 Larger batches gain a CPU little, tiny policies apart, and delay the first result."""
 
+Requests = list[EncodedPrompt]
 Frames = torch.Tensor | np.ndarray
 Video = str | Path | Medium | Frames
 HERE = Reading(num_workers=0)
@@ -119,19 +122,29 @@ class QualityScorer:
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
         self.batch_size, self.seed = batch_size, seed
         self.model_name, self.version = model_name, version("vqa-thinker")
+        self.calibrations: dict[str, Calibration] = {}
+        """By mode: where the intervals of scores come from."""
         self.encode: Encode | None = None
         """How clips become embeddings, for a conversation that keeps them; None runs the policy."""
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: str | None = None, **settings
+        cls,
+        folder: str | Path,
+        *,
+        device: str | None = None,
+        calibration: str | None = None,
+        **settings,
     ) -> "QualityScorer":
         """Load a saved policy: in bfloat16 on a GPU, in float32 on the CPU.
 
         device: such as "cuda:1" or "cpu"; a GPU where there is one, if it is None.
+        calibration: key of the data set whose calibration gives scores an interval, where the
+            policy has several (`thinker calibrate`); None takes the only one.
         settings: keyword arguments of the constructor, such as `backend`.
 
-        Raises ValueError for a folder without a readable model.
+        Raises ValueError for a folder without a readable model, and for a calibration that is not
+        this policy's.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
@@ -141,7 +154,11 @@ class QualityScorer:
             raise ValueError(f"no policy can be loaded from {folder}: {error}") from error
         policy.model.to(device).eval()
         logger.info("%s on %s in %s", folder, device, str(dtype).removeprefix("torch."))
-        return cls(policy, model_name=str(folder), **settings)
+        scorer = cls(policy, model_name=str(folder), **settings)
+        scorer.calibrations = find_calibrations(
+            local_folder(folder), calibration, MODES, scorer.num_samples
+        )
+        return scorer
 
     @cached_property
     def rollout(self) -> Rollout:
@@ -461,7 +478,10 @@ class QualityScorer:
         while True:
             try:
                 began = time.perf_counter()
-                predictions = judges[mode](questions)
+                requests = self._encoded(questions, mode)
+                predictions = self._with_intervals(
+                    judges[mode](questions, requests), questions, requests, mode
+                )
                 seconds = (time.perf_counter() - began) / len(questions)
                 return [self.signed(prediction, mode, seconds) for prediction in predictions]
             except (RuntimeError, MemoryError) as error:
@@ -482,16 +502,32 @@ class QualityScorer:
             )
             questions = questions[: self.batch_size]
 
-    def _reason(self, questions: list[Question]) -> list[Prediction]:
+    def _with_intervals(
+        self,
+        rows: list[Prediction],
+        questions: list[Question],
+        requests: Requests,
+        mode: str,
+    ) -> list[Prediction]:
+        """Rows with what this mode's calibration says of them."""
+        calibration = self.calibrations.get(mode)
+        if calibration is None:
+            return rows
+        return [
+            calibration.applied(row, question_text(question.turns), request.embeds)
+            for row, question, request in zip(rows, questions, requests, strict=True)
+        ]
+
+    def _reason(self, questions: list[Question], requests: Requests) -> list[Prediction]:
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
-        return [draws[0] for draws in self._draws(questions, 1, sampling)]
+        return [draws[0] for draws in self._draws(questions, requests, 1, sampling)]
 
-    def _sample(self, questions: list[Question]) -> list[Prediction]:
+    def _sample(self, questions: list[Question], requests: Requests) -> list[Prediction]:
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
-        return [of_draws(draws) for draws in self._draws(questions, self.num_samples, sampling)]
+        draws = self._draws(questions, requests, self.num_samples, sampling)
+        return [of_draws(of_one) for of_one in draws]
 
-    def _level(self, questions: list[Question]) -> list[Prediction]:
-        requests = self._encoded(questions, "level")
+    def _level(self, questions: list[Question], requests: Requests) -> list[Prediction]:
         kinds = list(map(medium_kind, questions))
         shares = level_probabilities(self.policy, requests, kinds).tolist()
         scores = self.policy.inputs.levels.scores
@@ -500,15 +536,18 @@ class QualityScorer:
             for question, row in zip(questions, shares, strict=True)
         ]
 
-    def _encoded(self, questions: list[Question], mode: str) -> list[EncodedPrompt]:
+    def _encoded(self, questions: list[Question], mode: str) -> Requests:
         prompts = [self._prompt(question, mode) for question in questions]
         return encode_prompts(self.policy, prompts, self.encode)
 
     def _draws(
-        self, questions: list[Question], num_generations: int, sampling: Sampling
+        self,
+        questions: list[Question],
+        requests: Requests,
+        num_generations: int,
+        sampling: Sampling,
     ) -> list[list[Prediction]]:
         """What each completion of each question makes."""
-        requests = self._encoded(questions, "reason")
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
         read_by = [self._reference(question) for question in questions]
         rows = [

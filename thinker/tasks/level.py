@@ -57,13 +57,17 @@ class LevelConfig:
     weight_range: tuple[FiniteFloat, FiniteFloat] = (1.0, 5.0)
     """The weights that stand for 1 and 5 on the answer scale, which scores are given on."""
     video_question: str = LEVEL_QUESTION
-    """What is asked of a video."""
+    """What is asked of a video; empty where it is shown without a question."""
     video_prefix: str = LEVEL_PREFIX
     """What the answer to it is forced to begin with; empty where the word comes first."""
     image_question: str = LEVEL_QUESTION
     """What is asked of an image."""
     image_prefix: str = LEVEL_PREFIX
     """What the answer to that is forced to begin with."""
+
+    blank_first: bool = False
+    """Whether a word that opens the answer is read behind a blank, as VQA²'s later scorer reads it
+    where it forces no prefix."""
 
     def __post_init__(self) -> None:
         words, weights, (low, high) = self.words, self.weights, self.weight_range
@@ -80,8 +84,6 @@ class LevelConfig:
                 f"weights {list(weights)} leave weight_range {[low, high]}, which is the scale "
                 "that they are on"
             )
-        if not self.video_question.strip():
-            raise ValueError("video_question is empty, expected what a video is asked")
 
     @property
     def scores(self) -> tuple[float, ...]:

@@ -136,7 +136,7 @@ class Counters:
             tokens = VideoTokens(
                 slots=num_slots,
                 patches=num_patches,
-                visual=num_slots * (num_patches // backbone.patches_per_token),
+                visual=num_slots * backbone.visual_tokens(num_patches),
                 motion=0,
                 text=0,
             )

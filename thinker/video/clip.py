@@ -1,7 +1,5 @@
-"""What to read of a video (`ClipSpec`), what comes of it (`Clip`), which frames and which sizes.
-
-The sampling rule of the keyframes is VQAThinker's (arXiv 2508.06051, "Frames" of the published
-code). Dense motion frames follow VQA² (the motion branch must see neighbouring frames).
+"""What to read of a video (`ClipSpec`), what comes of it (`Clip`), and which sizes. Which frames
+these are stands in `thinker.video.sources.numbers`.
 
 Suffixes: K keyframes, M motion frames, C = 3 channels (RGB), H height, W width.
 """
@@ -18,7 +16,13 @@ from pathlib import Path
 import torch
 
 from thinker.video.file import MAX_ASPECT_RATIO
-from thinker.video.geometry import Geometry, tile_grid
+from thinker.video.geometry import (
+    ANYRES_TILINGS,
+    TILINGS,
+    Geometry,
+    anyres_fit,
+    tile_grid,
+)
 from thinker.video.medium import KINDS, Crop
 from thinker.video.stalls.intervals import FrameStalls
 
@@ -26,8 +30,12 @@ RESAMPLERS = ("torch", "pil")
 READERS = ("pyav", "decord")
 DEINTERLACERS = ("none", "bwdif")
 STILLS = ("image", "video")
-SAMPLERS = ("segments", "steps", "inner_steps")
-"""Which frames keyframes are (`keyframe_indices`): VQAThinker's, Q-Bench-Video's, VLMEvalKit's."""
+SPREAD_SAMPLERS = ("segments", "steps", "inner_steps")
+"""K keyframes over the whole video (`keyframe_indices`): VQAThinker's, Q-Bench-Video's,
+VLMEvalKit's."""
+SECOND_SAMPLERS = ("seconds", "rounded_seconds")
+"""A keyframe for each second (`thinker.video.sources.numbers.each_second`): VQA²'s, VITAL's."""
+SAMPLERS = SPREAD_SAMPLERS + SECOND_SAMPLERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +43,8 @@ class ClipSpec:
     """What to read of a video; part of the frame-cache key."""
 
     num_keyframes: int
-    """Number K of frames, spread over the whole video."""
+    """Number K of frames, spread over the whole video; the most that there may be where the sampler
+    takes one for each second."""
     resize: str
     """How keyframes are resized: "square" stretches them to one size (InternVL), "smart" keeps
     their aspect (Qwen2.5-VL)."""
@@ -48,7 +57,8 @@ class ClipSpec:
     factor: int
     """Both sides of a keyframe are multiples of it. "square" ignores it."""
     num_motion_frames: int
-    """Number M of dense frames, a multiple of K; 0 reads no motion clip."""
+    """Number M of dense frames, a multiple of K; 0 reads no motion clip. The most that there may be
+    where the sampler goes by seconds."""
     motion_px: int
     """Side of the square that dense frames are stretched to."""
     resampler: str = "torch"
@@ -76,6 +86,10 @@ class ClipSpec:
     frame."""
     sampler: str = "segments"
     """Which frames the keyframes of a video are, one of `SAMPLERS`."""
+    motion_stride: int = 1
+    """Every so manieth frame is a motion frame; only where the sampler goes by seconds."""
+    tiling: str = "aspect"
+    """How a "square" image is cut into tiles, one of `thinker.video.geometry.TILINGS`."""
     max_side_px: int = 0
     """Keyframes of a video are first shrunk, their aspect kept, until neither side is longer, then
     resized as all are; 0 leaves this out."""
@@ -117,11 +131,23 @@ class ClipSpec:
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.num_motion_frames % self.num_keyframes:
+        if self.tiling not in TILINGS:
+            raise ValueError(f"tiling must be one of {', '.join(TILINGS)}, got {self.tiling!r}")
+        if self.motion_stride < 1 or (self.motion_stride > 1 and not self.by_seconds):
+            raise ValueError(
+                f"motion_stride is {self.motion_stride} with sampler {self.sampler!r}, expected 1, "
+                f"or more with {' or '.join(SECOND_SAMPLERS)}"
+            )
+        if self.num_motion_frames % self.num_keyframes and not self.by_seconds:
             raise ValueError(
                 f"num_motion_frames must be a multiple of num_keyframes ({self.num_keyframes}), "
                 f"got {self.num_motion_frames}"
             )
+
+    @property
+    def by_seconds(self) -> bool:
+        """Whether the numbers of frames follow from the length of the video."""
+        return self.sampler in SECOND_SAMPLERS
 
     def of_medium(self, num_keyframes: int | None) -> ClipSpec:
         """This, with another number of keyframes and windows of motion as long as before; itself
@@ -129,8 +155,13 @@ class ClipSpec:
 
         Example: of 8 keyframes and 32 motion frames, `of_medium(2)` has 2 and 8.
         """
-        if num_keyframes is None:
+        if num_keyframes is None or num_keyframes == self.num_keyframes:
             return self
+        if self.by_seconds:
+            raise ValueError(
+                f"{num_keyframes} keyframes were asked for, but with sampler {self.sampler!r} "
+                "their number follows from the length of the video"
+            )
         window = self.num_motion_frames // self.num_keyframes
         return replace(self, num_keyframes=num_keyframes, num_motion_frames=window * num_keyframes)
 
@@ -155,6 +186,7 @@ class ClipSpec:
         if kind == "video":
             part_height, part_width = self.bounded(part_height, part_width)
         rows, columns, tile_height, tile_width = 1, 1, self.keyframe_px, self.keyframe_px
+        thumbnail, fitted = None, None
         if self.resize == "smart":
             is_image = kind == "image"
             tile_height, tile_width = smart_resize(
@@ -171,7 +203,12 @@ class ClipSpec:
                 tile_px=self.keyframe_px,
                 min_patches=self.min_patches,
                 max_patches=self.max_patches,
+                tiling=self.tiling,
             )
+            thumbnail = {"area": True, "anyres": True, "anyres_tiles": False}.get(self.tiling)
+            if self.tiling in ANYRES_TILINGS:
+                canvas = (rows * tile_height, columns * tile_width)
+                fitted = anyres_fit(part_height, part_width, canvas)
         return Geometry(
             height=height,
             width=width,
@@ -180,6 +217,8 @@ class ClipSpec:
             columns=columns,
             tile_height=tile_height,
             tile_width=tile_width,
+            thumbnail=thumbnail,
+            fitted=fitted,
         )
 
 
@@ -264,50 +303,6 @@ class Clip:
                 raise ValueError(f"{name}: {len(frames)} frames, but {len(indices)} indices")
         if not len(self.keyframes_KCHW):
             raise ValueError("a clip needs at least one keyframe")
-
-
-def keyframe_indices(num_frames: int, num_keyframes: int, sampler: str = "segments") -> list[int]:
-    """Frame numbers of the K keyframes, by one of `SAMPLERS`:
-
-    - "segments": `int(seg/2 + round(seg·i))`, `seg = (N-1)/K` (VQAThinker). `round` is Python's:
-      halves go to the even neighbour, as in the reference. The largest index is below `N-1 - seg/2
-      + 1/2`, so never above N-1.
-    - "steps": `i·int(N/K)`, i from 0 (Q-Bench-Video's GPT_test.py). The first frame is one of them,
-      and of a video of fewer than K frames it is the only one.
-    - "inner_steps": `int(i·(N/(K+1)))`, i from 1 (VLMEvalKit's qbench_video.py).
-
-    Short videos repeat frames. Example: `keyframe_indices(100, 6)` → `[8, 24, 41, 58, 74, 90]`, by
-    "steps" `[0, 16, 32, 48, 64, 80]`, by "inner_steps" `[14, 28, 42, 57, 71, 85]`.
-    """
-    if num_frames < 1 or num_keyframes < 1:
-        raise ValueError(
-            f"need at least 1 frame and 1 keyframe, got {num_frames} and {num_keyframes}"
-        )
-    if sampler == "steps":
-        return [num_frames // num_keyframes * i for i in range(num_keyframes)]
-    if sampler == "inner_steps":
-        step = num_frames / (num_keyframes + 1)
-        return [int(i * step) for i in range(1, num_keyframes + 1)]
-    seg = (num_frames - 1) / num_keyframes
-    return [int(seg / 2 + round(seg * i)) for i in range(num_keyframes)]
-
-
-def motion_indices(num_frames: int, spec: ClipSpec) -> list[int]:
-    """Frame numbers of the M motion frames: K windows of L = M/K consecutive frames, window i
-    around keyframe i.
-
-    The keyframe is element L//2 of its window. Windows are shifted inwards at both ends of the
-    video; a video shorter than L gives all its frames, then its last one repeated.
-    Example: K = 2, M = 8, 100 frames (keyframes 24, 74) → `[22, 23, 24, 25, 72, 73, 74, 75]`.
-    """
-    if not spec.num_motion_frames:
-        return []
-    length = spec.num_motion_frames // spec.num_keyframes
-    indices = []
-    for centre in keyframe_indices(num_frames, spec.num_keyframes, spec.sampler):
-        first = max(0, min(centre - length // 2, num_frames - length))
-        indices += [min(first + offset, num_frames - 1) for offset in range(length)]
-    return indices
 
 
 def smart_resize(

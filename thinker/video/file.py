@@ -65,8 +65,10 @@ REASONS = {
     "timeout": "decoding took longer than allowed",
     "memory": "decoding took more memory than allowed",
     "too_long": (
-        f"the header says more than {MAX_DURATION_SECONDS // 3600} hours or {MAX_FRAMES} frames"
+        f"the header says more than {MAX_DURATION_SECONDS // 3600} hours or {MAX_FRAMES} frames, "
+        "or there are more of them than the policy reads"
     ),
+    "too_short": "the video has fewer frames than the policy needs",
     "too_many_streams": f"there are more than {MAX_STREAMS} streams",
 }
 

@@ -15,6 +15,7 @@ resized part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -38,12 +39,40 @@ def displayed_size(height: int, width: int, pixel_aspect: Fraction) -> tuple[int
     return max(1, round(height / pixel_aspect)), width
 
 
+ANYRES_TILINGS = ("anyres", "anyres_tiles")
+TILINGS = ("aspect", "area", *ANYRES_TILINGS)
+"""How a picture is cut into tiles (`tile_grid`): InternVL's way, VITAL's, and LLaVA-OneVision's,
+whose pictures keep their aspect and stand in the middle of a black canvas of tiles; "anyres_tiles"
+leaves out the thumbnail, as VQA² does."""
+
+ANYRES_SIDE = 6
+"""Most rows, and most columns, of tiles of LLaVA-OneVision."""
+
+AREA_GRIDS = (
+    (1, 1), (1, 2), (3, 1), (4, 1), (5, 1), (3, 2), (7, 1), (1, 8), (1, 9), (10, 1), (11, 1),
+    (6, 2),
+)  # fmt: skip
+"""VITAL's grids of 1, 2, … 12 tiles, (rows, columns): its program takes the last one of that number
+in the order of a Python set."""
+
+
 @lru_cache(maxsize=256)
 def tile_grid(
-    height: int, width: int, *, tile_px: int, min_patches: int, max_patches: int
+    height: int,
+    width: int,
+    *,
+    tile_px: int,
+    min_patches: int,
+    max_patches: int,
+    tiling: str = "aspect",
 ) -> tuple[int, int]:
-    """(rows, columns) of the tiles of a picture: of all grids of min..max tiles the one whose
-    aspect is nearest to the picture's.
+    """(rows, columns) of the tiles of a picture, by one of `TILINGS`.
+
+    "anyres": see `anyres_grid`.
+    "area" looks for the number of tiles alone: the area of min..max tiles that is nearest to the
+    picture's, the larger one of two equally near, in the shape of `AREA_GRIDS`; so 1280 x 720 with
+    tiles of 448 px is (5, 1). "aspect": of all grids of min..max tiles the one whose aspect is
+    nearest to the picture's.
 
     Among grids of one aspect the largest one wins whose area is below twice the picture's.
     InternVL's rule, equal to transformers' `got_ocr2.get_optimal_tiled_canvas` (a test compares
@@ -51,6 +80,18 @@ def tile_grid(
     Example: `tile_grid(400, 800, tile_px=448, min_patches=1, max_patches=12)` → `(1, 2)`; (2, 4)
     has the same aspect, but 8 · 448² / 2 pixels are more than the picture has.
     """
+    if tiling == "area":
+        if max_patches > len(AREA_GRIDS):
+            raise ValueError(
+                f"max_patches is {max_patches}, expected at most {len(AREA_GRIDS)}: VITAL's rule "
+                "knows no more"
+            )
+        count = int(height * width / tile_px**2 + 0.5)
+        return AREA_GRIDS[min(max(count, min_patches), max_patches) - 1]
+    if tiling in ANYRES_TILINGS:
+        return anyres_grid(
+            height, width, tile_px=tile_px, min_patches=min_patches, max_patches=max_patches
+        )
     sides = range(1, max_patches + 1)
     grids = [(c, r) for c in sides for r in sides if min_patches <= c * r <= max_patches]
     best, smallest_gap = (1, 1), float("inf")
@@ -62,9 +103,42 @@ def tile_grid(
     return best
 
 
+def anyres_grid(
+    height: int, width: int, *, tile_px: int, min_patches: int, max_patches: int
+) -> tuple[int, int]:
+    """(rows, columns) of min..max tiles, at most 6 x 6, that a picture fits into best: the grid in
+    which it covers most pixels, but not more than it has; of several the one of least area.
+
+    LLaVA-OneVision's rule, equal to transformers' `select_best_resolution` (a test compares them).
+    Example: `anyres_grid(720, 1280, tile_px=384, min_patches=1, max_patches=36)` → `(2, 4)`.
+    """
+    sides = range(1, ANYRES_SIDE + 1)
+    grids = [(r, c) for r in sides for c in sides if min_patches <= r * c <= max_patches]
+    best, most, least_wasted = (1, 1), 0, math.inf
+    for rows, columns in grids:
+        scale = min(columns * tile_px / width, rows * tile_px / height)
+        covered = min(int(width * scale) * int(height * scale), height * width)
+        wasted = rows * columns * tile_px**2 - covered
+        if covered > most or (covered == most and wasted < least_wasted):
+            best, most, least_wasted = (rows, columns), covered, wasted
+    return best
+
+
+def anyres_fit(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture that keeps its aspect in a canvas of (height, width), the one
+    that is not full rounded up, as in transformers' `get_patch_output_size`.
+
+    Example: 720 x 1280 in a canvas of 768 x 1536 is `(768, 1366)`.
+    """
+    across, down = canvas[1] / width, canvas[0] / height
+    if across < down:
+        return min(math.ceil(height * across), canvas[0]), canvas[1]
+    return canvas[0], min(math.ceil(width * down), canvas[1])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """What became of a picture: a part of it, stretched to the size of a grid of equal tiles.
+    """What became of a picture: a part of it, resized to a grid of equal tiles.
 
     A picture that is not tiled is one tile. Several tiles are followed by a thumbnail, the whole
     part stretched to one tile, whose index is `num_tiles`.
@@ -88,6 +162,11 @@ class Geometry:
     """Height of every tile."""
     tile_width: int
     """Width of every tile."""
+    thumbnail: bool | None = None
+    """Whether a thumbnail follows the tiles; None: where there are several."""
+    fitted: tuple[int, int] | None = None
+    """Height and width of the resized part within the tiles, in their middle; None: it is stretched
+    to all of them."""
 
     @classmethod
     def whole(cls, width: int, height: int) -> Geometry:
@@ -113,12 +192,12 @@ class Geometry:
 
     @property
     def resized_height(self) -> int:
-        """Height of the part after resizing, that of all rows of tiles together."""
+        """Height of all rows of tiles together, which the resized part fills or stands in."""
         return self.rows * self.tile_height
 
     @property
     def resized_width(self) -> int:
-        """Width of the part after resizing, that of all columns of tiles together."""
+        """Width of all columns of tiles together, as `resized_height`."""
         return self.columns * self.tile_width
 
     @property
@@ -129,7 +208,14 @@ class Geometry:
     @property
     def has_thumbnail(self) -> bool:
         """Whether a thumbnail follows the tiles."""
-        return self.num_tiles > 1
+        return self.num_tiles > 1 if self.thumbnail is None else self.thumbnail
+
+    @property
+    def fitted_box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of the resized part within all tiles."""
+        height, width = self.fitted or (self.resized_height, self.resized_width)
+        left, top = (self.resized_width - width) // 2, (self.resized_height - height) // 2
+        return left, top, left + width, top + height
 
     def tile_box(self, index: int) -> tuple[int, int, int, int]:
         """Left, top, right, bottom of a tile within the resized part."""
@@ -151,15 +237,18 @@ class Geometry:
         return point[0] + self.part.left, point[1] + self.part.top
 
     def point_to_resized(self, point: Point) -> Point:
-        """A point of the picture within the resized part."""
+        """A point of the picture within all tiles."""
         x, y = self.point_to_crop(point)
-        return x * self.resized_width / self.part.width, y * self.resized_height / self.part.height
+        left, top, right, bottom = self.fitted_box
+        x, y = x * (right - left) / self.part.width, y * (bottom - top) / self.part.height
+        return left + x, top + y
 
     def point_from_resized(self, point: Point) -> Point:
         """The reverse of `point_to_resized`."""
-        x, y = point
+        left, top, right, bottom = self.fitted_box
+        x, y = point[0] - left, point[1] - top
         return self.point_from_crop(
-            (x * self.part.width / self.resized_width, y * self.part.height / self.resized_height)
+            (x * self.part.width / (right - left), y * self.part.height / (bottom - top))
         )
 
     def point_to_shares(self, point: Point, whole: float = 1.0) -> Point:
@@ -175,8 +264,8 @@ class Geometry:
 
     def point_to_thumbnail(self, point: Point) -> Point:
         """A point of the picture within the thumbnail."""
-        x, y = self.point_to_resized(point)
-        return x / self.columns, y / self.rows
+        x, y = self.point_to_shares(point)
+        return x * self.tile_width, y * self.tile_height
 
     def point_to_tile(self, point: Point) -> tuple[int, Point]:
         """The index of the tile that shows a point of the picture, and the point within that tile.
@@ -197,7 +286,7 @@ class Geometry:
         `point_to_tile` and of `point_to_thumbnail`."""
         x, y = point
         if self.has_thumbnail and index == self.num_tiles:
-            return self.point_from_resized((x * self.columns, y * self.rows))
+            return self.point_from_shares((x / self.tile_width, y / self.tile_height))
         left, top, _, _ = self.tile_box(index)
         return self.point_from_resized((left + x, top + y))
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from thinker.video.boundary import guarded
-from thinker.video.clip import Clip, ClipSpec, keyframe_indices, motion_indices
+from thinker.video.clip import Clip, ClipSpec
 from thinker.video.decode import FrameIndex, VideoFile
 from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
 from thinker.video.geometry import Geometry, displayed_size
@@ -28,6 +28,7 @@ from thinker.video.mp4 import MAX_FRAME_PIXELS
 from thinker.video.sources.animated import AnimatedPicture
 from thinker.video.sources.chunks import is_animated
 from thinker.video.sources.decord_frames import DecordFile, NotByDecord
+from thinker.video.sources.numbers import frame_numbers
 from thinker.video.sources.remote import RemoteMedium, fetched
 from thinker.video.stalls.intervals import FrameStalls, frame_stalls
 
@@ -101,8 +102,7 @@ def still_clip(picture_HWC: np.ndarray, spec: ClipSpec, wanted: Medium) -> Clip:
     part_HWC = cut_out(wanted.path, picture_HWC, wanted.crop)
     del picture_HWC
     geometry = _geometry(wanted.path, spec, "image", height, width, wanted.crop)
-    size = (geometry.resized_height, geometry.resized_width)
-    resized_CHW = resize_frame(part_HWC, size, spec.resampler)
+    resized_CHW = _on_canvas(part_HWC, geometry, spec.resampler)
     boxes = [geometry.tile_box(index) for index in range(geometry.num_tiles)]
     seen = [resized_CHW[:, top:bottom, left:right] for left, top, right, bottom in boxes]
     if geometry.has_thumbnail:
@@ -123,6 +123,18 @@ def still_clip(picture_HWC: np.ndarray, spec: ClipSpec, wanted: Medium) -> Clip:
         kind="image",
         crop=wanted.crop,
     )
+
+
+def _on_canvas(part_HWC: np.ndarray, geometry: Geometry, resampler: str) -> np.ndarray:
+    """The resized part (3, H, W), in the middle of a black canvas where it does not fill it."""
+    left, top, right, bottom = geometry.fitted_box
+    resized_CHW = resize_frame(part_HWC, (bottom - top, right - left), resampler)
+    size = (geometry.resized_height, geometry.resized_width)
+    if resized_CHW.shape[1:] == size:
+        return resized_CHW
+    canvas_CHW = np.zeros((3, *size), dtype=np.uint8)
+    canvas_CHW[:, top:bottom, left:right] = resized_CHW
+    return canvas_CHW
 
 
 def _geometry(
@@ -173,9 +185,9 @@ class Sample:
             wanted.path, index.seconds, wanted.start_seconds, wanted.end_seconds
         )
         self._stalls = _stalls(wanted, index)
-        keyframes = keyframe_indices(num_in_range, spec.num_keyframes, spec.sampler)
+        keyframes, motion = frame_numbers(wanted.path, num_in_range, index.fps, spec)
         self._keyframes = [first + i for i in keyframes]
-        self._motion = [first + i for i in motion_indices(num_in_range, spec)]
+        self._motion = [first + i for i in motion]
         self.numbers = sorted({*self._keyframes, *self._motion})
         """Of the frames that are needed, ascending; `add` is called with each of them once."""
         self._small_keyframes: dict[int, np.ndarray] = {}
@@ -325,10 +337,8 @@ def clip_from_frames(
     num_frames, height, width = frames_THWC.shape[:3]
     seconds = [i / FRAMES_FPS for i in range(num_frames)]
     first, num_in_range = frames_in_range(FRAMES_PATH, seconds, start, end)
-    keyframes = [
-        first + i for i in keyframe_indices(num_in_range, spec.num_keyframes, spec.sampler)
-    ]
-    motion = [first + i for i in motion_indices(num_in_range, spec)]
+    numbers = frame_numbers(FRAMES_PATH, num_in_range, FRAMES_FPS, spec)
+    keyframes, motion = ([first + i for i in some] for some in numbers)
     geometry = _geometry(FRAMES_PATH, spec, "video", height, width)
 
     def pick(pictures: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor:

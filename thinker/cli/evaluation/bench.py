@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from thinker.cli.model_options import (
     add_model_arguments,
+    add_reading_arguments,
     check_model_options,
     load_scorer,
     reading_settings,
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder that its videos or images lie in",
     )  # fmt: skip
     add_model_arguments(parser)
+    add_reading_arguments(parser)
     parser.add_argument("--output-dir", type=Path, required=True, help="CSVs and figures go here")
     parser.add_argument(
         "--protocol", help="pairs (default): all questions; single: those about one medium"
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 def _run_questions(args: argparse.Namespace) -> int:
     from thinker.eval.bench.asking import FrameCounts
     from thinker.eval.bench.finish import finish_bench
-    from thinker.eval.bench.frames import frame_counts, use_frames
+    from thinker.eval.bench.frames import check_prompt, frame_counts, use_frames
     from thinker.eval.bench.load import Protocol, load_bench
     from thinker.eval.run import check_folder, evaluate, parse_shard
     from thinker.score.retry import parse_retry
@@ -111,6 +113,8 @@ def _run_questions(args: argparse.Namespace) -> int:
     judge = _judge(args) if any(one.task == "open" for one in data.sets) else None
     scorer = load_scorer(args)
     use_frames(scorer.policy, protocol.frames)
+    if args.bench == "q-bench-video":
+        check_prompt(scorer.policy, protocol.prompt)
     data = load(frame_counts(scorer.policy, protocol.frames))  # prompts tell the numbers of frames
     print(evaluate(scorer, data.sets, args.output_dir, reading, shard=shard, retry=retry))
     print(f"\n{finish_bench(args.output_dir, data, judge)}")

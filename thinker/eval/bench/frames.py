@@ -45,6 +45,11 @@ def use_frames(policy: Policy, name: str) -> None:
         return
     frames, inputs = FRAMES[name], policy.inputs
     motion = inputs.motion_config
+    if motion.per_frame:
+        raise ValueError(
+            f"this policy cannot read the frames {name!r}: it reads a keyframe a second; use the "
+            "frames 'own'"
+        )
     try:
         half, whole = (
             replace(motion, num_keyframes=count, num_motion_frames=motion.frames_per_window * count)
@@ -65,10 +70,20 @@ def use_frames(policy: Policy, name: str) -> None:
 
 
 def frame_counts(policy: Policy, name: str) -> FrameCounts:
-    """What a policy sees of a video; after `use_frames`."""
+    """What a policy sees of a video, at most; after `use_frames`."""
     spec = policy.inputs.clip_spec
     return FrameCounts(
         single=spec.num_keyframes,
         pair=spec.num_keyframes if name == OWN_FRAMES else FRAMES[name].num_keyframes // 2,
         motion_per_keyframe=spec.num_motion_frames // spec.num_keyframes,
     )
+
+
+def check_prompt(policy: Policy, prompt: str) -> None:
+    """Raises ValueError where a published prompt tells how many frames a video has, but no one
+    number is true of all videos."""
+    if policy.inputs.clip_spec.by_seconds and prompt != "own":
+        raise ValueError(
+            f"the prompt {prompt!r} tells how many frames a video has, which with this policy "
+            "follows from its length; use the prompt 'own'"
+        )

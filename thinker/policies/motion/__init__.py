@@ -7,6 +7,7 @@
 
 from thinker.policies.motion.config import (
     IMAGENET_MEAN_STD,
+    PER_FRAME_MODES,
     MotionConfig,
     SlowFastConfig,
     num_slow_frames,
@@ -16,6 +17,7 @@ from thinker.policies.motion.slowfast import SlowFast, read_slowfast_checkpoint
 
 __all__ = [
     "IMAGENET_MEAN_STD",
+    "PER_FRAME_MODES",
     "MotionConfig",
     "MotionEncoder",
     "SlowFast",

@@ -1,8 +1,9 @@
 """Settings of SlowFast and of the motion encoder, and what fits together.
 
 Sources: SlowFast networks (arXiv 1812.03982, Table 1), with the topology of pytorchvideo's public
-`slowfast_r50` 8x8 checkpoint; VQA² (arXiv 2411.03795) and the released VQAThinker (arXiv
-2508.06051) for the defaults of the two modes.
+`slowfast_r50` 8x8 checkpoint; VQA² (arXiv 2411.03795) for the defaults of "interleaved" and for
+"frames", the released VQAThinker (arXiv 2508.06051) for "pooled", VITAL (arXiv 2511.17962) for
+"frames_viewed".
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ POOL_KERNEL = {SLOW: (8, 7, 7), FAST: (32, 7, 7)}  # of the checkpoint's head, m
 IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 VQA2_MEAN_STD = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
-MODES = ("interleaved", "pooled", "none")
+PER_FRAME_MODES = ("frames", "frames_viewed")
+MODES = ("interleaved", "pooled", *PER_FRAME_MODES, "none")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,11 @@ class MotionConfig:
     - "interleaved": `num_motion_frames` dense frames in `num_keyframes` windows; each keyframe gets
       `tokens_per_frame` tokens, from its own window.
     - "pooled": one token a video, from the keyframes, by the rules of the released VQAThinker.
+    - "frames": one token a dense frame, of as many frames as a video has, by the rules of the
+      released VQA²: a position is added to the feature of each frame.
+    - "frames_viewed": the same by the rules of the released VITAL: no positions, and the array of
+      features (channels, frames) is *viewed* as one row a frame instead of being transposed, so
+      that a row mixes channels and moments. Its weights were trained so.
     - "none": there is no motion encoder.
 
     The released VQAThinker trained with num_keyframes=6 (448 px), slow_divisor=3, pool_repeats=6,
@@ -89,7 +96,8 @@ class MotionConfig:
     hidden_size: int = 3584
     """Width D of a motion token, which is that of the language model."""
     num_keyframes: int = 8
-    """Number K of keyframes of a video."""
+    """Number K of keyframes of a video; the most of them where their number follows from its
+    length."""
     image_mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat] | None = None
     """Mean that frames are normalised by: red, green and blue in 0..1. None takes the default of
     the mode, see `mean_std`."""
@@ -97,22 +105,26 @@ class MotionConfig:
     """Deviation that frames are normalised by; given together with `image_mean` or not at all."""
 
     num_motion_frames: int = 128
-    """Number M of dense frames of a video, a multiple of K. Mode "interleaved" only."""
+    """Number M of dense frames of a video, a multiple of K in mode "interleaved"; the most of them
+    in the modes "frames" and "frames_viewed"."""
     motion_px: int = 192
-    """Side of the square that dense frames are stretched to, as in VQA² with Qwen2.5-VL. Mode
-    "interleaved" only."""
+    """Side of the square that dense frames are stretched to, as in VQA² with Qwen2.5-VL."""
     tokens_per_frame: int = 4
     """Number L of motion tokens of a keyframe. It divides the M/K frames of a window. Mode
     "interleaved" only."""
     max_positions: int = 2000
-    """Rows of the positional embedding of motion tokens, as in VQA²; at least K * L. Mode
-    "interleaved" only."""
+    """Rows of the positional embedding of motion tokens, as in VQA²; at least K * L in mode
+    "interleaved", at least M in mode "frames"."""
 
     slow_divisor: int = 3
     """The slow pathway sees K // slow_divisor of the keyframes. Mode "pooled" only."""
     pool_repeats: int = 6
     """How often each feature is repeated in time, to fill the pooling windows. Mode "pooled"
     only."""
+
+    twice: bool = False
+    """Whether the motion tokens of a video stand behind its visual tokens and then a second time in
+    a place of their own, as in VQA²'s code for questions. Mode "frames" only."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -123,10 +135,14 @@ class MotionConfig:
                 raise ValueError(f"{field.name} is {value!r}, expected an integer of at least 1")
         if (self.image_mean is None) != (self.image_std is None):
             raise ValueError("image_mean and image_std belong together: give both or neither")
+        if self.twice and self.mode != "frames":
+            raise ValueError(f"twice is for mode 'frames', the mode is {self.mode!r}")
         if self.mode == "interleaved":
             self._check_windows()
         elif self.mode == "pooled":
             check_pooled_length(self, self.num_keyframes)
+        elif self.mode == "frames":
+            check_num_positions(self, self.num_motion_frames)
 
     def _check_windows(self) -> None:
         if self.num_motion_frames % self.num_keyframes:
@@ -139,7 +155,34 @@ class MotionConfig:
                 f"tokens_per_frame is {self.tokens_per_frame}, expected a divisor of the "
                 f"{self.frames_per_window} frames of a window (num_motion_frames / num_keyframes)"
             )
-        check_num_positions(self, self.num_keyframes)
+        check_num_positions(self, self.num_keyframes * self.tokens_per_frame)
+
+    @property
+    def per_frame(self) -> bool:
+        """Whether each dense frame becomes one token."""
+        return self.mode in PER_FRAME_MODES
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether each motion token has a learned position."""
+        return self.mode in ("interleaved", "frames")
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of a feature that the projector is given: mean and deviation of the fast
+        pathway's, those of both pathways, or the fast pathway's."""
+        fast, slow = self.slowfast.fast_channels, self.slowfast.slow_channels
+        return {"interleaved": 2 * fast, "pooled": slow + fast}.get(self.mode, fast)
+
+    @property
+    def has_own_frames(self) -> bool:
+        """Whether the motion encoder sees dense frames, and not the keyframes."""
+        return self.mode == "interleaved" or self.per_frame
+
+    @property
+    def stands_behind(self) -> bool:
+        """Whether the motion tokens of a video stand behind all its visual tokens."""
+        return self.mode == "pooled" or self.per_frame
 
     @property
     def frames_per_window(self) -> int:
@@ -149,10 +192,11 @@ class MotionConfig:
     @property
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation that normalise uint8 frames: those given, else ImageNet's in
-        mode "pooled" and 0.5 (VQA²) in mode "interleaved"."""
+        the modes "pooled" and "frames_viewed" and 0.5 (VQA²) in the others."""
         if self.image_mean is not None and self.image_std is not None:
             return self.image_mean, self.image_std
-        return IMAGENET_MEAN_STD if self.mode == "pooled" else VQA2_MEAN_STD
+        imagenet = self.mode in ("pooled", "frames_viewed")
+        return IMAGENET_MEAN_STD if imagenet else VQA2_MEAN_STD
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `from_dict` reads them back."""
@@ -170,13 +214,12 @@ def _plain(values: Any) -> Any:
     return list(values) if isinstance(values, tuple) else values
 
 
-def check_num_positions(config: MotionConfig, num_keyframes: int) -> None:
+def check_num_positions(config: MotionConfig, num_tokens: int) -> None:
     """Raises ValueError when the motion tokens of a video outnumber the positional embedding."""
-    num_tokens = num_keyframes * config.tokens_per_frame
     if num_tokens > config.max_positions:
         raise ValueError(
-            f"{num_keyframes} keyframes with {config.tokens_per_frame} motion tokens each need "
-            f"{num_tokens} positions, max_positions is {config.max_positions}"
+            f"{num_tokens} motion tokens need {num_tokens} positions, max_positions is "
+            f"{config.max_positions}"
         )
 
 

@@ -5,13 +5,14 @@ clip on the fast path, S frames of a clip on the slow path, C channels, H height
 L motion tokens of a keyframe (`tokens_per_frame`), D width of the language model.
 
 In: uint8 RGB frames as `Clip` holds them, or float frames that are normalised already.
-Out: motion tokens, (B, K, L, D) for mode "interleaved" and (B, 1, D) for mode "pooled".
+Out: motion tokens, (B, K, L, D) for mode "interleaved", (B, 1, D) for mode "pooled", (B, M, D) for
+the modes "frames" and "frames_viewed".
 
 Sources: SlowFast networks (arXiv 1812.03982, Table 1), with the topology and the parameter names of
 pytorchvideo's public `slowfast_r50` 8x8 checkpoint, which loads by name. Mode "interleaved" is
 VQA²'s motion extractor (arXiv 2411.03795): the fast pathway alone, on dense frames. Mode "pooled"
 is the released VQAThinker (arXiv 2508.06051): both pathways on the sparse keyframes, pooled into
-one token.
+one token. "frames" is the released VQA² and "frames_viewed" the released VITAL (arXiv 2511.17962).
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ class MotionEncoder(nn.Module):
     over L equal time segments (a stutter moves the deviation, hardly the mean), standardised, given
     a learned absolute position (of the token within its video) and pass Linear, GELU, Linear.
     "pooled": see `pooled_features`; LayerNorm, Linear, GELU, Linear.
+    "frames", "frames_viewed": see `frame_features`; the first adds a position to each frame's and
+    passes Linear, GELU, Linear, the second LayerNorm, Linear, GELU, Linear.
 
     Weights are PyTorch's defaults until `init_motion_weights` runs (a model's `_init_weights` hook
     calls it) or a checkpoint is loaded.
@@ -57,31 +60,26 @@ class MotionEncoder(nn.Module):
     def __init__(self, config: MotionConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.hidden_size
+        width, channels = config.hidden_size, config.feature_channels
+        if config.mode == "none":
+            raise ValueError("mode 'none' has no motion encoder: do not build one")
+        both = config.mode == "pooled"
+        self.slowfast = SlowFast(config.slowfast, pathways="both" if both else "fast")
         if config.mode == "interleaved":
-            channels = 2 * config.slowfast.fast_channels
-            self.slowfast = SlowFast(config.slowfast, pathways="fast")
             # Mean 0 and variance 1 until `calibrate` knows better; always in eval mode, as SlowFast
             self.standardise = nn.BatchNorm1d(channels).train(False)
-            self.position_embedding = nn.Embedding(config.max_positions, channels)
-            self.projector = nn.Sequential(
-                nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width)
-            )
-            mark_layers(self.position_embedding, {nn.Embedding: "normal"})
-            mark_layers(self.projector, {nn.Linear: "normal"})
             mark_layers(self.standardise, {nn.BatchNorm1d: "ones"})
-        elif config.mode == "pooled":
-            channels = config.slowfast.slow_channels + config.slowfast.fast_channels
-            self.slowfast = SlowFast(config.slowfast, pathways="both")
-            self.projector = nn.Sequential(
-                nn.LayerNorm(channels),
-                nn.Linear(channels, width),
-                nn.GELU(),
-                nn.Linear(width, width),
-            )
-            mark_layers(self.projector, {nn.LayerNorm: "ones", nn.Linear: "uniform"})
+        norm: list[nn.Module] = []
+        if config.has_positions:
+            self.position_embedding = nn.Embedding(config.max_positions, channels)
+            mark_layers(self.position_embedding, {nn.Embedding: "normal"})
         else:
-            raise ValueError(f"mode {config.mode!r} has no motion encoder: do not build one")
+            norm = [nn.LayerNorm(channels)]
+        self.projector = nn.Sequential(
+            *norm, nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width)
+        )
+        drawn = "normal" if config.has_positions else "uniform"
+        mark_layers(self.projector, {nn.LayerNorm: "ones", nn.Linear: drawn})
 
     def train(self, mode: bool = True) -> MotionEncoder:
         """As `nn.Module.train`, but statistics never follow a batch; see `SlowFast`."""
@@ -122,8 +120,9 @@ class MotionEncoder(nn.Module):
 
         "interleaved": frames (B, M, 3, px, px), M any multiple of `frames_per_window`; returns
         (B, K, L, D), [b, k] being the tokens of keyframe k. "pooled": frames are the keyframes,
-        (B, K, 3, H, W); returns (B, 1, D). uint8 frames are normalised here (`mean_std`); float
-        frames must be already. Raises ValueError for any other shape or dtype.
+        (B, K, 3, H, W); returns (B, 1, D). "frames", "frames_viewed": (B, M, 3, px, px) with any M;
+        returns (B, M, D). uint8 frames are normalised here (`mean_std`); float frames must be
+        already. Raises ValueError for any other shape or dtype.
 
         Example: K = 2, M = 8, L = 2: token [b, 1, 0] is the mean over frames 4 and 5.
         """
@@ -133,40 +132,67 @@ class MotionEncoder(nn.Module):
         """What SlowFast gives, before the standardisation, positions and projector, which may be
         trained while SlowFast is frozen.
 
-        Of frames as `forward` takes them: (B, K, L, 2 * fast_channels), in mode "pooled" (B,
-        slow_channels + fast_channels). `slowfast` is called once, with normalised clips (N, 3, T,
-        H, W).
+        Of frames as `forward` takes them: (B, K, L, C), in mode "pooled" (B, C), in the modes
+        "frames" and "frames_viewed" (B, M, C), C being `MotionConfig.feature_channels`. `slowfast`
+        is called once, with normalised clips (N, 3, T, H, W).
         """
         if frames.ndim != 5 or frames.shape[2] != 3:
             raise ValueError(f"frames are {tuple(frames.shape)}, expected (B, frames, 3, H, W)")
         frames = self._normalised(frames)
-        pooled = self.config.mode == "pooled"
-        return self.pooled_features(frames) if pooled else self.window_features(frames)
+        if self.config.mode == "pooled":
+            return self.pooled_features(frames)
+        self._check_size(frames)
+        if self.config.per_frame:
+            return self.frame_features(frames)
+        return self.window_features(frames)
 
     def project(self, features: Tensor) -> Tensor:
         """Motion tokens of `features`, as `forward` returns them."""
         features = features.to(self._projector_dtype)
         if self.config.mode == "pooled":
             return self.projector(features)[:, None]
+        if self.config.per_frame:
+            return self.projector(self._placed(features))
         features_BKLC = self.standardise(features.flatten(0, 2)).view_as(features)
         num_keyframes, num_tokens = features_BKLC.shape[1:3]
-        check_num_positions(self.config, num_keyframes)
+        check_num_positions(self.config, num_keyframes * num_tokens)
         positions = torch.arange(num_keyframes * num_tokens, device=features.device)
         positions_KLC = self.position_embedding(positions).unflatten(0, (num_keyframes, num_tokens))
         return self.projector(features_BKLC + positions_KLC)
+
+    def _placed(self, features_BMC: Tensor) -> Tensor:
+        """Features with a position each, where the mode has them."""
+        if not self.config.has_positions:
+            return features_BMC
+        num_frames = features_BMC.shape[1]
+        check_num_positions(self.config, num_frames)
+        return features_BMC + self.position_embedding.weight[:num_frames]
+
+    def frame_features(self, frames_BM3HW: Tensor) -> Tensor:
+        """(B, M, 3, px, px) normalised dense frames -> (B, M, fast_channels).
+
+        The whole video is one clip for the fast pathway, whose features are averaged over space:
+        (B, fast_channels, M). "frames" transposes them, so that row m is frame m. "frames_viewed"
+        takes them as they lie in memory: entry c of row m is that of channel f div M and frame
+        f mod M, f = fast_channels · m + c. Example: 2 channels of 3 frames, a b c and d e f, are
+        the rows (a, d), (b, e), (c, f) and (a, b), (c, d), (e, f).
+        """
+        features_BCMHW, _ = self.slowfast(frames_BM3HW.transpose(1, 2))
+        features_BCM = features_BCMHW.mean(dim=(3, 4))
+        if self.config.mode == "frames":
+            return features_BCM.transpose(1, 2)
+        num_videos, num_channels, num_frames = features_BCM.shape
+        return features_BCM.contiguous().view(num_videos, num_frames, num_channels)
 
     def window_features(self, frames_BM3HW: Tensor) -> Tensor:
         """(B, M, 3, px, px) normalised dense frames -> (B, K, L, 2 * fast_channels)."""
         config = self.config
         num_videos, num_frames = frames_BM3HW.shape[:2]
-        size = tuple(frames_BM3HW.shape[3:])
         if num_frames == 0 or num_frames % config.frames_per_window:
             raise ValueError(
                 f"{num_frames} dense frames a video, expected a multiple of the "
                 f"{config.frames_per_window} frames of a window"
             )
-        if size != (config.motion_px, config.motion_px):
-            raise ValueError(f"dense frames are {size}, expected motion_px {config.motion_px}")
         windows_NT3HW = frames_BM3HW.reshape(-1, config.frames_per_window, *frames_BM3HW.shape[2:])
         features_NCTHW, _ = self.slowfast(windows_NT3HW.transpose(1, 2))
         features_NCT = features_NCTHW.mean(dim=(3, 4))
@@ -201,6 +227,11 @@ class MotionEncoder(nn.Module):
             )
         ]
         return torch.cat(pooled, dim=1)
+
+    def _check_size(self, frames_BM3HW: Tensor) -> None:
+        size, px = tuple(frames_BM3HW.shape[3:]), self.config.motion_px
+        if size != (px, px):
+            raise ValueError(f"dense frames are {size}, expected motion_px {px}")
 
     @property
     def _projector_dtype(self) -> torch.dtype:
@@ -275,8 +306,8 @@ def init_motion_weights(module: nn.Module) -> None:
     contains others. Weights that came from a checkpoint stay: transformers' `initialization`
     functions skip them.
 
-    Convolutions: He normal, fan out. BatchNorm: the identity. Projector: "interleaved" normal of
-    std 0.02, positions too; "pooled" U(0, 0.01), as released. Biases 0.
+    Convolutions: He normal, fan out. BatchNorm: the identity. Projector: normal of std 0.02 where
+    there are positions, which are drawn so, too; else U(0, 0.01), as released. Biases 0.
     """
     whole = isinstance(module, (SlowFast, MotionEncoder))
     for layer in module.modules() if whole else (module,):

@@ -131,7 +131,7 @@ class VideoFeatureCache:
         return backbone.assemble_media(slots, motion, layout)
 
     @torch.no_grad()
-    def _motion_features(self, clips: list[Clip]) -> torch.Tensor:
+    def _motion_features(self, clips: list[Clip]) -> list[torch.Tensor]:
         """Of the clips that move, in order."""
         moving = [clip for clip in clips if moves(clip)]
         todo = [clip for clip in unique_clips(moving) if clip.key not in self._motion]
@@ -141,7 +141,7 @@ class VideoFeatureCache:
                 features = self.core.model.motion_features(frames)
             for clip, one in zip(todo, features, strict=True):
                 self._motion[clip.key] = one
-        return torch.stack([self._motion[clip.key] for clip in moving])
+        return [self._motion[clip.key] for clip in moving]
 
     @torch.no_grad()
     def _fill_slots(self, clips: list[Clip]) -> list[list[torch.Tensor]]:

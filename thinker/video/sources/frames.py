@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from thinker.video.boundary import attempt, guarded
-from thinker.video.clip import Clip, ClipSpec, keyframe_indices
+from thinker.video.clip import Clip, ClipSpec
 from thinker.video.decode import FrameIndex, VideoFile
 from thinker.video.file import IMAGE_SUFFIXES, VideoError, check_file, load_image
 from thinker.video.geometry import displayed_size
@@ -22,6 +22,7 @@ from thinker.video.medium import Medium, Source, medium
 from thinker.video.read import cut_out, frames_in_range, still_clip, stretched
 from thinker.video.sources.animated import AnimatedPicture
 from thinker.video.sources.chunks import is_animated
+from thinker.video.sources.numbers import keyframe_indices
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

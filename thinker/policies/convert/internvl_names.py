@@ -1,4 +1,4 @@
-"""The names in a released VQAThinker checkpoint ↔ transformers' names of the same things.
+"""The names in a released VQAThinker or VITAL checkpoint ↔ transformers' names of the same things.
 
 `our_names` and `their_name` translate tensors, `TEXT_KEYS` and `VISION_KEYS` what config.json says
 of the language model and of the vision tower.
@@ -6,6 +6,9 @@ of the language model and of the vision tower.
 
 import re
 
+from thinker.policies.convert.writing import rename
+
+SLOWFAST = "slowfast_model.feature_extraction."
 # Their names → ours; {} stands for the same text on both sides.
 VISION_LAYER = {
     "attn.qkv.{}": "attention.qkv.{}",
@@ -38,7 +41,7 @@ RENAMES = (
     ("mlp1.0.{}", "model.multi_modal_projector.layer_norm.{}"),
     ("mlp1.1.{}", "model.multi_modal_projector.linear_1.{}"),
     ("mlp1.3.{}", "model.multi_modal_projector.linear_2.{}"),
-    ("slowfast_model.feature_extraction.{}", "model.motion.slowfast.blocks.{}"),
+    (SLOWFAST + "{}", "model.motion.slowfast.blocks.{}"),
     ("motion_mlp.{}", "model.motion.projector.{}"),
     ("language_model.model.{}", "model.language_model.{}"),
     ("language_model.lm_head.{}", "lm_head.{}"),
@@ -76,7 +79,7 @@ def our_names(key: str) -> list[str]:
 
     Example: "vision_model.encoder.layers.3.ls1" is "model.vision_tower.encoder.layer.3.lambda_1".
     """
-    name = _rename(key, RENAMES)
+    name = rename(key, RENAMES)
     fused = QKV.fullmatch(name) if name else None
     if name is None or fused is None:
         return [name] if name else []
@@ -88,12 +91,4 @@ def their_name(name: str) -> str:
     fused = QKV.fullmatch(name)
     if fused:
         name = f"{fused[1]}.qkv{fused[3]}"
-    return _rename(name, tuple((ours, theirs) for theirs, ours in RENAMES)) or name
-
-
-def _rename(name: str, renames: tuple[tuple[str, str], ...]) -> str | None:
-    for old, new in renames:
-        match = re.fullmatch(re.escape(old).replace(r"\{\}", "(.+)"), name)
-        if match:
-            return new.format(*match.groups())
-    return None
+    return rename(name, tuple((ours, theirs) for theirs, ours in RENAMES)) or name
