@@ -564,7 +564,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_made(
 def entry(label, *, split="train", number=0, **fields):
     return {
         "path": f"a/0000/{number:06d}.mp4", "content": "a/0000", "split": split, "label": label,
-        "label_name": "vmaf", "word": "none", "condition": "one", "encoder": "libx264",
+        "label_name": "vmaf", "word": "none", "condition": "pristine", "encoder": "libx264",
         "encoder_settings": {}, "encoder_version": "", "num_bytes": 10, "height": 64,
         "start_frame": 0, "crop": [0, 0, 64, 64],
     } | fields  # fmt: skip
@@ -600,6 +600,20 @@ def test_labels_of_larger_crops_are_compared_by_rank(tmp_path):
     assert manifest["labels"]["train"]["tenths"] == [0, 0, 1, 0, 1, 0, 1, 0, 1, 0]
     assert manifest["labels"]["eval"] is None and not (tmp_path / "vmaf_eval.json").exists()
     assert load_dataset_config(tmp_path / "vmaf.yaml").eval == ()
+
+
+def test_a_set_that_is_only_evaluated_on_has_nothing_to_train_on(tmp_path):
+    (source,) = name_sources([tmp_path / "a.mp4"], tmp_path, ["0" * 64])
+    wanted = settings(label="vmaf", split=SplitSettings(held_out=1))
+    windows = plan_windows([source], [still_scan([[1.0]])], wanted)
+    assert {window.split for window in windows} == {"eval"}
+    entries = [entry(50.0 + i, number=i, split="eval") for i in range(3)]
+    write_files(tmp_path, entries, wanted, {"label_version": ""}, [])
+    (eval_set,) = load_dataset_config(
+        tmp_path / "vmaf.yaml", overrides={"eval.0.video_root": str(tmp_path)}
+    ).eval
+    assert [one.mos for one in load_eval_examples(eval_set).examples] == [50, 51, 52]
+    assert not (tmp_path / "vmaf_train.jsonl").exists()
 
 
 def test_larger_crops_lie_around_the_clips_at_the_same_scale(sources, tmp_path):

@@ -237,7 +237,7 @@ def _with_sides(windows: Sequence[Window], settings: ReferenceLabelSettings) -> 
     else:
         rng = random.Random(f"{settings.seed} sides")
         held_out = set(rng.sample(names, round(split.held_out * len(names))))
-    if len(held_out) == len(names):
+    if len(held_out) == len(names) and split.held_out < 1:
         raise ValueError(f"all {len(names)} {split.by}(s) are held out; expected some to train on")
     return [
         replace(window, split=EVAL if side_of(window) in held_out else TRAIN) for window in windows

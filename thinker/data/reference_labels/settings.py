@@ -25,15 +25,15 @@ class SplitSettings:
     by: str = "shot"
     """What stays on one side: every "shot", every "scene" or every "source"."""
     held_out: float = 0.2
-    """Share of them that is evaluated on, 0 to 1. 0: all is trained on."""
+    """Share of them that is evaluated on. 0: all is trained on; 1: nothing is."""
     held_out_scenes: tuple[str, ...] = ()
     """By scene: the names of those that are held out, in place of a share."""
 
     def __post_init__(self) -> None:
         if self.by not in SIDES:
             raise ValueError(f"by is {self.by!r}, expected one of {', '.join(SIDES)}")
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out:g}, expected 0 or more and below 1")
+        if not 0 <= self.held_out <= 1:
+            raise ValueError(f"held_out is {self.held_out:g}, expected a share, 0 to 1")
         if self.held_out_scenes and self.by != "scene":
             raise ValueError("held_out_scenes are for by: scene")
 

@@ -44,11 +44,13 @@ def write_files(
     )
     parts = {side: [entry for entry in used if entry["split"] == side] for side in (TRAIN, EVAL)}
     name, key = settings.label, dataset_key(settings.name)
-    _write_lines(output / f"{name}_train.jsonl", map(_train_line, parts[TRAIN], _names(settings)))
+    if parts[TRAIN]:
+        train = (_train_line(entry, settings.name) for entry in parts[TRAIN])
+        _write_lines(output / f"{name}_train.jsonl", train)
     if parts[EVAL]:
         annotations = {"annotations": [_annotation(entry) for entry in parts[EVAL]]}
         write_atomic(output / f"{name}_eval.json", json.dumps(annotations, indent=0) + "\n")
-    write_atomic(output / f"{name}.yaml", _yaml(settings, key, len(parts[EVAL])))
+    write_atomic(output / f"{name}.yaml", _yaml(settings, key, parts))
     truth = {
         entry["path"]: {
             "content": entry["content"],
@@ -69,7 +71,7 @@ def write_files(
         "num_shots": {s: len({e["content"] for e in parts[s]}) for s in parts},
         "num_left_out_to_flatten": len(entries) - len(used),
         "labels": {side: _spread(parts[side], settings) for side in parts},
-        "conditions": _by_condition(entries),
+        "conditions": _by_condition(entries, settings),
         "larger_crops": _agreement(entries),
         "failed": list(failed),
         "configuration": fingerprint,
@@ -102,11 +104,6 @@ def _bin(label: float, settings: ReferenceLabelSettings) -> int:
     scale = settings.scale
     share = (label - scale.min) / (scale.max - scale.min)
     return min(int(share * NUM_BINS), NUM_BINS - 1)
-
-
-def _names(settings: ReferenceLabelSettings) -> Iterator[str]:
-    while True:
-        yield settings.name
 
 
 def _train_line(entry: Entry, name: str) -> str:
@@ -142,15 +139,14 @@ def _write_lines(path: Path, lines: Iterator[str]) -> None:
             file.write(f"{line}\n".encode())
 
 
-def _yaml(settings: ReferenceLabelSettings, key: str, num_held_out: int) -> str:
+def _yaml(settings: ReferenceLabelSettings, key: str, parts: dict[str, list[Entry]]) -> str:
     scale = asdict(settings.scale)
-    values: dict[str, Any] = {
-        "name": settings.name,
-        "train": [
+    values: dict[str, Any] = {"name": settings.name}
+    if parts[TRAIN]:
+        values["train"] = [
             {"jsonl": f"{settings.label}_train.jsonl", "video_root": "clips", "mos_scale": scale}
-        ],
-    }
-    if num_held_out:
+        ]
+    if parts[EVAL]:
         values["eval"] = [
             {
                 "name": f"{settings.name}, held out",
@@ -159,7 +155,7 @@ def _yaml(settings: ReferenceLabelSettings, key: str, num_held_out: int) -> str:
                 "video_root": "clips",
                 "mos_scale": dict(scale),
                 "label_name": settings.label,
-                "num_videos": num_held_out,
+                "num_videos": len(parts[EVAL]),
             }
         ]
     values["source"] = f"{settings.label}, measured by thinker make-labels (manifest.json)"
@@ -180,11 +176,12 @@ def _spread(entries: Sequence[Entry], settings: ReferenceLabelSettings) -> dict[
     }
 
 
-def _by_condition(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Of all clips that were made: number, encoder, settings, quantiles of label and size."""
-    groups: dict[str, list[Entry]] = {}
+def _by_condition(entries: Sequence[Entry], settings: ReferenceLabelSettings) -> dict[str, Any]:
+    """Of all clips that were made, in the order of the ladder: number, encoder, settings, quantiles
+    of label and size."""
+    groups: dict[str, list[Entry]] = {condition.name: [] for condition in settings.conditions}
     for entry in entries:
-        groups.setdefault(entry["condition"], []).append(entry)
+        groups[entry["condition"]].append(entry)
     return {
         name: {
             "word": own[0]["word"],
@@ -196,6 +193,7 @@ def _by_condition(entries: Sequence[Entry]) -> dict[str, Any]:
             "median_bytes": int(np.median([entry["num_bytes"] for entry in own])),
         }
         for name, own in groups.items()
+        if own
     }
 
 
