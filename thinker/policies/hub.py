@@ -108,12 +108,11 @@ def push_folder(folder: str | Path, name: str, *, private: bool = True) -> str:
 @contextmanager
 def _errors_in_a_line(failed: str) -> Iterator[None]:
     """What the hub's client raises as a ValueError that says what failed, and why."""
-    from httpx import HTTPError
     from huggingface_hub import errors
 
     try:
         yield
-    except (OSError, ValueError, HTTPError) as error:
+    except (OSError, ValueError, errors.HTTPError) as error:
         known = {
             errors.GatedRepoError: "the hub gives it only to those who have been granted access",
             errors.RevisionNotFoundError: "the hub has no such revision of it",
