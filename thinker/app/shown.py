@@ -26,6 +26,7 @@ LOSSLESS_PX = 128
 MODE_TITLES = {
     "level": "Level words",
     "reason": "Reasoning",
+    "expected": "Reasoning; the mean of the scores that may follow",
     "sample": "Several draws; the text is that nearest the mean",
 }
 

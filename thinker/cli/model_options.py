@@ -24,7 +24,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode",
         default="reason",
         help="reason: greedy text and score; sample: several rollouts, mean and spread; "
-        "level: one forward, no text",
+        "level: one forward, no text; expected: greedy text, mean of the scores that may follow it",
     )
     parser.add_argument(
         "--calibration",

@@ -71,7 +71,7 @@ class Prediction:
     """What the task reads: the score, a letter, yes or no, a level word, a text. None unless
     `status` is "ok"."""
     mode: str = "reason"
-    """Of the scorer: "reason", "sample" or "level"."""
+    """Of the scorer: "reason", "sample", "level" or "expected"."""
     reasoning: str | None = None
     """The reasoning that the completion gives (`rewards.shown_reasoning`). None where there is no
     completion, as in mode "level"."""
@@ -89,7 +89,8 @@ class Prediction:
     too; what cannot be used is left out."""
     distribution: Distribution | Votes = ()
     """Over the valid rollouts in mode "sample": of their scores, else of their answers. Over the
-    five levels in mode "level". Empty in mode "reason", which draws nothing."""
+    five levels in mode "level", over the scores that may stand in the greedy answer in mode
+    "expected". Empty in mode "reason", which draws nothing."""
     spread: float | None = None
     """Standard deviation of the scores of `distribution`; in mode "sample" the sample's, over
     K - 1."""
@@ -105,6 +106,12 @@ class Prediction:
     Small values mean that the interval may not hold, and `note` says so."""
     calibrated_on: str | None = None
     """Key of the calibration set; None without a calibration."""
+    kept_mass: float | None = None
+    """In mode "expected": probability of the scores of `distribution`, 0..1, before it was
+    normalised (`thinker.score.expected`). None in other modes, and where the greedy answer
+    stands."""
+    num_tree_tokens: int | None = None
+    """Tokens that mode "expected" forwarded beside those of the greedy completion."""
     num_tokens: float | None = None
     """Length of the completion; in mode "sample" the mean of all K."""
     frame_indices: tuple[int, ...] = ()
@@ -226,6 +233,22 @@ def of_levels(blank: Prediction, distribution: Distribution) -> Prediction:
         distribution=distribution,
         spread=standard_deviation(distribution),
         answer_range=central_range(distribution),
+    )
+
+
+def of_expected(row: Prediction, distribution: Distribution, kept: float) -> Prediction:
+    """The row of a greedy completion with the mean of the scores that may stand in its answer.
+
+    distribution: of them, normalised. kept: their probability before that.
+    """
+    return replace(
+        row,
+        score=mean(distribution),
+        answer=mean(distribution),
+        distribution=distribution,
+        spread=standard_deviation(distribution),
+        answer_range=central_range(distribution),
+        kept_mass=kept,
     )
 
 

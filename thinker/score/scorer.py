@@ -4,10 +4,12 @@ any task goes in, a `Prediction` with its answer comes out. What cannot be answe
 
 `QualityScorer` is what `single_infer.py`, `batch_infer.py`, the `thinker` command and the trainer's
 held-out evaluation use, so all of them share one clip reader, one prompt, one encoder and one
-parser. It has three modes with one interface:
+parser. It has four modes with one interface:
 
 - `reason`: the greedy completion, with `<think>` and `<answer>`;
 - `sample`: K rollouts; the mean of scores and their spread, of other answers the majority;
+- `expected`: as `reason`, and the mean of the scores that may stand in its answer, by their
+  probabilities (expected.py); for scores only;
 - `level`: one forward and a softmax over level words, no text; for scores and levels only.
 """
 
@@ -37,6 +39,7 @@ from thinker.score.calibration import Calibration, find_calibrations, question_t
 from thinker.score.confidence import with_confidence
 from thinker.score.conversation import Conversation
 from thinker.score.detail import Located, Wish, check_picture, description, grounding, locate
+from thinker.score.expected import AnswerTree
 from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
     OUT_OF_MEMORY,
@@ -45,6 +48,7 @@ from thinker.score.prediction import (
     failed,
     judged,
     of_draws,
+    of_expected,
     of_levels,
 )
 from thinker.score.question import (
@@ -66,9 +70,11 @@ from thinker.video.sources.frames import Still
 
 logger = logging.getLogger(__name__)
 
-MODES = ("reason", "sample", "level")
+MODES = ("reason", "sample", "level", "expected")
 LEVEL_TASKS = ("score", "level")
 """The tasks of mode "level"."""
+MIN_KEPT = 0.5
+"""Of the probability has to be kept; else the greedy answer stands in mode "expected"."""
 BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
 """How many questions are answered at once where nothing else is asked for, on a GPU and on a CPU.
 Larger batches gain a CPU little, tiny policies apart, and delay the first result."""
@@ -474,7 +480,12 @@ class QualityScorer:
 
     def _fitting(self, questions: list[Question], mode: str) -> list[Prediction]:
         """Predictions of as many of the first questions as fit into memory, at least of one."""
-        judges = {"reason": self._reason, "sample": self._sample, "level": self._level}
+        judges = {
+            "reason": self._reason,
+            "sample": self._sample,
+            "level": self._level,
+            "expected": self._expected,
+        }
         while True:
             try:
                 began = time.perf_counter()
@@ -526,6 +537,23 @@ class QualityScorer:
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
         draws = self._draws(questions, requests, self.num_samples, sampling)
         return [of_draws(of_one) for of_one in draws]
+
+    def _expected(self, questions: list[Question], requests: Requests) -> list[Prediction]:
+        found = self._answer_tree.followed(self.rollout, requests, self.max_new_tokens)
+        rows = []
+        for question, (completion, expected) in zip(questions, found, strict=True):
+            ((text, num_tokens),) = self._texts([completion])
+            row = judged(blank_row(question), text, num_tokens, self._reference(question))
+            if expected is not None:
+                row = replace(row, num_tree_tokens=expected.num_forwarded)
+                if row.score is not None and expected.kept >= MIN_KEPT:
+                    row = of_expected(row, expected.distribution, expected.kept)
+            rows.append(row)
+        return rows
+
+    @cached_property
+    def _answer_tree(self) -> AnswerTree:
+        return AnswerTree(self.policy)
 
     def _level(self, questions: list[Question], requests: Requests) -> list[Prediction]:
         kinds = list(map(medium_kind, questions))
@@ -596,6 +624,8 @@ def check_mode(mode: str, task: str) -> None:
             f"mode level is for the tasks {', '.join(LEVEL_TASKS)}, not for {task!r}; "
             "use mode reason or sample"
         )
+    if mode == "expected" and task != "score":
+        raise ValueError(f"mode expected is for the task score, not for {task!r}; use mode reason")
 
 
 def _listed(media: Any) -> list[Any]:
