@@ -29,7 +29,7 @@ for version in "${versions[@]}"; do
     py=$folder/env/bin/python
     # The set's own torch, so that the range of transformers is what differs.
     VIRTUAL_ENV=$folder/env .venv/bin/uv pip install --quiet "${links[@]}" --editable . "torch==$torch" "transformers$version" \
-        pytest pytest-timeout psutil accelerate peft # the last two are of helpers that count
+        pytest pytest-timeout psutil matplotlib accelerate peft # the last two are of helpers that count
     cp "$(site "$main")"/_thinker_torchvision_cpu_ops.* "$(site "$py")" 2>/dev/null || true # see setup.sh
     "$py" -c 'import huggingface_hub as h, transformers as t; print("transformers", t.__version__, "huggingface_hub", h.__version__)'
     PYTHONPATH=$PWD "$py" -m pytest -q -p no:cacheprovider "${tests[@]}" "${left_out[@]}" || failed=1
