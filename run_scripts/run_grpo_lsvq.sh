@@ -12,6 +12,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash setup.sh
 python=.venv/bin/python
+source run_scripts/lib/launch.sh
 
 given=
 for name in MODEL TRAIN_JSONL VIDEO_ROOT DATASET; do
@@ -42,5 +43,4 @@ else
     exit 2
 fi
 
-source run_scripts/lib/launch.sh
 exec "${launch[@]}" train "${arguments[@]}" "output_dir=$output" "$@"

@@ -46,6 +46,11 @@ def test_own_rates_lie_over_the_shipped_ones(tmp_path):
         ("reached: {train: fast}", "reached.train is 'fast', expected a number above 0"),
         ("gpus: {B200: {peak_flops: 1.0e+15}}", "gpus.B200 lacks dollars_per_hour, hbm_bytes"),
         ("gpus: {B200: {speed: 1}}", "gpus.B200.speed is not known"),
+        ("gpus: {dollars_per_hour: 2.2}", "gpus.dollars_per_hour is not known; expected gpus.KIND"),
+        ("gpus: {H100-SXM: {memory_bytes: 80}}", "memory_bytes is 80, expected bytes"),
+        ("gpus: {H100-SXM: {peak_flops: .inf}}", "peak_flops is inf, expected a number above 0"),
+        ("gpus: {H100-SXM: {peak_flops: 1e15}}", r"is '1e15', .* write 1.0e\+15"),
+        ("reached: 0.5", "reached is not known; expected gpus.KIND"),
     ],
 )
 def test_bad_rates_are_named(tmp_path, text, message):

@@ -107,9 +107,18 @@ def test_a_run_is_its_steps():
     seconds = 2 * found.outcome.mean_seconds + 28 * 0.29 / (14 * 16)
     assert found.hours == pytest.approx(seconds / 3600)
     assert found.dollars == pytest.approx(found.hours * 16 * 3)
+    more = training_plan(
+        replace(JOB, server_gpus=2), load_rates(), videos=55, epochs=2, lengths=LENGTHS
+    )
+    assert more.steps == 2  # TRL drops what is left of an epoch
     own = training_plan(JOB, load_rates(), videos=64, epochs=1, lengths=LENGTHS)
     assert own.outcome.step_seconds == pytest.approx([own.alone_seconds] * 20)
     assert own.outcome.waiting == pytest.approx(0)
+    slow = load_rates()
+    slow = replace(slow, host=replace(slow.host, storage_bytes_per_second=1e6))
+    waits = training_plan(JOB, slow, videos=64, epochs=1, lengths=LENGTHS)
+    assert dict(waits.binding())["storage"] > waits.loader_wait_seconds > 1
+    assert waits.straggler_seconds == pytest.approx(0, abs=0.06 * waits.loader_wait_seconds)
     with pytest.raises(ValueError, match="a step takes 32 videos"):
         training_plan(JOB, load_rates(), videos=31, epochs=1, lengths=LENGTHS)
 

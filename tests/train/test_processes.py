@@ -55,6 +55,8 @@ def test_a_world_as_it_was_asked_for(launched):
     ("given", "found", "said"),
     [
         ({"THINKER_NUM_PROCESSES": "2"}, state(1), "2 processes were asked for .* but 1 started"),
+        ({"THINKER_NUM_PROCESSES": "two"}, state(1), "THINKER_NUM_PROCESSES is 'two', expected a"),
+        ({"THINKER_NUM_PROCESSES": "0"}, state(1), "THINKER_NUM_PROCESSES is '0', expected a num"),
         ({"WORLD_SIZE": "2"}, state(1), "accelerate sees 1: each would train alone"),
         (GOOD_FSDP, state(2, DistributedType.MULTI_CPU), "here it would run MULTI_CPU instead"),
         (GOOD_FSDP, state(1, DistributedType.NO), "asks for FSDP, which it has for GPUs only"),

@@ -6,11 +6,13 @@ from pathlib import Path
 NAME = "plan"
 HELP = "time, memory, network, money of a run"
 
+GPUS_A_NODE = 8
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="public backbone, as InternVL3-8B")
     parser.add_argument("--gpus", type=int, required=True, help="all GPUs")
-    parser.add_argument("--nodes", type=int, default=1, help="machines with as many GPUs each")
+    parser.add_argument("--nodes", type=int, help="machines with as many GPUs each (8 each)")
     parser.add_argument("--gpu", default="H100-SXM", help="kind, of those with rates")
     parser.add_argument("--videos", type=int, help="videos of the training set")
     parser.add_argument("--epochs", type=int, default=3)
@@ -35,6 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.videos is None and args.score is None:
+        raise ValueError("nothing to plan: give --videos (training), --score (an archive), or both")
+    for name in ("videos", "score"):
+        given = getattr(args, name)
+        if given is not None and given < 1:
+            raise ValueError(f"--{name} is {given}, expected at least 1")
+    nodes = max(1, -(-args.gpus // GPUS_A_NODE)) if args.nodes is None else args.nodes
+    if args.gpus < 1 or nodes < 1 or args.gpus % nodes:
+        raise ValueError(
+            f"--gpus is {args.gpus} and --nodes {nodes}, expected at least one of each, and as "
+            "many GPUs in every node"
+        )
+    if not 0 <= args.server_gpus < args.gpus:
+        raise ValueError(
+            f"--server-gpus is {args.server_gpus}, expected 0 to {args.gpus - 1}: the others train"
+        )
+
     from thinker.plan.rates import load_rates
     from thinker.plan.report import archive_text, assumptions_text, training_text
     from thinker.plan.scoring import MODES, archive_plan
@@ -43,8 +62,6 @@ def run(args: argparse.Namespace) -> int:
     from thinker.plan.training import training_plan
     from thinker.policies.cost import StepSize
 
-    if args.videos is None and args.score is None:
-        raise ValueError("nothing to plan: give --videos (training), --score (an archive), or both")
     rates = load_rates(args.rates)
     job = Job(
         model=args.model,
@@ -56,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         ),
         gpu=args.gpu,
         gpus=args.gpus,
-        nodes=args.nodes,
+        nodes=nodes,
         server_gpus=args.server_gpus,
         push=args.push,
         sharding=args.sharding,

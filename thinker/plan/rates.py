@@ -7,6 +7,7 @@ In: `rates.yaml`, and a file of the user's over it. Out: `Rates`, whose numbers 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,10 @@ class Rates:
         return self.gpus[kind]
 
 
+LEAST_MEMORY = 1e9
+"""Fewer bytes of a GPU are a number in another unit."""
+
+
 @lru_cache(maxsize=8)
 def load_rates(over: Path | None = None) -> Rates:
     """The shipped rates, with those of a file over them. Raises ValueError, naming the file and the
@@ -105,8 +110,9 @@ def load_rates(over: Path | None = None) -> Rates:
     known = {name for name in shipped if not name.startswith("gpus.")}
     gpu_fields = {field.name for field in fields(Gpu)}
     for name in mine:
-        section, *_, last = name.split(".")
-        if name not in known and not (section == "gpus" and last in gpu_fields):
+        section, *kind = name.split(".")
+        is_of_gpu = section == "gpus" and len(kind) > 1 and kind[-1] in gpu_fields
+        if name not in known and not is_of_gpu:
             raise ValueError(
                 f"{where}: {name} is not known; expected gpus.KIND.({'|'.join(sorted(gpu_fields))})"
                 f", {', '.join(sorted(known))}"
@@ -151,8 +157,11 @@ def _leaves(tree: Mapping[str, Any], where: str, source: str | None) -> dict[str
         value = node["value"] if is_leaf else node
         said = (node.get("source") if is_leaf else None) or source
         name = ".".join(place)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ValueError(f"{where}: {name} is {value!r}, expected a number above 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
+            hint = " (YAML takes 1e15 for a text: write 1.0e+15)" if isinstance(value, str) else ""
+            raise ValueError(f"{where}: {name} is {value!r}, expected a number above 0{hint}")
+        if name.endswith(".memory_bytes") and value < LEAST_MEMORY:
+            raise ValueError(f"{where}: {name} is {value:g}, expected bytes, such as 80.0e+9")
         if said is None:
             raise ValueError(f"{where}: {name} has no source")
         found[name] = (float(value), said)

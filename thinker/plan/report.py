@@ -30,7 +30,8 @@ def training_text(found: TrainingPlan) -> str:
         for stage in found.stages
     ]
     lines += [
-        f"  {'the longest completions':<38}{found.waiting_seconds:>9.2f}{'':>19}  stragglers",
+        f"  {'waiting for the frame cache':<38}{found.loader_wait_seconds:>9.2f}{'':>19}  storage",
+        f"  {'the longest completions':<38}{found.straggler_seconds:>9.2f}{'':>19}  stragglers",
         f"  {'a step':<38}{outcome.mean_seconds:>9.2f}",
         "",
         "spent on: " + ", ".join(f"{name} {s:.2f} s" for name, s in found.binding() if s >= 0.005),

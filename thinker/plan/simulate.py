@@ -72,6 +72,19 @@ class Lengths:
     longest: int
     """`max_completion_length`."""
 
+    def __post_init__(self) -> None:
+        if not self.mean >= 1 or not math.isfinite(self.mean):
+            raise ValueError(f"completions of {self.mean:g} tokens, expected at least 1")
+        if not self.spread >= 0 or not math.isfinite(self.spread):
+            raise ValueError(
+                f"the spread of lengths is {self.spread:g}, expected 0 (all equal) or more"
+            )
+        if self.longest < self.mean:
+            raise ValueError(
+                f"the longest completion has {self.longest} tokens, expected no less than the mean "
+                f"of {self.mean:g} (--longest, --completion-tokens)"
+            )
+
     def draw(self, generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Whole numbers, 1 at least."""
         variance = math.log1p(self.spread**2)

@@ -4,7 +4,6 @@ In: a `Job`, `Rates`, the number of videos and epochs, how lengths of completion
 `TrainingPlan`. Stages come from `step.py`, the waiting from `simulate.py`.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,14 +50,20 @@ class TrainingPlan:
         return self.hours * self.plan.job.gpus * self.plan.gpu.dollars_per_hour
 
     @property
-    def waiting_seconds(self) -> float:
+    def loader_wait_seconds(self) -> float:
+        """Of a step in which all work is done and the next batch is not read yet."""
+        return max(0.0, self.plan.loader_seconds() - self.alone_seconds)
+
+    @property
+    def straggler_seconds(self) -> float:
         """What drawn lengths add to a step."""
-        return self.outcome.mean_seconds - self.alone_seconds
+        added = self.outcome.mean_seconds - self.alone_seconds - self.loader_wait_seconds
+        return max(0.0, added)
 
     def binding(self) -> list[tuple[str, float]]:
         """Seconds of a step by what they are spent on, the most first; "stragglers" is what drawn
         lengths add."""
-        spent: dict[str, float] = {"stragglers": max(0.0, self.waiting_seconds)}
+        spent = {"stragglers": self.straggler_seconds, "storage": self.loader_wait_seconds}
         for stage in self.stages:
             spent[stage.limit] = spent.get(stage.limit, 0.0) + stage.seconds
         return sorted(spent.items(), key=lambda item: -item[1])
@@ -98,7 +103,7 @@ def training_plan(
         memory=memory_of(plan),
         stages=(*before, *plan.rollouts(engine), rewards, *after, *together),
         outcome=outcome,
-        steps=math.ceil(videos / batch) * epochs,
+        steps=videos // batch * epochs,  # TRL drops the rest of an epoch
         first_read_seconds=decode,
     )
 

@@ -141,9 +141,23 @@ def _claimed_table(
         return open_listing(listing)
 
 
+def _start(ray: Any) -> None:
+    """Join the cluster that there is, or start one of this machine. Raises ValueError where neither
+    comes up."""
+    try:
+        ray.init(ignore_reinit_error=True, log_to_driver=False)
+    except Exception as error:  # Ray raises a plain Exception where a node does not start in time
+        ray.shutdown()
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"Ray does not start: {reason}. On a busy machine give it more time "
+            "(RAY_raylet_start_wait_time_s=300), or start it before (ray start --head)"
+        ) from error
+
+
 def _run(ray: Any, todo: np.ndarray, job: Job, settings: RaySettings) -> Counter[str]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray sends usage statistics
-    ray.init(ignore_reinit_error=True, log_to_driver=False)
+    _start(ray)
     Starts(job.run_folder / "tries", job.max_starts).forget()
     # Without it a machine that is lost while an actor on it loads its model would end the run.
     ray.data.DataContext.get_current().max_consecutive_actor_init_deaths = job.max_starts

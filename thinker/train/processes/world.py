@@ -60,8 +60,8 @@ def is_sharding_asked() -> bool:
 def check_world(state: PartialState) -> None:
     """Raises WorldError where the processes that the launcher started do not work together as it
     said. state: of accelerate, when `torch.distributed` has started."""
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    asked = int(os.environ.get(NUM_PROCESSES, started))
+    started = _count("WORLD_SIZE", "1")
+    asked = _count(NUM_PROCESSES, str(started))
     if asked != started:
         raise WorldError(
             f"{asked} processes were asked for (NUM_PROCESSES), but {started} started; without a "
@@ -75,6 +75,13 @@ def check_world(state: PartialState) -> None:
             f"{state.num_processes}: each would train alone; without a GPU, do not set use_cpu to "
             "false in the stages' trainer settings"
         )
+
+
+def _count(name: str, default: str) -> int:
+    given = os.environ.get(name, default)
+    if not given.isascii() or not given.isdigit() or int(given) < 1:
+        raise WorldError(f"{name} is {given!r}, expected a number of processes, at least 1")
+    return int(given)
 
 
 def check_sharding(is_fsdp: bool, is_deepspeed: bool) -> None:
