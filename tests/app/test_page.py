@@ -77,7 +77,11 @@ def test_upload_score_question_compare_for_two_users_at_once(app, scorer, files)
         for tab, score in zip(users, scores, strict=True):
             # The tiny policy writes no score: its reasoning ends in a reason, never in a number.
             cards = tab.says("#cards", "no score: invalid answer")
-            assert f"{score:.2f}" in cards and "excellent" in cards and "spread ±" in cards
+            assert (
+                f"{score:.2f}" in cards
+                and "excellent" in cards
+                and "spread of the answers ±" in cards
+            )
         for tab in users:
             tab.ask("assess", question)
         for tab, answer in zip(users, answers, strict=True):

@@ -20,15 +20,24 @@ def row(**fields):
 def test_a_card_has_score_spread_interval_and_levels_best_first():
     shares = ((1.0, 0.0), (2.0, 0.1), (3.0, 0.2), (4.0, 0.4), (5.0, 0.3))
     card = shown.score_card(
-        row(score=3.9, mode="level", distribution=shares, spread=0.94, interval=(2.0, 5.0)), LEVELS
+        row(score=3.9, mode="level", distribution=shares, spread=0.94, answer_range=(2.0, 5.0)),
+        LEVELS,
     )
-    for text in ("<b>3.90</b>", "spread ± 0.94", "90 % within 2.00 to 5.00"):
+    for text in ("<b>3.90</b>", "spread of the answers ± 0.94", "answers from 2.00 to 5.00"):
         assert text in card
     # 3.9 lies at (3.9 - 1) / 4 = 72.5 % of the line, the band from 25 % over 75 %
     assert "left:72.5%" in card and "left:25.0%;width:75.0%" in card
     order = [card.index(f"<span>{word}</span>") for word in reversed(LEVELS)]
     assert order == sorted(order) and card.count('class="bar"') == 5
     assert card.index("excellent") < card.index("30 %") < card.index("good") < card.index("40 %")
+
+
+def test_the_band_is_the_calibrated_interval_where_there_is_one():
+    """3.0 to 4.0 lies from (3 - 1) / 4 = 50 % over 25 % of the line."""
+    fields = {"answer_range": (2.0, 5.0), "interval": (3.0, 4.0), "calibrated_on": EVIL}
+    card = shown.score_card(row(score=3.5, mode="level", **fields), LEVELS)
+    assert "left:50.0%;width:25.0%" in card and "interval 3.00 to 4.00, for 90 in 100" in card
+    assert EVIL not in card
 
 
 def test_no_score_is_a_reason_and_never_a_number():

@@ -101,6 +101,19 @@ def test_descriptions(thinker, files):
     assert status == 1 and lines[-1].startswith("missing: ")
 
 
+def test_one_file_that_cannot_be_asked_about_is_a_row(thinker, files):
+    """A folder may hold pictures and videos; a film cannot be described, a picture has no times."""
+    names = [files / "a.mp4", files / "a.png", "--json"]
+    status, lines, _ = thinker("describe", *names, says="None.")
+    rows = [json.loads(line) for line in lines]
+    assert status == 1 and [row["status"] for row in rows] == ["unsupported", "ok"]
+    assert rows[0]["task"] == "describe" and "is a video" in rows[0]["error"]
+    status, lines, _ = thinker("ground", *names, "--at", "1.5")
+    rows = [json.loads(line) for line in lines]
+    assert status == 1 and [row["status"] for row in rows] == ["ok", "unsupported"]
+    assert rows[0]["frame"] == 15 and "is an image" in rows[1]["error"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -117,6 +130,8 @@ def test_descriptions(thinker, files):
         (["ground", "a.png", "--mode", "level"], "mode level is for the tasks"),
         (["ground", "a.png"], "/no/model"),
         (["describe", "a.mp4"], "is a video"),
+        (["describe", "a.mp4", "b.mp4"], "is a video"),
+        (["ground", "a.png", "--timeout", "3"], "unrecognized arguments"),
         (["describe", "a.png", "--brief", "--distortion", "noise"], "leave out one"),
         (["describe", "a.png", "--distortion", " "], "has no name"),
         (["describe", "a.png"], "/no/model"),

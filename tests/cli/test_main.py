@@ -91,14 +91,14 @@ def test_a_prediction_is_readable_in_a_narrow_terminal(monkeypatch):
             mode="sample",
             reasoning="word " * 20 + "\x1b[31m",
             spread=0.5,
-            interval=(2.5, 3.5),
+            answer_range=(2.5, 3.5),
         )
     )
     lines = text.splitlines()
     assert max(map(len, lines)) <= 40
     assert lines[1].startswith("reasoning: word") and lines[2].startswith("           word")
     assert r"\x1b[31m" in text  # a model may write what steers a terminal
-    assert "90 % in 2.50 to 3.50" in " ".join(line.strip() for line in lines)
+    assert "2.50 to 3.50" in " ".join(line.strip() for line in lines)
 
 
 def test_score_prints_one_json_line_a_video_and_a_bar_for_many(model, videos, capsys):

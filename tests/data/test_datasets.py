@@ -236,7 +236,8 @@ def test_keys_are_frozen() -> None:
         },
         EvalSet: {
             "name": True, "key": True, "meta": True, "video_root": True, "mos_scale": False,
-            "domain": False, "num_videos": False, "content_pattern": False, "source": False,
+            "label_name": False, "domain": False, "num_videos": False, "content_pattern": False,
+            "source": False,
         },
         MosScale: {"min": True, "max": True, "mapping": True},
     }  # fmt: skip
@@ -249,6 +250,7 @@ def test_keys_are_frozen() -> None:
         ("name: My-Set", "3: My-Set", "the key 3, expected text"),
         ("mapping:", "maping:", "unknown key 'mos_scale.maping'; did you mean 'mapping'?"),
         ("key: my_set\n", "", "key is missing"),
+        ("key: my_set", "key: my_set\nlabel_name: ' '", "expected a word, such as MOS or vmaf"),
         ("min: 0, ", "", "mos_scale.min is missing"),
         ("name: My-Set", "name: 7", "name is 7, expected a valid string"),
         ("name: My-Set", "name:", "name is None, expected a valid string"),

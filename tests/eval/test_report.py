@@ -15,6 +15,7 @@ from thinker.data.examples import Example
 from thinker.data.scale import MosScale
 from thinker.eval.compare import compare_runs, format_comparison
 from thinker.eval.metrics import paired_accuracy, paired_bootstrap
+from thinker.eval.report import plots
 from thinker.eval.report.page import known_sets, result_lines, worst_cases, write_report
 from thinker.eval.report.published import MARK, load_published
 from thinker.eval.rows import ResultRow, load_rows
@@ -34,7 +35,7 @@ def row_of(example, **fields):
     return {"id": example.id, **prediction.to_row()}
 
 
-def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k", scale=SCALE):
+def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k", scale=SCALE, **given):
     """An evaluation of len(scores) videos with MOS 10, 12, …; None is a missing one."""
     folder.mkdir(parents=True, exist_ok=True)
     samples = [
@@ -57,8 +58,9 @@ def write_run(folder, root, scores, *, key="konvid_1k", name="KoNViD-1k", scale=
         for sample, score in zip(samples, scores, strict=True)
     ]
     eval_set = EvalSet(
-        name=name, key=key, meta=root / "m.json", video_root=root, mos_scale=scale, domain="in"
-    )
+        name=name, key=key, meta=root / "m.json", video_root=root, mos_scale=scale, domain="in",
+        **given,
+    )  # fmt: skip
     one = LoadedSet(
         key=key, name=name, task="score", source=eval_set, examples=samples, bad_lines=[]
     )
@@ -164,6 +166,21 @@ def test_page_shows_figures_cases_and_configuration(run):
     tokens = [row.num_tokens for row in load_rows(run, "konvid_1k") if row.num_tokens]
     low, middle, high = np.quantile(tokens, [0.05, 0.5, 0.95])
     assert f"<td>{low:.0f}</td><td>{middle:.0f}</td><td>{high:.0f}</td>" in text
+
+
+def test_labels_that_were_measured_are_called_by_their_name(root, run, tmp_path, monkeypatch):
+    measured = write_run(tmp_path / "measured", root, noisy(0, 0.05), label_name="vmaf")
+    assert load_summary(measured)["sets"]["konvid_1k"]["label_name"] == "vmaf"
+    seen = []
+    drawn = plots.png
+    monkeypatch.setattr(plots, "png", lambda figure: seen.append(figure.axes[0]) or drawn(figure))
+    page = write_report(measured).read_text()
+    named = [(axis.get_title(), axis.get_xlabel(), axis.get_ylabel()) for axis in seen]
+    assert ("Prediction and vmaf", "predicted", "vmaf") in named
+    assert ("Error by vmaf", "vmaf", "predicted - vmaf") in named
+    assert re.search(r"predicted [0-9.]+, vmaf [0-9.]+, error after", page)
+    assert not re.search(r", MOS [0-9.]+", page)
+    assert re.search(r"predicted [0-9.]+, MOS [0-9.]+, error after", write_report(run).read_text())
 
 
 def test_published_figures_stand_apart_and_are_marked(run):

@@ -1,17 +1,19 @@
-"""One supervised step on each of one or two processes, on records of which only some show a video,
-run by test_distributed.py."""
+"""A supervised step of one or two processes, on records of which only some show a video, run by
+tests/train/test_distributed.py."""
 
 import sys
 from pathlib import Path
 
-from safetensors.torch import save_file
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 from tests.helpers.policy_factory import random_clip
+from tests.helpers.sharding import fsdp_over_gloo
 from thinker.data.examples import Example
 from thinker.data.mixture import Source
 from thinker.policies import load_policy
 from thinker.prompts import ask
+from thinker.train.processes.world import is_sharding_asked
 from thinker.train.sft.trainer import SupervisedTrainer
 from thinker.video.medium import medium
 
@@ -19,9 +21,10 @@ BATCH = 2
 """Records of a process and forward."""
 
 
-def sft(folder: Path, num_processes: int):
+def main(folder: Path, num_processes: int) -> None:
     """Batches of two sources in turns: the first is about videos, the second shows none, so that
     one of two processes has no video in its forward."""
+    fsdp_over_gloo()
     policy = load_policy(folder / "start")
     about_videos = _source([f"/m/{i}.mp4" for i in range(BATCH)], "It is blur.")
     about_nothing = _source([None] * BATCH, "It is blur, and then it is blur again.")
@@ -36,7 +39,8 @@ def sft(folder: Path, num_processes: int):
             learning_rate=1e-2,
             optim="sgd",
             max_grad_norm=0.0,
-            use_cpu=True,
+            use_cpu=not is_sharding_asked(),
+            ddp_backend="gloo" if num_processes > 1 else None,
             report_to=[],
             save_strategy="no",
         ),
@@ -44,7 +48,10 @@ def sft(folder: Path, num_processes: int):
         read_clip=lambda wanted: random_clip(policy, int(wanted.path.stem)),
     )
     trainer.train()
-    return trainer, policy.model
+    trained = trainer.trained_policy(policy)
+    if trainer.accelerator.is_main_process:
+        trained.save(folder / "final")
+    PartialState().destroy_process_group()
 
 
 def _source(paths, said) -> Source:
@@ -62,13 +69,6 @@ def _source(paths, said) -> Source:
             for number, path in enumerate(paths)
         )
     )
-
-
-def main(folder: Path, num_processes: int) -> None:
-    trainer, core = sft(folder, num_processes)
-    if trainer.accelerator.is_main_process:
-        weights = {k: v.detach().contiguous() for k, v in core.named_parameters()}
-        save_file(weights, folder / "after.safetensors")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Launches of `sharding_worker.py`, as a user shards a run, and what came of them."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -8,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 
 from tests.helpers.launch import ddp_launcher, free_port, launch
 from tests.helpers.places import REPO
 from thinker.policies import load_policy
+from thinker.train.processes.world import FSDP
 
 WORKER = "tests.helpers.sharding_worker"
 CONFIGS = REPO / "run_scripts" / "configs"
@@ -55,21 +59,36 @@ def run_sharded(
         folder.mkdir()
         shutil.copytree(start, folder / "start")
     shutil.rmtree(folder / "final", ignore_errors=True)
-    launcher = _launcher(settings["sharding"], num_processes)
-    command = [*launcher, WORKER, str(folder), json.dumps(settings)]
+    command = [
+        *launcher(settings["sharding"], num_processes), WORKER, str(folder), json.dumps(settings)
+    ]  # fmt: skip
     launch(command, folder, ACCELERATE_TORCH_DEVICE="cpu")
-    policy = load_policy(folder / "final")
-    weights = {name: weight.detach() for name, weight in policy.model.named_parameters()}
     lines = (folder / "run" / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
     rollouts = sorted(map(json.loads, lines), key=lambda row: (row["sample_id"], row["completion"]))
     return Outcome(
-        weights=weights,
+        weights=weights_of(folder / "final"),
         record=json.loads((folder / "record.json").read_text()),
         rewards=[row["rewards"] for row in rollouts],
     )
 
 
-def _launcher(sharding: str, num_processes: int) -> list[str]:
+def run_supervised(
+    folder: Path, start: Path, sharding: str, num_processes: int = 2
+) -> dict[str, torch.Tensor]:
+    """A supervised step (`distributed_worker.py`) from the policy in `start`; its weights."""
+    folder.mkdir()
+    shutil.copytree(start, folder / "start")
+    worker = ["tests.helpers.distributed_worker", str(folder), str(num_processes)]
+    launch([*launcher(sharding, num_processes), *worker], folder, ACCELERATE_TORCH_DEVICE="cpu")
+    return weights_of(folder / "final")
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Of a saved policy, which is loaded alone."""
+    return {name: each.detach() for name, each in load_policy(folder).model.named_parameters()}
+
+
+def launcher(sharding: str, num_processes: int) -> list[str]:
     """The start of a command line, behind `python -m`."""
     if num_processes == 1 and sharding != "fsdp2-of-one":
         return []
@@ -83,6 +102,12 @@ def _launcher(sharding: str, num_processes: int) -> list[str]:
         "accelerate.commands.launch", "--config_file", str(config), "--mixed_precision", "no",
         *init, "--num_processes", str(num_processes), "--main_process_port", str(free_port()), "-m",
     ]  # fmt: skip
+
+
+def fsdp_over_gloo() -> None:
+    """accelerate knows no FSDP without a GPU; over gloo it works all the same."""
+    if os.environ.get(FSDP) == "true":
+        PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
 
 
 def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

@@ -19,8 +19,9 @@ from tests.helpers.sharding import (
     covering_array,
     largest_difference,
     run_sharded,
+    run_supervised,
+    weights_of,
 )
-from thinker.policies import load_policy
 
 BOUND = 1e-4
 """Of the difference, as a share of the move."""
@@ -42,6 +43,9 @@ def main(output: Path) -> int:
         if not any("resumed" in row for row in rows):
             rows += resumed(Path(scratch))
             record.write_text(json.dumps(rows, indent=1) + "\n")
+        if not any("supervised" in row for row in rows):
+            rows += supervised(Path(scratch))
+            record.write_text(json.dumps(rows, indent=1) + "\n")
     failed = sum(not row["equal"] for row in rows)
     print(f"{len(rows)} runs, {failed} failed; {record}")
     return int(failed > 0)
@@ -51,9 +55,7 @@ def compared(
     scratch: Path, number: int, settings: dict[str, Any], alone: dict[str, Outcome]
 ) -> dict[str, Any]:
     """A row of the record. alone: what one process makes, by its settings."""
-    start = scratch / settings["backbone"]
-    if not start.is_dir():
-        small_policy(settings["backbone"], amplify=1.0, size=ENGINE_SIZE).save(start)
+    start = start_of(scratch, settings["backbone"])
     row: dict[str, Any] = {"settings": settings}
     try:
         key = json.dumps({name: settings[name] for name in settings if name != "sharding"})
@@ -62,12 +64,20 @@ def compared(
         one, two = alone[key], run_sharded(scratch / f"{number}-two", start, settings)
     except AssertionError as error:
         return row | {"equal": False, "error": str(error)[-2000:]}
-    moved = largest_difference(one.weights, dict(load_policy(start).model.named_parameters()))
+    moved = largest_difference(one.weights, weights_of(start))
     difference = largest_difference(one.weights, two.weights)
     same_text = all(one.record[name] == two.record[name] for name in ("written", "evaluated"))
     equal = moved > 0 and difference < BOUND * moved and same_text
     row |= {"moved": moved, "difference": difference, "same_text": same_text}
     return row | {"way": two.record["way"], "equal": equal}
+
+
+def start_of(scratch: Path, backbone: str) -> Path:
+    """The policy that runs begin with."""
+    start = scratch / backbone
+    if not start.is_dir():
+        small_policy(backbone, amplify=1.0, size=ENGINE_SIZE).save(start)
+    return start
 
 
 SETTINGS = {name: values[0] for name, values in FACTORS.items()}
@@ -76,10 +86,10 @@ SETTINGS = {name: values[0] for name, values in FACTORS.items()}
 def resumed(scratch: Path) -> list[dict[str, Any]]:
     """FSDP2 that goes on after three of six steps with as many processes (bit for bit), and with
     one of two and two of one, compared with six steps of two processes."""
-    start = scratch / SETTINGS["backbone"]
+    start = start_of(scratch, SETTINGS["backbone"])
     sharded = SETTINGS | {"sharding": "fsdp2"}
     whole = run_sharded(scratch / "whole", start, sharded | {"steps": 6})
-    before = dict(load_policy(start).model.named_parameters())
+    before = weights_of(start)
     rows = []
     for first, then in ((2, 2), (2, 1), (1, 2)):
         folder = scratch / f"{first}-{then}"
@@ -92,6 +102,22 @@ def resumed(scratch: Path) -> list[dict[str, Any]]:
         row = {"settings": sharded, "resumed": [first, then], "moved": moved}
         rows.append(row | {"difference": difference, "equal": equal, "same_text": True})
         print(f"resumed by {then} of {first}: {difference / moved:.1e} of the move", flush=True)
+    return rows
+
+
+def supervised(scratch: Path) -> list[dict[str, Any]]:
+    """A supervised step, sharded in every way."""
+    start = start_of(scratch, SETTINGS["backbone"])
+    one = run_supervised(scratch / "supervised-one", start, "ddp", 1)
+    moved = largest_difference(one, weights_of(start))
+    rows = []
+    for sharding in FACTORS["sharding"]:
+        two = run_supervised(scratch / f"supervised-{sharding}", start, sharding)
+        difference = largest_difference(one, two)
+        row = {"settings": {"sharding": sharding}, "supervised": True, "moved": moved}
+        equal = moved > 0 and difference < BOUND * moved
+        rows.append(row | {"difference": difference, "equal": equal, "same_text": True})
+        print(line(rows[-1]), flush=True)
     return rows
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 
 from tests.helpers.policy_factory import random_clip
+from tests.helpers.sharding import fsdp_over_gloo
 from tests.helpers.trainer_runs import (
     GROUP,
     NUM_VIDEOS,
@@ -30,7 +31,7 @@ from thinker.policies.encode import encode_prompts
 from thinker.policies.inputs import Prompt
 from thinker.rollout.base import Sampling
 from thinker.rollout.build import build_rollout
-from thinker.train.processes.world import FSDP, is_sharding_asked
+from thinker.train.processes.world import is_sharding_asked
 
 GREEDY = Sampling(max_new_tokens=8, temperature=0)
 CHECKPOINTING = {"reentrant": True, "not-reentrant": False}
@@ -62,9 +63,7 @@ class Beside(ScriptedByPlace):
 def train(folder: Path, settings: dict[str, Any]) -> None:
     """settings: see `run_sharded` (tests/helpers/sharding.py)."""
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if os.environ.get(FSDP) == "true":
-        # accelerate knows no FSDP without a GPU; over gloo it works all the same.
-        PartialState._prepare_backend = lambda *args, **kwargs: ("gloo", DistributedType.MULTI_GPU)
+    fsdp_over_gloo()
     policy = load_policy(folder / "start")
     backends: list[Beside] = []
 

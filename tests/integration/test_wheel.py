@@ -75,7 +75,12 @@ def test_import_finds_the_wheel_and_not_the_checkout(installed: Path, tmp_path: 
     assert all(Path(place).exists() for place in places), places
     assert REPO not in [Path(entry).resolve() for entry in path if entry]
     package = Path(places[0]).parent
-    for name in ("py.typed", "eval/report/page.html.j2", "policies/public_configs.yaml"):
+    for name in (
+        "py.typed",
+        "eval/report/page.html.j2",
+        "train/inspect/inspect.html.j2",
+        "policies/public_configs.yaml",
+    ):
         assert (package / name).is_file(), name
 
 

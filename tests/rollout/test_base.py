@@ -104,6 +104,27 @@ def test_temperature_sharpens_later_tokens_too(backbone):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
+def test_completions_say_how_likely_they_were_drawn(backbone):
+    """Of prompts of several lengths, at temperature .7 and greedy, ended ones and cut ones."""
+    policy = engine_policy(backbone, amplify=1.5)
+    prompts = [*prompts_of(policy, 2), *conversations(policy)[:2]]
+    some_end = HfRollout(policy.model, policy.tokenizer.pad_token_id, list(range(0, 400, 7)))
+    lengths = set()
+    for temperature in (0.7, 0.0):
+        sampling = Sampling(max_new_tokens=5, temperature=temperature)
+        groups = some_end.generate(encode_prompts(policy, prompts), 3, sampling, seed=1)
+        for prompt, group in zip(prompts, groups, strict=True):
+            for one in group:
+                lengths.add(len(one.token_ids))
+                table = plain_logprobs(policy, prompt, one.token_ids) / (temperature or 1.0)
+                own = table.log_softmax(-1).gather(1, torch.tensor(one.token_ids)[:, None])[:, 0]
+                assert one.logprobs == pytest.approx(own.tolist(), abs=1e-4)
+    assert len(lengths) > 1
+    part = Sampling(max_new_tokens=2, top_k=3)  # whose logits are those of a part
+    assert some_end.generate(encode_prompts(policy, prompts[:1]), 1, part, 0)[0][0].logprobs is None
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_seed_decides_and_the_global_stream_is_left_alone(backbone):
     policy = engine_policy(backbone)
     requests = encode_prompts(policy, prompts_of(policy))

@@ -128,7 +128,7 @@ def test_sample_mode_of_choices_is_the_majority_with_the_share_of_votes(policy, 
     assert row.answer == "B" and row.status == "ok"
     shares = dict(row.distribution)
     assert sum(shares.values()) == pytest.approx(1.0) and shares["B"] > shares["C"] > 0
-    assert row.spread is None and row.interval is None
+    assert row.spread is None and row.answer_range is None
     tie = scorer(policy, "C", "A", mode="sample", num_samples=2)
     (row,) = tie.predict([choice(folder, "a.mp4")])
     assert (row.answer, row.distribution) == ("C", (("A", 0.5), ("C", 0.5)))  # the first drawn

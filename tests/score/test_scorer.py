@@ -30,9 +30,9 @@ from thinker.rollout.hf import hf_rollout
 from thinker.score.levels import level_ids, level_probabilities
 from thinker.score.prediction import (
     Prediction,
+    central_range,
     empirical,
     mean,
-    quantile_interval,
     standard_deviation,
 )
 from thinker.score.scorer import QualityScorer
@@ -150,13 +150,13 @@ def test_an_invalid_answer_is_a_row_without_a_score(policy, videos):
     assert prediction.completion == "I like it" and "no_answer" in prediction.error
 
 
-def test_sample_mode_reports_mean_spread_and_interval(policy, videos):
+def test_sample_mode_reports_mean_spread_and_range(policy, videos):
     texts = [f"<think>{x}</think><answer>{x}</answer>" for x in ("2", "3", "3", "4")]
     prediction = scorer(policy, *texts, mode="sample", num_samples=4).score(videos / "a.mp4")
     assert prediction.score == 3.0 and prediction.reasoning == "3"
     assert prediction.distribution == ((2.0, 0.25), (3.0, 0.5), (4.0, 0.25))
     assert prediction.spread == pytest.approx((2 / 3) ** 0.5)  # squares 1, 0, 0, 1 over K - 1
-    assert prediction.interval == (2.0, 4.0)
+    assert prediction.answer_range == (2.0, 4.0)
 
 
 def test_sample_mode_averages_valid_draws_only_and_needs_half_of_them(policy, videos):
@@ -174,8 +174,8 @@ def test_figures_of_a_distribution_by_hand():
     assert distribution == ((2.0, 0.25), (3.0, 0.75))
     assert mean(distribution) == 2.75
     assert standard_deviation(distribution) == pytest.approx(0.1875**0.5)
-    assert quantile_interval(((1, 0.04), (2, 0.06), (3, 0.86), (5, 0.04))) == (2, 3)
-    assert quantile_interval(empirical([float(i) for i in range(20)])) == (0.0, 18.0)
+    assert central_range(((1, 0.04), (2, 0.06), (3, 0.86), (5, 0.04))) == (2, 3)
+    assert central_range(empirical([float(i) for i in range(20)])) == (0.0, 18.0)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

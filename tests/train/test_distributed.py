@@ -1,32 +1,29 @@
 """Supervised training by two processes: real launches, real gloo. GRPO: test_sharding.py."""
 
-import shutil
-
 import pytest
-from safetensors.torch import load_file
 
-from tests.helpers.launch import ddp_launcher, launch
 from tests.helpers.policy_factory import small_policy
-from tests.helpers.sharding import largest_difference
-from thinker.policies import load_policy
+from tests.helpers.sharding import largest_difference, run_supervised, weights_of
 
 
-def run(folder, start, num_processes):
-    """The weights after a step."""
-    folder.mkdir()
-    shutil.copytree(start, folder / "start")
-    worker = ["tests.helpers.distributed_worker", str(folder), str(num_processes)]
-    launch([*ddp_launcher(num_processes), *worker], folder)
-    return load_file(folder / "after.safetensors")
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("start") / "policy"
+    small_policy("internvl3", amplify=1.0).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, start):
+    return run_supervised(tmp_path_factory.mktemp("one") / "run", start, "ddp", 1)
 
 
 @pytest.mark.slow
-def test_one_and_two_processes_give_the_same_supervised_update(tmp_path):
-    """The loss is a mean over the tokens of both, one of which shows no video."""
-    small_policy("internvl3", amplify=1.0).save(tmp_path / "start")
-    one = run(tmp_path / "one", tmp_path / "start", 1)
-    two = run(tmp_path / "two", tmp_path / "start", 2)
-    start = dict(load_policy(tmp_path / "start").model.named_parameters())
-    moved = largest_difference(one, {name: start[name] for name in one})
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_one_and_two_processes_give_the_same_supervised_update(tmp_path, start, one, sharding):
+    """The loss is a mean over the tokens of both, one of which shows no video. DeepSpeed's ways:
+    run_scripts/test_distributed.sh."""
+    two = run_supervised(tmp_path / "two", start, sharding)
+    moved = largest_difference(one, weights_of(start))
     assert moved > 1e-6
     assert largest_difference(one, two) < 1e-3 * moved

@@ -119,7 +119,7 @@ def test_each_batch_is_drawn_with_the_weights_before_the_batch_before_it(tmp_pat
         (x["step"], x["sample_id"]) for x in lines[1]
     ]
     for step in range(5):
-        own = [x["completion"] for x in lines[0] if x["step"] == step]
+        own = [x["completion"] for x in lines[0] if x["step"] == step + 1]
         assert own == backend.texts[step]
     assert backend.texts[0] == usual_backend.texts[0]
     # TRL corrects by what the update of the batch before has changed: nothing for the first one.

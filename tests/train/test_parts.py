@@ -7,10 +7,10 @@ from transformers import Trainer, TrainingArguments
 
 from tests.helpers.policy_factory import BACKBONES, small_policy
 from thinker.config.run import PARTS, LoraSettings, SftStage, SourceSettings
+from thinker.policies.adapters import merge_lora
 from thinker.train.parts import (
     freeze_others,
     lora_config,
-    merge_lora,
     split_by_part,
     trained_parameters,
     with_lora,

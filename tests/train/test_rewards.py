@@ -225,7 +225,8 @@ def test_shares_of_valid_answers_by_task_and_the_mean_of_scores_only():
     assert notes["answers/choice/valid_share"] == 3 / 4
     notes = {}
     judged(table_of(["format"], notes), samples()[:1], texts[:2], None)
-    assert set(notes) == {"answers/valid_share", "answers/mean", "rewards/format/non_finite"}
+    names = {"distinct", "commonest_share", "commonest_8_share", "valid_share", "mean"}
+    assert set(notes) == {*(f"answers/{name}" for name in names), "rewards/format/non_finite"}
 
 
 def test_a_mixed_run_learns_from_both_and_writes_both(tmp_path):

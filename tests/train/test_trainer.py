@@ -113,6 +113,36 @@ def test_rollout_lines_hold_what_was_judged(tmp_path):
     assert valid["rewards"] == pytest.approx({"regression": expected, "format": 1.0})
     # format alone separates the two: the valid one is better
     assert valid["advantage"] > 0 > invalid["advantage"]
+    assert valid["weighted_sum"] == pytest.approx(expected + 1.0) and invalid["weighted_sum"] == 0
+    # counted as metrics.jsonl counts, whose first update is step 1
+    assert {row["step"] for row in rows} == {1} == {trainer.state.log_history[0]["step"]}
+    (medium,) = valid["media"]
+    assert medium["path"] == f"clip{valid['sample_id'].removeprefix('demo/')}.mp4"
+    assert medium["seconds"] == [0.0, 1.0] and medium["kind"] == "video"
+    tokens = len(trainer.processing_class.tokenizer(answer(2.5))["input_ids"])
+    assert valid["num_tokens"] == tokens + 1 and valid["is_ended"]  # and the end token
+    assert valid["mean_logprob"] is None  # the scripted back end reports none
+    assert valid["perturbation"] is valid["perturbed_completion"] is None
+
+
+def test_the_log_says_how_different_answers_are_and_how_long(tmp_path):
+    """Groups answer 1 and 2, 1 and 1, 1 and 3, 1 and "no idea": 3 distinct ones, 1.00 is 5 of 7."""
+    said = [(1, 2), (1, 1), (1, 3), (1, None)]
+    trainer = make_trainer(
+        tmp_path,
+        reward_list=rewards("format"),
+        rollout=scripted(own=lambda i, j: answer(said[i][j]) if said[i][j] else "no idea"),
+    )
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["answers/distinct"] == 3.0
+    assert log["answers/commonest_share"] == pytest.approx(5 / 7)
+    assert log["answers/commonest_8_share"] == 1.0
+    assert log["advantages/zero_share"] == 0.75  # three groups whose format is equally right
+    short, long = sorted({row["num_tokens"] for row in read_jsonl(tmp_path / "run/rollouts.jsonl")})
+    assert log["completions/p50_length"] == log["completions/p95_length"] == long
+    # position .05 · 7 = .35 between the one short completion and the next
+    assert log["completions/p5_length"] == pytest.approx(short + 0.35 * (long - short))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
@@ -123,6 +153,15 @@ def test_hf_rollouts_train_and_all_four_rewards_are_logged(tmp_path, backbone):
     for name in ("regression", "ranking", "format", "temporal"):
         assert f"rewards/{name}/mean" in log
     assert 0.0 <= log["answers/valid_share"] <= 1.0
+    rows = read_jsonl(tmp_path / "run" / "rollouts.jsonl")
+    assert {row["step"] for row in rows} == {1, 2} and len({row["seed"] for row in rows}) == 2
+    for row in rows:
+        assert (
+            row["perturbation"] in ("reverse", "drop") and row["perturbed_completion"] is not None
+        )
+        assert row["is_ended"] or row["num_tokens"] == 8  # max_completion_length
+        # a tiny policy of random weights draws nearly evenly from some hundred tokens
+        assert -8 < row["mean_logprob"] < -2
 
 
 def test_micro_batches_hold_whole_groups_and_give_the_same_update(tmp_path):

@@ -26,6 +26,7 @@ LOSSLESS_PX = 128
 MODE_TITLES = {
     "level": "Level words",
     "reason": "Reasoning",
+    "expected": "Reasoning; the mean of the scores that may follow",
     "sample": "Several draws; the text is that nearest the mean",
 }
 
@@ -83,7 +84,7 @@ def player(url: str, *, is_image: bool) -> str:
 
 
 def score_card(row: Prediction, words: Sequence[str]) -> str:
-    """A score with its spread, interval and distribution, or why there is none.
+    """A score with the spread of the answers, interval and distribution, or why there is none.
 
     words: the policy's level words, worst first.
     """
@@ -94,9 +95,14 @@ def score_card(row: Prediction, words: Sequence[str]) -> str:
     number = f'<p class="thinker-score"><b>{row.score:.2f}</b> <span>of 1 to 5</span></p>'
     facts = []
     if row.spread is not None:
-        facts.append(f"spread ± {row.spread:.2f}")
+        facts.append(f"spread of the answers ± {row.spread:.2f}")
+    if row.answer_range is not None:
+        low, high = row.answer_range
+        facts.append(f"answers from {low:.2f} to {high:.2f}")
     if row.interval is not None:
-        facts.append(f"90 % within {row.interval[0]:.2f} to {row.interval[1]:.2f}")
+        low, high = row.interval
+        name = escape(row.calibrated_on or "")
+        facts.append(f"interval {low:.2f} to {high:.2f}, for 90 in 100 of media like {name}")
     if row.mode == "reason":
         facts.append("one answer, no spread")
     facts.append(f"{row.seconds:.1f} s")
@@ -110,14 +116,15 @@ def _card(inside: str) -> str:
 
 
 def _scale(row: Prediction) -> str:
-    """A line from 1 to 5 with the score on it, and the interval as a band."""
+    """A line from 1 to 5 with the score on it; the band is its interval, else that of answers."""
 
     def place(score: float) -> float:
         return 25 * (min(max(score, 1.0), 5.0) - 1)
 
     band = ""
-    if row.interval is not None:
-        low, high = map(place, row.interval)
+    shown = row.interval or row.answer_range
+    if shown is not None:
+        low, high = map(place, shown)
         band = f'<i class="band" style="left:{low:.1f}%;width:{high - low:.1f}%"></i>'
     assert row.score is not None
     dot = f'<i class="dot" style="left:{place(row.score):.1f}%"></i>'

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from thinker.cli.model_options import (
     add_engine_arguments,
+    add_reading_arguments,
     check_model_options,
     load_scorer,
     reading_settings,
@@ -24,7 +25,9 @@ NEEDED = ("gradio", "matplotlib")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, metavar="MODEL", help="folder of a saved policy")
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="a saved policy: folder, or org/name[@revision]"
+    )
     parser.add_argument("--port", type=int, default=7860, help="0 takes a free one")
     parser.add_argument(
         "--host", default="127.0.0.1",
@@ -35,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-upload", type=int, default=200, metavar="MB", help="the largest file that is taken"
     )
     add_engine_arguments(parser)
+    add_reading_arguments(parser)
     parser.set_defaults(own_level=logging.WARNING, mode="reason", num_workers=1, timeout=120.0)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from thinker.cli.model_options import (
     add_model_arguments,
+    add_reading_arguments,
     check_model_options,
     load_scorer,
     reading_settings,
@@ -33,6 +34,7 @@ _RANGE = re.compile(r"(?P<path>.+)@(?P<start>\d+(\.\d+)?)?-(?P<end>\d+(\.\d+)?)?
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
+    add_reading_arguments(parser)
     parser.add_argument(
         "words", nargs="+", metavar="MEDIA… QUESTION",
         help="videos and images, each whole or a range of seconds as clip.mp4@3-8.5, clip.mp4@3- "

@@ -5,13 +5,12 @@ import json
 import logging
 from typing import TYPE_CHECKING
 
-from thinker.cli.ground import check_wish, head_of
+from thinker.cli.ground import check_wish, find_unfit, head_of, locate_fit
 from thinker.cli.model_options import (
     add_model_arguments,
     check_model_options,
     find_some,
     load_scorer,
-    reading_settings,
 )
 from thinker.utils.names import printable
 
@@ -41,14 +40,12 @@ def run(args: argparse.Namespace) -> int:
     wish = description(brief=args.brief, distortion=args.distortion)
     check_wish(wish)
     paths = find_some(args.files)
-    for path in paths:
-        check_picture(path)
-    reading_settings(args)  # raises for numbers that make no sense
+    unfit = find_unfit(paths, check_picture)
     check_model_options(args, [wish.task])
     scorer = load_scorer(args)
     failures = 0
     for path in paths:
-        for one in scorer.locate(path, wish):
+        for one in locate_fit(scorer, path, wish, unfit):
             failures += one.prediction.status != OK
             print(json.dumps(one.to_row()) if args.json else _described(one, len(paths)))
     return 1 if failures else 0

@@ -4,22 +4,24 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from thinker.cli.model_options import (
     add_model_arguments,
     check_model_options,
     find_some,
     load_scorer,
-    reading_settings,
 )
 from thinker.utils.lock import check_output_folder
 from thinker.utils.names import path_text, printable
 
 if TYPE_CHECKING:
     from thinker.score.detail import Located, Wish
+    from thinker.score.scorer import QualityScorer
+    from thinker.video import VideoError
 
 NAME = "ground"
 HELP = "find distortions of images or frames of videos, each with its box"
@@ -49,17 +51,47 @@ def run(args: argparse.Namespace) -> int:
     at, wish = _times(args.at), grounding(args.question)
     check_wish(wish)
     paths = find_some(args.files)
-    for path in paths:
-        check_source(path, at, args.frames)
+    unfit = find_unfit(paths, lambda path: check_source(path, at, args.frames))
     targets = _targets(args.plot, len(paths))
-    reading_settings(args)  # raises for numbers that make no sense
     check_model_options(args, [wish.task])
     scorer = load_scorer(args)
     failures = 0
     for path, target in zip(paths, targets, strict=True):
-        found = scorer.locate(path, wish, at=at, frames=args.frames)
+        found = locate_fit(scorer, path, wish, unfit, at=at, frames=args.frames)
         failures += _show(found, target, as_json=args.json)
     return 1 if failures else 0
+
+
+def find_unfit(paths: Sequence[Path], check: Callable[[Path], None]) -> dict[Path, "VideoError"]:
+    """The files that cannot be asked about in this way, with the reason: those for which `check`
+    raises ValueError. They become rows; where there is no other file, the last error is raised."""
+    from thinker.video import VideoError
+
+    unfit: dict[Path, VideoError] = {}
+    for path in paths:
+        try:
+            check(path)
+        except ValueError as error:
+            if len(unfit) == len(paths) - 1:
+                raise
+            unfit[path] = VideoError(path, "unsupported", str(error))
+    return unfit
+
+
+def locate_fit(
+    scorer: "QualityScorer",
+    path: Path,
+    wish: "Wish",
+    unfit: Mapping[Path, "VideoError"],
+    **frames: Any,
+) -> Iterator["Located"]:
+    """`scorer.locate`, or the row of a file that is unfit."""
+    from thinker.score.detail import Located
+
+    if path not in unfit:
+        return scorer.locate(path, wish, **frames)
+    row = replace(scorer.failed(unfit[path]), task=wish.task)
+    return iter([Located(prediction=row, picture_HWC=None)])
 
 
 def check_wish(wish: "Wish") -> None:

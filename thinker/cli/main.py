@@ -8,9 +8,10 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
-from thinker.cli import app, ask, convert, describe, estimate, ground, plan, score, train
-from thinker.cli.data import demo_data, import_labels, records, stalls
-from thinker.cli.evaluation import bench, compare, eval, faithfulness, report
+from thinker.cli import app, ask, describe, estimate, ground, inspect, plan, score, train
+from thinker.cli.data import demo_data, import_labels, make_labels, records, stalls
+from thinker.cli.evaluation import bench, calibrate, compare, eval, faithfulness, report
+from thinker.cli.policies import card, convert, merge, push
 from thinker.cli.terminal import add_verbosity, set_up_terminal
 from thinker.utils.names import path_text, printable, take_any_text
 
@@ -38,21 +39,27 @@ class Command(Protocol):
 
 COMMANDS: tuple[Command, ...] = (
     train,
+    inspect,
     score,
     ask,
     ground,
     describe,
     app,
     eval,
+    calibrate,
     bench,
     report,
     compare,
     faithfulness,
     demo_data,
     import_labels,
+    make_labels,
     records,
     stalls,
     convert,
+    merge,
+    card,
+    push,
     estimate,
     plan,
 )

@@ -1,4 +1,4 @@
-"""The options of every subcommand that loads a policy and reads videos, and what they stand for."""
+"""The options of every subcommand that loads a policy or reads videos, and what they stand for."""
 
 import argparse
 import os
@@ -14,12 +14,23 @@ if TYPE_CHECKING:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="folder of a saved policy")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="a saved policy: folder, or org/name[@revision] on a hub",
+    )
     parser.add_argument(
         "--mode",
         default="reason",
-        help="reason: greedy text and score; sample: several rollouts, mean and 90%% interval; "
-        "level: one forward, no text",
+        help="reason: greedy text and score; sample: several rollouts, mean and spread; "
+        "level: one forward, no text; expected: greedy text, mean of the scores that may follow it",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="SET",
+        help="key of the data set whose intervals scores get, where the policy was calibrated by "
+        "several (thinker calibrate)",
     )
     add_engine_arguments(parser)
 
@@ -30,21 +41,30 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", choices=BACKENDS, default="hf", help="what generates")
     parser.add_argument("--max-new-tokens", type=int, default=1024)
     parser.add_argument("--batch-size", type=int, help="videos at once; halves when memory is out")
+    parser.set_defaults(libraries_speak=False, calibration=None)
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of a subcommand that decodes in other processes."""
     parser.add_argument("--num-workers", type=int, default=2, help="decoding processes")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds to decode one video")
-    parser.set_defaults(libraries_speak=False)
 
 
 def check_model_options(args: argparse.Namespace, tasks: Iterable[str] = ("score",)) -> None:
     """Raises ValueError for options that make no sense for questions of these tasks, and for a
     model that is not there, before its weights are loaded."""
-    from thinker.policies.policy import check_folder
+    from thinker.policies.hub import check_folder, local_folder
+    from thinker.score.calibration import load_calibration
     from thinker.score.scorer import check_mode, check_settings
 
-    check_settings(**scorer_settings(args))
+    settings = scorer_settings(args)
+    settings.pop("calibration", None)
+    check_settings(**settings)
     for task in tasks:
         check_mode(args.mode, task)
     check_folder(args.model)
+    if args.calibration is not None:
+        load_calibration(local_folder(args.model), args.calibration, args.mode)
 
 
 def scorer_settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -55,7 +75,9 @@ def scorer_settings(args: argparse.Namespace) -> dict[str, Any]:
         "backend": args.backend,
         "max_new_tokens": args.max_new_tokens,
     }
-    return settings if args.batch_size is None else settings | {"batch_size": args.batch_size}
+    # What is not given is left out: an archive compares its settings with those of older versions.
+    given = {"batch_size": args.batch_size, "calibration": args.calibration}
+    return settings | {name: value for name, value in given.items() if value is not None}
 
 
 def load_scorer(args: argparse.Namespace) -> "QualityScorer":

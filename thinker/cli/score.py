@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from thinker.cli.model_options import (
     add_model_arguments,
+    add_reading_arguments,
     check_model_options,
     find_some,
     load_scorer,
@@ -38,6 +39,7 @@ PROGRESS_FROM = 4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
+    add_reading_arguments(parser)
     parser.add_argument(
         "--video", "--input", dest="video", required=True, nargs="+",
         help="video or image files, folders (searched), globs in quotes; with --engine ray also "
@@ -221,10 +223,14 @@ def describe(prediction: "Prediction", words: Sequence[str] | None = None) -> st
         # A model may write anything, what steers a terminal included.
         lines.append(("reasoning", printable(" ".join((prediction.reasoning or "-").split()))))
     score = "-" if prediction.score is None else f"{prediction.score:.2f} (1 to 5)"
+    if prediction.answer_range is not None:
+        low, high = prediction.answer_range
+        score += f", answers spread by {prediction.spread:.2f}, {low:.2f} to {high:.2f}"
+    lines.append(("score", score))
     if prediction.interval is not None:
         low, high = prediction.interval
-        score += f", 90 % in {low:.2f} to {high:.2f}, spread {prediction.spread:.2f}"
-    lines.append(("score", score))
+        held = f"{low:.2f} to {high:.2f}, for 90 in 100 of media like {prediction.calibrated_on}"
+        lines.append(("interval", held))
     if prediction.mode == "level" and prediction.distribution:
         shares = zip(words or LEVELS, prediction.distribution, strict=True)
         lines.append(("levels", ", ".join(f"{word} {p:.2f}" for word, (_, p) in shares)))

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 EVAL_CONFIGS = DATA_CONFIGS / "eval"
 DOMAINS = ("in", "out")
+MOS = "MOS"
+"""What labels are unless a YAML names them."""
 PATH_KEYS = ("jsonl", "meta", "video_root", "media_root", "json_path")
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -132,6 +134,9 @@ class EvalSet:
     mos_scale: MosScale | None = None
     """The scale of the scores in the meta. None: not known. Predictions then stay on the answer
     scale, 1..5, and figures that need one scale (RMSE) are left out."""
+    label_name: str = MOS
+    """What its labels are, as reports and plots call them: ratings (MOS), or what was measured in
+    their place, such as "vmaf"."""
     domain: str | None = None
     """Whether it lies "in" the domain of LSVQ or "out" of it. None: not known."""
     num_videos: int | None = None
@@ -168,6 +173,9 @@ class RecordSet:
     """The task of records that do not name theirs. None goes by the form of each record."""
     mos_scale: MosScale | None = None
     """The scale of labels that are numbers. None: as in `EvalSet`, and levels are words only."""
+    label_name: str = MOS
+    """What its labels are, as reports and plots call them: ratings (MOS), or what was measured in
+    their place, such as "vmaf"."""
     content_pattern: str | None = None
     """As in `EvalSet`, for the paths of all media."""
     source: str | None = None
@@ -184,6 +192,8 @@ def _check_key(named: EvalSet | RecordSet) -> None:
             f"key {named.key!r}: expected lower-case letters, digits and single underscores, "
             f"such as {dataset_key(named.name)!r}"
         )
+    if not named.label_name.strip() or not named.label_name.isprintable():
+        raise ValueError(f"label_name {named.label_name!r}: expected a word, such as MOS or vmaf")
 
 
 def _check_records(given: RecordSource | RecordSet) -> None:

@@ -18,6 +18,9 @@ from thinker.tasks.level import LevelConfig
 from thinker.utils.names import path_text
 from thinker.video import READER_VERSION
 
+ROW_FORMAT = 2
+"""Raised where a field of rows changes its meaning: 2 is that of `interval`."""
+
 
 def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
     """Model and settings of a scorer."""
@@ -28,6 +31,7 @@ def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
     values: dict[str, Any] = {
         "model": model_digest(scorer.model_name, scorer.policy),
         "version": scorer.version,
+        "row_format": ROW_FORMAT,
         "mode": scorer.mode,
         "prompt": _sha(question.encode()),
         "dtype": str(scorer.policy.model.dtype),
@@ -38,6 +42,10 @@ def scorer_fingerprint(scorer: QualityScorer) -> dict[str, Any]:
         values["levels"] = levels.to_dict()
     if not level:
         values |= {"backend": scorer.rollout.name, "max_new_tokens": scorer.max_new_tokens}
+    calibration = scorer.calibrations.get(scorer.mode)
+    if calibration is not None:
+        facts = calibration.facts
+        values["calibration"] = {"dataset": facts.dataset, "radius": facts.radius}
     if scorer.mode == "sample":
         values |= {
             "num_samples": scorer.num_samples,

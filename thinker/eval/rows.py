@@ -25,12 +25,13 @@ from thinker.utils.text import safe_cell
 
 COLUMNS = (
     "filename", "pred_score", "gt_score", "status", "error", "reasoning",
-    "answer_score", "spread", "interval_low", "interval_high", "num_tokens",
+    "answer_score", "spread", "answer_low", "answer_high", "num_tokens",
     "frame_indices", "content", "mode", "seconds", "note",
+    "interval_low", "interval_high", "likeness",
 )  # fmt: skip
 """Of scores. `pred_score` and `gt_score` are on the set's own MOS scale (`pred_score` on the answer
-scale where that is not known); `answer_score`, `spread` and the interval are on the answer scale,
-1..5."""
+scale where that is not known); `answer_score`, `spread`, the range of the answers and the
+calibrated interval are on the answer scale, 1..5."""
 
 ANSWER_COLUMNS = (
     "id", "answer", "reference", "correct", "status", "error", "tags", "question", "media",
@@ -60,14 +61,18 @@ def write_rows(path: Path, one: LoadedSet, rows: Sequence[Row]) -> list[str]:
 
 def _score_row(one: LoadedSet, example: Example, row: Row) -> dict[str, object]:
     """The columns of one score; numbers plain, text cells safe to open in a spreadsheet."""
-    score, interval = row["score"], row["interval"] or (None, None)
+    score, span = row["score"], row["answer_range"] or (None, None)
+    interval = row["interval"] or (None, None)
     return {
         "filename": safe_cell(one.id_of(example)),
         "pred_score": _plain(_on_scale(one.mos_scale, score)),
         "gt_score": "" if example.mos is None else repr(example.mos),
         "spread": _plain(row["spread"]),
+        "answer_low": _plain(span[0]),
+        "answer_high": _plain(span[1]),
         "interval_low": _plain(interval[0]),
         "interval_high": _plain(interval[1]),
+        "likeness": _plain(row["likeness"]),
         **_common_cells(example, row),
     }
 

@@ -84,6 +84,11 @@ class LoadedSet:
         return known or "out"
 
     @property
+    def label_name(self) -> str:
+        """What its labels are, "MOS" unless its YAML says otherwise."""
+        return self.source.label_name
+
+    @property
     def mos_scale(self) -> MosScale | None:
         """The scale that scores are shown on. None: that of the answers, as that of the labels is
         not known. Where there are no labels at all, it is that of the answers by right."""

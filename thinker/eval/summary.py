@@ -41,8 +41,10 @@ def write_results(
             "task": one.task,
             "domain": one.domain,
             "mos_scale": asdict(one.mos_scale) if one.task == "score" and one.mos_scale else None,
+            "label_name": one.label_name,
             "media_root": path_text(one.media_root),
             "statuses": dict(Counter(statuses)),
+            "interval_coverage": _interval_coverage(one, rows),
             "report": asdict(report),
         }
     summary = summarise(scores) if scores else None
@@ -60,6 +62,17 @@ def write_results(
     return table
 
 
+def _interval_coverage(one: LoadedSet, rows: Sequence[Row]) -> float | None:
+    """Share of the targets that lie in the calibrated intervals of their scores; None where there
+    are none."""
+    held = [
+        row["interval"][0] <= example.target <= row["interval"][1]
+        for example, row in zip(one.examples, rows, strict=True)
+        if row.get("interval") is not None and example.target is not None
+    ]
+    return sum(held) / len(held) if held else None
+
+
 def versions() -> dict[str, str]:
     """The version of each of `PACKAGES` and of Python."""
     return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
@@ -70,8 +83,13 @@ def format_statuses(entries: dict[str, Any]) -> str:
     return "\n".join(
         f"{entry['name']}: {sum(entry['statuses'].values())} {_counted(entry)}: "
         + ", ".join(f"{count} {status}" for status, count in sorted(entry["statuses"].items()))
+        + _told(entry.get("interval_coverage"))
         for entry in entries.values()
     )
+
+
+def _told(coverage: float | None) -> str:
+    return "" if coverage is None else f"; intervals hold {100 * coverage:.1f} % of the MOS"
 
 
 def _counted(entry: dict[str, Any]) -> str:

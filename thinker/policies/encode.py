@@ -50,7 +50,7 @@ def last_hidden(
         for request, tokens in zip(requests, following, strict=True)
     ]
     counts = map(len, following)
-    positions = [_following_positions(r, count) for r, count in zip(requests, counts, strict=True)]
+    positions = [following_positions(r, count) for r, count in zip(requests, counts, strict=True)]
     training = model.training
     model.eval()
     try:
@@ -66,7 +66,7 @@ def last_hidden(
         model.train(training)
 
 
-def _following_positions(request: EncodedPrompt, count: int) -> torch.Tensor:
+def following_positions(request: EncodedPrompt, count: int) -> torch.Tensor:
     """The request's positions and those of `count` tokens after it, (…, P + count)."""
     positions = request.positions
     after = torch.arange(count, device=positions.device, dtype=positions.dtype)

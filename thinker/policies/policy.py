@@ -5,24 +5,24 @@ part is then new; `outline_policy(folder)` is the same without its weights; `tin
 draws a small random one.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
 from thinker import prompts
 from thinker.policies.card import model_card
+from thinker.policies.hub import local_folder, push_folder
 from thinker.policies.inputs import STILL_BOUNDS, ClipConfig, PolicyInputs, changed_clip
 from thinker.policies.motion import MotionConfig
 from thinker.policies.registry import BACKBONES, Backbone, backbone_name
 from thinker.policies.shards import read_headers
 from thinker.policies.tiny import TinySize, wake_motion, wake_vision
 from thinker.tasks.level import LevelConfig
-from thinker.utils.names import path_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,23 +66,31 @@ class Policy:
         self.processor.save_pretrained(folder)
         (Path(folder) / "README.md").write_text(model_card(self.model), encoding="utf-8")
 
+    def push_to_hub(self, name: str, *, private: bool = True) -> str:
+        """Send to the hub what `save` writes (`thinker.policies.hub.push_folder`)."""
+        with TemporaryDirectory() as folder:
+            self.save(folder)
+            return push_folder(folder, name, private=private)
+
 
 def load_policy(
     folder: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
     motion: MotionConfig | None = None,
     clip: Mapping[str, Any] | None = None,
 ) -> Policy:
     """Load a saved Thinker policy, or start one from a plain `-hf` checkpoint.
 
-    folder: a local folder or hub name. `motion` is for a plain checkpoint (its motion part is new,
-    `Policy.new_parts` names it). clip: fields of `ClipConfig` in place of the backbone's; a saved
-    policy brings its own motion and clip settings, of which only the bounds of stills can be
-    changed, and giving others is an error. Raises ValueError naming what is wrong with a
-    checkpoint: another architecture, weights that are pickled, truncated, missing, unknown or of
-    another shape.
+    folder: a local folder, or a name on the hub (`org/name`, `org/name@revision`). dtype: "auto" is
+    that of the weights. `motion` is for
+    a plain checkpoint (its motion part is new, `Policy.new_parts` names it). clip: fields of
+    `ClipConfig` in place of the backbone's; a saved policy brings its own motion and clip settings,
+    of which only the bounds of stills can be changed, and giving others is an error. Raises
+    ValueError naming what is wrong with a checkpoint: another architecture, weights that are
+    pickled, truncated, missing, unknown or of another shape.
     """
+    folder = local_folder(folder)
     name, config = _policy_config(folder, motion, clip)
     backbone = BACKBONES[name]
     model, missing = _load_model(backbone, folder, config, dtype)
@@ -104,45 +112,21 @@ def outline_policy(
 ) -> Any:
     """The model that `load_policy` would load, on the meta device, without its weights. Raises
     ValueError for what shows without them: the configuration, and damaged weight files."""
+    folder = local_folder(folder)
     name, config = _policy_config(folder, motion, clip)
-    if Path(folder).is_dir():
-        read_headers(Path(folder))
+    read_headers(folder)
     with torch.device("meta"):
         return BACKBONES[name].model(config)
 
 
-def check_folder(folder: str | Path) -> None:
-    """Raises ValueError for a path that is no folder, unless it can be a name on the hub."""
-    path = Path(folder)
-    if path.is_dir():
-        return
-    if path.exists():
-        raise ValueError(f"{path_text(path)} is a file, expected the folder of a saved policy")
-    # Beside local folders a name of this form is a slip, and is not to be sent to the hub.
-    is_beside_others = len(path.parts) > 1 and path.parent.is_dir()
-    if is_beside_others or not _HUB_NAME.fullmatch(str(folder)):
-        raise ValueError(
-            f"no configuration of a model in {path_text(path)}: there is no such folder"
-        )
-
-
-_HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-
-
 def _policy_config(
-    folder: str | Path, motion: MotionConfig | None, clip: Mapping[str, Any] | None
+    folder: Path, motion: MotionConfig | None, clip: Mapping[str, Any] | None
 ) -> tuple[str, Any]:
     """Backbone name and configuration of what lies in `folder`."""
-    check_folder(folder)
     try:
         values, _ = PreTrainedConfig.get_config_dict(folder)
     except OSError as error:
-        if Path(folder).is_dir():
-            raise ValueError(f"no configuration of a model in {folder}: {error}") from error
-        raise ValueError(
-            f"no configuration of a model in {folder}: there is no such folder, and none is to be "
-            f"had by this name: {str(error).splitlines()[0]}"
-        ) from error
+        raise ValueError(f"no configuration of a model in {folder}: {error}") from error
     name = backbone_name(values.get("model_type"))
     backbone = BACKBONES[name]
     # Said explicitly: unset, transformers asks on a terminal whether to run a checkpoint's code.
@@ -180,10 +164,9 @@ def _change_clip(backbone: Backbone, config: Any, clip: Mapping[str, Any] | None
         config.clip_config = changed_clip(own, clip, backbone.inputs.resize).to_dict()
 
 
-def _load_model(backbone: Backbone, folder: str | Path, config, dtype) -> tuple[Any, tuple]:
+def _load_model(backbone: Backbone, folder: Path, config, dtype) -> tuple[Any, tuple]:
     """The model and the names of its new weights, which may only be the motion branch's."""
-    if Path(folder).is_dir():
-        read_headers(Path(folder))
+    read_headers(folder)
     try:
         model, info = backbone.model.from_pretrained(
             folder,

@@ -51,7 +51,8 @@ class Completion:
     token_ids: list[int]
     """They end with the end-of-sequence id, unless cut at `max_new_tokens`."""
     logprobs: list[float] | None = None
-    """One a token, of the distribution that it was drawn from; None where none is reported."""
+    """One a token, of the distribution that it was drawn from (a greedy one's: at temperature 1);
+    None where none is reported."""
 
 
 class Rollout(Protocol):

@@ -34,7 +34,7 @@ Votes = tuple[tuple[str, float], ...]
 """(answer, share of the valid rollouts) pairs in the order of the answers; shares sum to 1."""
 
 TAIL = 0.05
-"""Probability left out on either side of an interval: it holds the central 90 %."""
+"""Share of the answers left out on either side of their range, which holds the central 90 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Prediction:
     """What the task reads: the score, a letter, yes or no, a level word, a text. None unless
     `status` is "ok"."""
     mode: str = "reason"
-    """Of the scorer: "reason", "sample" or "level"."""
+    """Of the scorer: "reason", "sample", "level" or "expected"."""
     reasoning: str | None = None
     """The reasoning that the completion gives (`rewards.shown_reasoning`). None where there is no
     completion, as in mode "level"."""
@@ -89,12 +89,29 @@ class Prediction:
     too; what cannot be used is left out."""
     distribution: Distribution | Votes = ()
     """Over the valid rollouts in mode "sample": of their scores, else of their answers. Over the
-    five levels in mode "level". Empty in mode "reason", which draws nothing."""
+    five levels in mode "level", over the scores that may stand in the greedy answer in mode
+    "expected". Empty in mode "reason", which draws nothing."""
     spread: float | None = None
     """Standard deviation of the scores of `distribution`; in mode "sample" the sample's, over
     K - 1."""
+    answer_range: tuple[float, float] | None = None
+    """The 5 % and 95 % quantiles of the scores of `distribution`: how far the answers spread. It
+    says nothing of how far they are from the truth, which `interval` does."""
     interval: tuple[float, float] | None = None
-    """The 5 % and 95 % quantiles of the scores of `distribution`."""
+    """The score's calibrated interval (`thinker.score.calibration`): of media like those of the
+    calibration set, it holds the mean opinion score, on the answer scale, of 90 in 100. None for a
+    policy without a calibration."""
+    likeness: float | None = None
+    """How usual the media are among those of the calibration set, a p-value; None without one.
+    Small values mean that the interval may not hold, and `note` says so."""
+    calibrated_on: str | None = None
+    """Key of the calibration set; None without a calibration."""
+    kept_mass: float | None = None
+    """In mode "expected": probability of the scores of `distribution`, 0..1, before it was
+    normalised (`thinker.score.expected`). None in other modes, and where the greedy answer
+    stands."""
+    num_tree_tokens: int | None = None
+    """Tokens that mode "expected" forwarded beside those of the greedy completion."""
     num_tokens: float | None = None
     """Length of the completion; in mode "sample" the mean of all K."""
     frame_indices: tuple[int, ...] = ()
@@ -157,7 +174,7 @@ def score_of(task: str, answer: float | str) -> float | None:
 
 
 def of_draws(draws: Sequence[Prediction]) -> Prediction:
-    """The prediction of K rollouts of one question: mean, spread and interval of the valid scores,
+    """The prediction of K rollouts of one question: mean, spread and range of the valid scores,
     or the answer that most valid rollouts give, the first of those drawn as often.
 
     The text is that of the rollout nearest the mean, or of the first one with the winning answer.
@@ -188,7 +205,7 @@ def _of_scores(valid: Sequence[Prediction]) -> Prediction:
         score=centre,
         distribution=distribution,
         spread=stdev(scores),
-        interval=quantile_interval(distribution),
+        answer_range=central_range(distribution),
     )
 
 
@@ -215,7 +232,23 @@ def of_levels(blank: Prediction, distribution: Distribution) -> Prediction:
         status=OK,
         distribution=distribution,
         spread=standard_deviation(distribution),
-        interval=quantile_interval(distribution),
+        answer_range=central_range(distribution),
+    )
+
+
+def of_expected(row: Prediction, distribution: Distribution, kept: float) -> Prediction:
+    """The row of a greedy completion with the mean of the scores that may stand in its answer.
+
+    distribution: of them, normalised. kept: their probability before that.
+    """
+    return replace(
+        row,
+        score=mean(distribution),
+        answer=mean(distribution),
+        distribution=distribution,
+        spread=standard_deviation(distribution),
+        answer_range=central_range(distribution),
+        kept_mass=kept,
     )
 
 
@@ -241,7 +274,7 @@ def standard_deviation(distribution: Distribution) -> float:
     return sum(share * (score - centre) ** 2 for score, share in distribution) ** 0.5
 
 
-def quantile_interval(distribution: Distribution) -> tuple[float, float]:
+def central_range(distribution: Distribution) -> tuple[float, float]:
     """The 5 % and 95 % quantiles: the lowest scores whose cumulative probability reaches them.
 
     Example: ((1, .04), (2, .06), (3, .86), (5, .04)) → (2, 3).

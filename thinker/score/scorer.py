@@ -4,10 +4,12 @@ any task goes in, a `Prediction` with its answer comes out. What cannot be answe
 
 `QualityScorer` is what `single_infer.py`, `batch_infer.py`, the `thinker` command and the trainer's
 held-out evaluation use, so all of them share one clip reader, one prompt, one encoder and one
-parser. It has three modes with one interface:
+parser. It has four modes with one interface:
 
 - `reason`: the greedy completion, with `<think>` and `<answer>`;
-- `sample`: K rollouts; the mean of scores with an interval, of other answers the majority;
+- `sample`: K rollouts; the mean of scores and their spread, of other answers the majority;
+- `expected`: as `reason`, and the mean of the scores that may stand in its answer, by their
+  probabilities (expected.py); for scores only;
 - `level`: one forward and a softmax over level words, no text; for scores and levels only.
 """
 
@@ -28,13 +30,16 @@ from thinker.config.run import BACKENDS
 from thinker.data.examples import Example
 from thinker.policies import Policy, load_policy
 from thinker.policies.encode import Encode, EncodedPrompt, encode_prompts
+from thinker.policies.hub import local_folder
 from thinker.policies.inputs import Prompt
 from thinker.prompts import Turn
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
+from thinker.score.calibration import Calibration, find_calibrations, question_text
 from thinker.score.confidence import with_confidence
 from thinker.score.conversation import Conversation
 from thinker.score.detail import Located, Wish, check_picture, description, grounding, locate
+from thinker.score.expected import AnswerTree
 from thinker.score.levels import level_probabilities
 from thinker.score.prediction import (
     OUT_OF_MEMORY,
@@ -43,6 +48,7 @@ from thinker.score.prediction import (
     failed,
     judged,
     of_draws,
+    of_expected,
     of_levels,
 )
 from thinker.score.question import (
@@ -64,13 +70,16 @@ from thinker.video.sources.frames import Still
 
 logger = logging.getLogger(__name__)
 
-MODES = ("reason", "sample", "level")
+MODES = ("reason", "sample", "level", "expected")
 LEVEL_TASKS = ("score", "level")
 """The tasks of mode "level"."""
+MIN_KEPT = 0.5
+"""Of the probability has to be kept; else the greedy answer stands in mode "expected"."""
 BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
 """How many questions are answered at once where nothing else is asked for, on a GPU and on a CPU.
 Larger batches gain a CPU little, tiny policies apart, and delay the first result."""
 
+Requests = list[EncodedPrompt]
 Frames = torch.Tensor | np.ndarray
 Video = str | Path | Medium | Frames
 HERE = Reading(num_workers=0)
@@ -119,19 +128,29 @@ class QualityScorer:
         self.num_samples, self.max_new_tokens = num_samples, max_new_tokens
         self.batch_size, self.seed = batch_size, seed
         self.model_name, self.version = model_name, version("vqa-thinker")
+        self.calibrations: dict[str, Calibration] = {}
+        """By mode: where the intervals of scores come from."""
         self.encode: Encode | None = None
         """How clips become embeddings, for a conversation that keeps them; None runs the policy."""
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, device: str | None = None, **settings
+        cls,
+        folder: str | Path,
+        *,
+        device: str | None = None,
+        calibration: str | None = None,
+        **settings,
     ) -> "QualityScorer":
         """Load a saved policy: in bfloat16 on a GPU, in float32 on the CPU.
 
         device: such as "cuda:1" or "cpu"; a GPU where there is one, if it is None.
+        calibration: key of the data set whose calibration gives scores an interval, where the
+            policy has several (`thinker calibrate`); None takes the only one.
         settings: keyword arguments of the constructor, such as `backend`.
 
-        Raises ValueError for a folder without a readable model.
+        Raises ValueError for a folder without a readable model, and for a calibration that is not
+        this policy's.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
@@ -141,7 +160,11 @@ class QualityScorer:
             raise ValueError(f"no policy can be loaded from {folder}: {error}") from error
         policy.model.to(device).eval()
         logger.info("%s on %s in %s", folder, device, str(dtype).removeprefix("torch."))
-        return cls(policy, model_name=str(folder), **settings)
+        scorer = cls(policy, model_name=str(folder), **settings)
+        scorer.calibrations = find_calibrations(
+            local_folder(folder), calibration, MODES, scorer.num_samples
+        )
+        return scorer
 
     @cached_property
     def rollout(self) -> Rollout:
@@ -457,11 +480,19 @@ class QualityScorer:
 
     def _fitting(self, questions: list[Question], mode: str) -> list[Prediction]:
         """Predictions of as many of the first questions as fit into memory, at least of one."""
-        judges = {"reason": self._reason, "sample": self._sample, "level": self._level}
+        judges = {
+            "reason": self._reason,
+            "sample": self._sample,
+            "level": self._level,
+            "expected": self._expected,
+        }
         while True:
             try:
                 began = time.perf_counter()
-                predictions = judges[mode](questions)
+                requests = self._encoded(questions, mode)
+                predictions = self._with_intervals(
+                    judges[mode](questions, requests), questions, requests, mode
+                )
                 seconds = (time.perf_counter() - began) / len(questions)
                 return [self.signed(prediction, mode, seconds) for prediction in predictions]
             except (RuntimeError, MemoryError) as error:
@@ -482,16 +513,49 @@ class QualityScorer:
             )
             questions = questions[: self.batch_size]
 
-    def _reason(self, questions: list[Question]) -> list[Prediction]:
+    def _with_intervals(
+        self,
+        rows: list[Prediction],
+        questions: list[Question],
+        requests: Requests,
+        mode: str,
+    ) -> list[Prediction]:
+        """Rows with what this mode's calibration says of them."""
+        calibration = self.calibrations.get(mode)
+        if calibration is None:
+            return rows
+        return [
+            calibration.applied(row, question_text(question.turns), request.embeds)
+            for row, question, request in zip(rows, questions, requests, strict=True)
+        ]
+
+    def _reason(self, questions: list[Question], requests: Requests) -> list[Prediction]:
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=0.0)
-        return [draws[0] for draws in self._draws(questions, 1, sampling)]
+        return [draws[0] for draws in self._draws(questions, requests, 1, sampling)]
 
-    def _sample(self, questions: list[Question]) -> list[Prediction]:
+    def _sample(self, questions: list[Question], requests: Requests) -> list[Prediction]:
         sampling = Sampling(max_new_tokens=self.max_new_tokens, temperature=1.0)
-        return [of_draws(draws) for draws in self._draws(questions, self.num_samples, sampling)]
+        draws = self._draws(questions, requests, self.num_samples, sampling)
+        return [of_draws(of_one) for of_one in draws]
 
-    def _level(self, questions: list[Question]) -> list[Prediction]:
-        requests = self._encoded(questions, "level")
+    def _expected(self, questions: list[Question], requests: Requests) -> list[Prediction]:
+        found = self._answer_tree.followed(self.rollout, requests, self.max_new_tokens)
+        rows = []
+        for question, (completion, expected) in zip(questions, found, strict=True):
+            ((text, num_tokens),) = self._texts([completion])
+            row = judged(blank_row(question), text, num_tokens, self._reference(question))
+            if expected is not None:
+                row = replace(row, num_tree_tokens=expected.num_forwarded)
+                if row.score is not None and expected.kept >= MIN_KEPT:
+                    row = of_expected(row, expected.distribution, expected.kept)
+            rows.append(row)
+        return rows
+
+    @cached_property
+    def _answer_tree(self) -> AnswerTree:
+        return AnswerTree(self.policy)
+
+    def _level(self, questions: list[Question], requests: Requests) -> list[Prediction]:
         kinds = list(map(medium_kind, questions))
         shares = level_probabilities(self.policy, requests, kinds).tolist()
         scores = self.policy.inputs.levels.scores
@@ -500,15 +564,18 @@ class QualityScorer:
             for question, row in zip(questions, shares, strict=True)
         ]
 
-    def _encoded(self, questions: list[Question], mode: str) -> list[EncodedPrompt]:
+    def _encoded(self, questions: list[Question], mode: str) -> Requests:
         prompts = [self._prompt(question, mode) for question in questions]
         return encode_prompts(self.policy, prompts, self.encode)
 
     def _draws(
-        self, questions: list[Question], num_generations: int, sampling: Sampling
+        self,
+        questions: list[Question],
+        requests: Requests,
+        num_generations: int,
+        sampling: Sampling,
     ) -> list[list[Prediction]]:
         """What each completion of each question makes."""
-        requests = self._encoded(questions, "reason")
         groups = self.rollout.generate(requests, num_generations, sampling, seed=self.seed)
         read_by = [self._reference(question) for question in questions]
         rows = [
@@ -557,6 +624,8 @@ def check_mode(mode: str, task: str) -> None:
             f"mode level is for the tasks {', '.join(LEVEL_TASKS)}, not for {task!r}; "
             "use mode reason or sample"
         )
+    if mode == "expected" and task != "score":
+        raise ValueError(f"mode expected is for the task score, not for {task!r}; use mode reason")
 
 
 def _listed(media: Any) -> list[Any]:

@@ -20,11 +20,12 @@ from thinker.video.read_ahead import Reading, read_ahead
 from thinker.video.sources.windows import Windows, check_seconds
 
 COLUMNS = (
-    "path", "start_seconds", "end_seconds", "score", "spread", "interval_low", "interval_high",
+    "path", "start_seconds", "end_seconds", "score", "spread", "answer_low", "answer_high",
     "answer", "status", "error", "reasoning", "frame_indices", "mode", "note",
+    "interval_low", "interval_high", "likeness",
 )  # fmt: skip
-"""Of the CSV. Scores are on the answer scale, 1..5; spread and interval are empty where the mode
-has none (`reason`)."""
+"""Of the CSV. Scores are on the answer scale, 1..5; spread and range of the answers are empty
+where the mode has none (`reason`), interval and likeness without a calibration."""
 
 Answer = Callable[[Iterable[Question | Prediction]], Iterator[Prediction]]
 """Questions, or rows of what cannot be asked → a row each, in order."""
@@ -49,14 +50,17 @@ class Moment:
     def to_cells(self) -> dict[str, object]:
         """The line of the CSV: numbers plain, text safe to open in a spreadsheet."""
         row = self.prediction
-        low, high = row.interval or (None, None)
+        span, interval = row.answer_range or (None, None), row.interval or (None, None)
         numbers = {
             "start_seconds": self.start_seconds,
             "end_seconds": self.end_seconds,
             "score": row.score,
             "spread": row.spread,
-            "interval_low": low,
-            "interval_high": high,
+            "answer_low": span[0],
+            "answer_high": span[1],
+            "interval_low": interval[0],
+            "interval_high": interval[1],
+            "likeness": row.likeness,
         }
         texts = {
             "path": None if row.path is None else path_text(row.path),

@@ -166,18 +166,6 @@ def _parameters_in_place(model: Any, rates: Mapping[str, float]) -> Iterator[tor
             yield from model.parts()[part].parameters()
 
 
-def merge_lora(model: Any) -> Any:
-    """The policy's own model, of one with LoRA or without, with the updates in its weights and all
-    of these in the type of the language model's."""
-    if not hasattr(model, "merge_and_unload"):
-        return model
-    model = model.merge_and_unload()
-    dtype = model.get_output_embeddings().weight.dtype  # frozen beside LoRA
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    return model
-
-
 def trained_in_place(model: Any) -> dict[str, torch.Tensor]:
     """The weights that train in place beside LoRA, by part and name: what an adapter's own files
     do not hold. model: the policy's own, with LoRA in it."""

@@ -38,9 +38,10 @@ from trl.trainer.utils import RepeatSampler
 
 from thinker.config.run import IN_PLACE
 from thinker.policies import Policy, load_policy
+from thinker.policies.adapters import IN_PLACE_WEIGHTS, merge_lora
 from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
-from thinker.train.parts import merge_lora, split_by_part, trained_in_place, without_norms
+from thinker.train.parts import split_by_part, trained_in_place, without_norms
 from thinker.train.processes.other_world import (
     check_processes,
     process_files,
@@ -55,7 +56,6 @@ from thinker.utils import atomic
 from thinker.utils.seeds import derive_seed
 
 OPTIMIZER = "optimizer.safetensors"
-IN_PLACE_WEIGHTS = "in_place.safetensors"
 
 _UNSUPPORTED = {
     "load_best_model_at_end": "evaluate checkpoints with `thinker eval`",

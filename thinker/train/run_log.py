@@ -13,6 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from rewards import Answer, InvalidAnswer
+from thinker.train.grpo.batch import JudgedRows
 
 METRICS, ROLLOUTS = JOURNALS = ("metrics.jsonl", "rollouts.jsonl")
 
@@ -28,17 +29,13 @@ class MetricsFile(TrainerCallback):
             append_lines(self.path, [{"step": state.global_step, **logs}])
 
 
-def rollout_lines(
-    step: int,
-    columns: Mapping[str, Sequence[Any]],
-    answers: Sequence[Answer | InvalidAnswer],
-    logged: Mapping[str, Any],
-) -> list[dict[str, Any]]:
+def rollout_lines(step: int, judged: JudgedRows, logged: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One line of `rollouts.jsonl` a rollout of all processes.
 
-    columns: row-aligned `sample_id`, `task`, `target` and `completions`. logged: TRL's `rewards` by
-    name and `advantages` of the last rollouts, the rows at hand last.
+    step: of the first update that they are trained in, as `metrics.jsonl` counts. logged: TRL's
+    `rewards` by name and `advantages` of the last rollouts, the rows at hand last.
     """
+    columns, answers = judged.columns, judged.answers
     count = len(answers)
     rewards = {name: list(values)[-count:] for name, values in logged["rewards"].items()}
     advantages = list(logged["advantages"])[-count:]
@@ -53,7 +50,9 @@ def rollout_lines(
             "score": _score(columns["task"][i], answer),
             "invalid": None if isinstance(answer, Answer) else answer.reason,
             "rewards": {name: _finite(values[i]) for name, values in rewards.items()},
+            "weighted_sum": judged.sums[i],
             "advantage": advantages[i],
+            **judged.drawn[i],
         }
         for i, answer in enumerate(answers)
     ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from thinker.cli.model_options import (
     add_model_arguments,
+    add_reading_arguments,
     check_model_options,
     load_scorer,
     reading_settings,
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder that its videos or images lie in",
     )  # fmt: skip
     add_model_arguments(parser)
+    add_reading_arguments(parser)
     parser.add_argument("--output-dir", type=Path, required=True, help="CSVs and figures go here")
     parser.add_argument(
         "--protocol", help="pairs (default): all questions; single: those about one medium"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from thinker.cli.model_options import (
     add_model_arguments,
+    add_reading_arguments,
     check_model_options,
     load_scorer,
     reading_settings,
@@ -16,6 +17,7 @@ HELP = "are explanations true? (demo set)"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
+    add_reading_arguments(parser)
     parser.add_argument("--demo", type=Path, required=True, help="folder of thinker demo-data")
     parser.add_argument("--output-dir", type=Path, required=True, help="pristine versions go here")
     parser.add_argument("--max-cases", type=int, help="the first so many clips only")

@@ -16,7 +16,7 @@ import jinja2
 import numpy as np
 import yaml
 
-from thinker.data.datasets import EVAL_CONFIGS
+from thinker.data.datasets import EVAL_CONFIGS, MOS
 from thinker.eval.metrics import fit_logistic
 from thinker.eval.report import plots
 from thinker.eval.report.answers import answer_section
@@ -69,7 +69,7 @@ class Case:
     row: ResultRow
     """Its line of the CSV."""
     error: float
-    """Its prediction after the fitted mapping, minus its MOS."""
+    """Its prediction after the fitted mapping, minus its label."""
     frames: Picture | None
     """The frames that the policy was shown; None where the video cannot be read any more."""
     problem: str
@@ -82,10 +82,12 @@ class SetSection:
 
     name: str
     """The set's name."""
+    label_name: str
+    """What its labels are, such as "MOS"."""
     num_scored: int
     """Number of its videos with a score; nothing is plotted of fewer than two."""
     plots: tuple[Picture, ...]
-    """Predictions against MOS, and error by MOS."""
+    """Predictions against labels, and error by label."""
     cases: tuple[Case, ...]
     """The worst first."""
     by_tag: dict[str, Any]
@@ -221,19 +223,30 @@ def set_section(
     """Plots and worst cases of one set of scores."""
     scored = [row for row in rows if row.pred_score is not None and row.gt_score is not None]
     by_tag = entry["report"].get("by_tag", {})  # an older summary has none
+    label_name = entry.get("label_name", MOS)  # nor this
     if len(scored) < 2:
         return SetSection(
-            name=entry["name"], num_scored=len(scored), plots=(), cases=(), by_tag=by_tag
+            name=entry["name"],
+            label_name=label_name,
+            num_scored=len(scored),
+            plots=(),
+            cases=(),
+            by_tag=by_tag,
         )
     predicted = [row.pred_score or 0.0 for row in scored]
-    mos = [row.gt_score or 0.0 for row in scored]
+    labels = [row.gt_score or 0.0 for row in scored]
     root = text_path(entry["media_root"])
     return SetSection(
         name=entry["name"],
+        label_name=label_name,
         num_scored=len(scored),
         plots=(
-            pictures.add(f"{key}_scatter", plots.scatter(predicted, mos), "scatter"),
-            pictures.add(f"{key}_error", plots.error_by_mos(predicted, mos), "error by MOS"),
+            pictures.add(f"{key}_scatter", plots.scatter(predicted, labels, label_name), "scatter"),
+            pictures.add(
+                f"{key}_error",
+                plots.error_by_label(predicted, labels, label_name),
+                f"error by {label_name}",
+            ),
         ),
         cases=tuple(
             _case(f"{key}_worst{number}", row, error, root, pictures)
@@ -246,9 +259,9 @@ def set_section(
 def worst_cases(scored: Sequence[ResultRow]) -> list[tuple[ResultRow, float]]:
     """Rows of the largest error after the fitted mapping (a bias common to all is no case)."""
     predicted = np.array([row.pred_score for row in scored], dtype=float)
-    mos = np.array([row.gt_score for row in scored], dtype=float)
-    mapping = fit_logistic(predicted, mos)
-    errors = (predicted if isinstance(mapping, str) else mapping(predicted)) - mos
+    labels = np.array([row.gt_score for row in scored], dtype=float)
+    mapping = fit_logistic(predicted, labels)
+    errors = (predicted if isinstance(mapping, str) else mapping(predicted)) - labels
     order = np.argsort(-np.abs(errors), kind="stable")[:NUM_WORST]
     return [(scored[i], float(errors[i])) for i in order]
 

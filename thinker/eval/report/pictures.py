@@ -1,14 +1,18 @@
 """Pictures of a page: written as files of their own, inlined as base64; frames of media."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from thinker.eval.report import plots
 from thinker.utils.atomic import write_atomic
 from thinker.video import ClipSpec, VideoError, read_clip
+from thinker.video.medium import Medium
+from thinker.video.sources.frames import Still, read_frames
 
 MAX_FRAMES = 6
 """Number of frames shown of a video: as many as fit side by side."""
@@ -39,6 +43,26 @@ class Pictures:
         write_atomic(self.folder / f"{name}.png", png)
         return Picture(alt=alt, base64=base64.b64encode(png).decode())
 
+    def add_moments(
+        self, name: str, shown: Medium, at: Sequence[float], alt: str
+    ) -> tuple[Picture | None, str]:
+        """The frames of a video at some times, or an image, small; or None and why there is
+        none."""
+        spec = _small(1, FRAME_PIXELS if at else IMAGE_PIXELS)
+        try:
+            if not at:
+                frames = read_clip(shown, spec).keyframes_KCHW[:MAX_FRAMES]
+            else:
+                found = [one for _, one in read_frames(shown, spec, at[:MAX_FRAMES])]
+                errors = [one for one in found if isinstance(one, VideoError)]
+                if errors:
+                    raise errors[0]
+                stills = [one for one in found if isinstance(one, Still)]
+                frames = torch.cat([one.clip.keyframes_KCHW for one in stills])
+            return self.add(name, plots.strip(frames.numpy()), alt), ""
+        except VideoError as problem:
+            return None, problem.reason
+
     def add_frames(
         self, name: str, path: Path, num_keyframes: int, alt: str
     ) -> tuple[Picture | None, str]:
@@ -51,8 +75,13 @@ class Pictures:
 
 def _thumbnails(path: Path, num_keyframes: int) -> np.ndarray:
     """Keyframes of a video, or the one of an image: uint8 (K, 3, H, W)."""
-    spec = ClipSpec(
-        num_keyframes=num_keyframes or MAX_FRAMES,
+    spec = _small(num_keyframes or MAX_FRAMES, IMAGE_PIXELS)
+    return read_clip(path, spec).keyframes_KCHW.numpy()[:MAX_FRAMES]
+
+
+def _small(num_keyframes: int, image_pixels: int) -> ClipSpec:
+    return ClipSpec(
+        num_keyframes=num_keyframes,
         resize="smart",
         keyframe_px=0,
         min_pixels=1,
@@ -62,6 +91,5 @@ def _thumbnails(path: Path, num_keyframes: int) -> np.ndarray:
         motion_px=1,
         stills="image",
         image_min_pixels=1,
-        image_max_pixels=IMAGE_PIXELS,
+        image_max_pixels=image_pixels,
     )
-    return read_clip(path, spec).keyframes_KCHW.numpy()[:MAX_FRAMES]

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation, as PNG bytes: predictions against MOS, error by MOS, lengths."""
+"""Pictures of an evaluation, as PNG bytes: predictions against labels, error by label, lengths."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -21,24 +21,24 @@ BLUE, ORANGE, GREY = "#2f6fb0", "#d9822b", "#9aa3ad"
 DPI = 110
 
 
-def scatter(predicted: Sequence[float], mos: Sequence[float]) -> bytes:
-    """Every video, and the 4-parameter logistic from prediction to MOS."""
+def scatter(predicted: Sequence[float], labels: Sequence[float], label_name: str) -> bytes:
+    """Every video, and the 4-parameter logistic from prediction to label. label_name: "MOS"."""
     figure, axis = plt.subplots(figsize=(4.6, 4.2))
-    alpha = float(np.clip(60 / max(len(mos), 1) ** 0.5 / 10, 0.12, 0.8))
-    axis.scatter(predicted, mos, s=12, alpha=alpha, color=BLUE, edgecolors="none")
-    mapping = fit_logistic(predicted, mos)
+    alpha = float(np.clip(60 / max(len(labels), 1) ** 0.5 / 10, 0.12, 0.8))
+    axis.scatter(predicted, labels, s=12, alpha=alpha, color=BLUE, edgecolors="none")
+    mapping = fit_logistic(predicted, labels)
     if not isinstance(mapping, str):
         line = np.linspace(min(predicted), max(predicted), 200)
         axis.plot(line, mapping(line), color=ORANGE, label="fitted logistic")
         axis.legend(loc="upper left", frameon=False)
-    axis.set(title="Prediction and MOS", xlabel="predicted", ylabel="MOS")
+    axis.set(title=f"Prediction and {label_name}", xlabel="predicted", ylabel=label_name)
     return png(figure)
 
 
-def error_by_mos(predicted: Sequence[float], mos: Sequence[float]) -> bytes:
-    """Mean error and mean absolute error, predicted - MOS, in ten equal bins of MOS."""
+def error_by_label(predicted: Sequence[float], labels: Sequence[float], label_name: str) -> bytes:
+    """Mean error and mean absolute error, predicted - label, in ten equal bins of the label."""
     figure, axis = plt.subplots(figsize=(4.6, 4.2))
-    x, error = np.asarray(mos, dtype=float), np.subtract(predicted, mos)
+    x, error = np.asarray(labels, dtype=float), np.subtract(predicted, labels)
     edges = np.linspace(x.min(), x.max(), NUM_BINS + 1)
     place = np.clip(np.digitize(x, edges) - 1, 0, NUM_BINS - 1)
     bins = [i for i in range(NUM_BINS) if (place == i).sum() >= MIN_IN_BIN]
@@ -54,7 +54,7 @@ def error_by_mos(predicted: Sequence[float], mos: Sequence[float]) -> bytes:
     else:
         note = f"no bin holds {MIN_IN_BIN} videos"
         axis.text(0.5, 0.6, note, transform=axis.transAxes, ha="center", color=GREY)
-    axis.set(title="Error by MOS", xlabel="MOS", ylabel="predicted - MOS")
+    axis.set(title=f"Error by {label_name}", xlabel=label_name, ylabel=f"predicted - {label_name}")
     return png(figure)
 
 

@@ -16,13 +16,22 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel, Qwen3VLModelOutputWithPast
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from thinker.policies.backbone import Backbone, MotionPolicy, PolicyConfig, with_chunks
 from thinker.policies.inputs import ClipConfig
 from thinker.policies.qwen_vl.family import QwenVLBackbone, QwenVLInputs, tiny, tiny_vision
 from thinker.policies.tiny import TinySize, qwen3_text_config
+
+try:  # the head reads `rope_deltas` off it, up to transformers 5.19
+    from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+        Qwen3VLModelOutputWithPast as ModelOutput,
+    )
+except ImportError:
+    from transformers.modeling_outputs import (
+        BaseModelOutputWithPast as ModelOutput,
+    )
 
 
 class ThinkerQwen3VLConfig(PolicyConfig, Qwen3VLConfig):
@@ -42,7 +51,7 @@ class DeepStackModel(Qwen3VLModel):
     def forward(self, *args, **kwargs):
         if kwargs.get("deepstack_visual_embeds") is None:
             return super().forward(*args, **kwargs)
-        return Qwen3VLModelOutputWithPast(**self.language_model(*args, **kwargs))
+        return ModelOutput(**self.language_model(*args, **kwargs))
 
 
 class ThinkerQwen3VLModel(QwenVLBackbone, DeepStackModel):

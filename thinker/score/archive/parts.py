@@ -68,9 +68,11 @@ def _table(path: Path, **options: Any) -> Any:
 
 def flat_row(row: Row) -> Row:
     """The columns of a row of `Prediction.to_row`."""
-    interval = row["interval"] or (None, None)
+    span, interval = row["answer_range"] or (None, None), row["interval"] or (None, None)
     return {
         **{name: row[name] for name in _schema().names if name in row},
+        "answer_low": span[0],
+        "answer_high": span[1],
         "interval_low": interval[0],
         "interval_high": interval[1],
         "scores": [score for score, _ in row["distribution"]],
@@ -87,7 +89,9 @@ def _schema():
     columns = {"path": text, "score": number, "status": text, "mode": text, "reasoning": text}
     columns |= {"completion": text, "error": text, "note": text}
     columns |= {"spread": number, "num_tokens": number}
-    columns |= {"interval_low": number, "interval_high": number, "seconds": number}
+    columns |= {"answer_low": number, "answer_high": number, "seconds": number}
+    columns |= {"interval_low": number, "interval_high": number}
+    columns |= {"likeness": number, "calibrated_on": text}
     columns |= {"scores": pa.list_(number), "probabilities": pa.list_(number)}
     columns |= {"frame_indices": pa.list_(pa.int64()), "model": text, "version": text}
     return pa.schema(list(columns.items()))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from thinker.policies.digest import model_digest
+from thinker.policies.hub import local_folder, pinned
 from thinker.score.archive.actor import Job, ScoreActor
 from thinker.score.archive.listing import open_listing, update_listing
 from thinker.score.archive.parts import check_layout, part_numbers, survey
@@ -73,6 +74,7 @@ def score_archive(
     """Score every row of the input that `output` has no row for, and those whose row has a status
     of `retry`, such as "missing". Returns how often each status occurs among all rows.
 
+    model: a folder that every machine reaches under this path, or a name on a hub.
     names: path tables (`….parquet`: files, folders or URLs) with the paths in `column`, of which
         each row becomes one, also of a path that stands in several; or files, folders and globs,
         of which each file counts once. What a later run finds besides is added.
@@ -89,7 +91,7 @@ def score_archive(
     check_layout(output)
     with folder_lock(output / "_run"):
         # This process never loads the model and knows it by its files.
-        identity = {"model": model_digest(str(model), None), "settings": scorer}
+        identity = {"model": model_digest(str(local_folder(model)), None), "settings": scorer}
         table = _claimed_table(names, column, output, identity)
         found = survey(output, table.num_chunks, retry)
         tell_failed(found.all_counts, retry)
@@ -98,7 +100,7 @@ def score_archive(
         if len(todo):
             job = Job(
                 output=output,
-                model=model.absolute(),
+                model=pinned(model),
                 scorer=scorer,
                 table=table,
                 reading=settings.reading,

@@ -1,6 +1,8 @@
 """What one generation batch carries from one of TRL's callbacks to the next."""
 
 import logging
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +10,10 @@ import torch
 
 from rewards import Answer, InvalidAnswer
 from thinker.policies import Prompt
+from thinker.rollout.base import Completion
+from thinker.utils.names import path_text
 from thinker.utils.tensors import largest_of_all_processes
+from thinker.video import Clip
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +32,14 @@ class JudgedRows:
     answers: list[Answer | InvalidAnswer]
     """What the parser made of each completion."""
 
+    sums: list[float | None]
+    """Weighted sum of each row's rewards; None where none of them judged it."""
+
     equal: torch.Tensor
     """(rows,) bool, True for the rows of groups whose weighted reward sums are all equal."""
+
+    drawn: list[dict[str, Any]]
+    """What the log says of how each row was drawn (`drawn_facts`)."""
 
 
 @dataclass(kw_only=True)
@@ -52,6 +63,15 @@ class BatchContext:
     perturbed_texts: list[str | None] = field(default_factory=list)
     """One a row: a rollout of the perturbed copy of the row's prompt, None where there is none."""
 
+    perturbations: list[str | None] = field(default_factory=list)
+    """One a row: how the copy was perturbed (`thinker.video.perturb`), None where there is none."""
+
+    seed: int | None = None
+    """What the rollouts of this process were drawn with."""
+
+    drawn: list[dict[str, Any]] = field(default_factory=list)
+    """One a row, from the rollouts on: `drawn_facts`."""
+
     judged: JudgedRows | None = None
     """Known from the rewards on."""
 
@@ -64,6 +84,48 @@ class BatchContext:
 def prompt_of(row: dict[str, Any]) -> Prompt:
     """What a row of the data set asks."""
     return Prompt(clips=row["clips"], turns=row["turns"])
+
+
+def drawn_facts(
+    context: BatchContext, completions: Sequence[Completion], eos_token_ids: Collection[int]
+) -> list[dict[str, Any]]:
+    """What `rollouts.jsonl` says of how each row was drawn: its media, its tokens, the copy."""
+    perturbed = context.perturbed_texts or [None] * len(completions)
+    kinds = context.perturbations or [None] * len(completions)
+    return [
+        {
+            "media": [_shown(clip) for clip in row["clips"]],
+            "question": row["turns"][-1].text if row["turns"] else None,
+            "num_tokens": len(completion.token_ids),
+            "is_ended": completion.token_ids[-1:] != []
+            and completion.token_ids[-1] in eos_token_ids,
+            "mean_logprob": _mean(completion.logprobs),
+            "perturbation": kind,
+            "perturbed_completion": text,
+            "seed": context.seed,
+        }
+        for row, completion, kind, text in zip(
+            context.rows, completions, kinds, perturbed, strict=True
+        )
+    ]
+
+
+def _shown(clip: Clip) -> dict[str, Any]:
+    """A medium and which pictures of it were shown, as plain values."""
+    crop = clip.crop and (clip.crop.left, clip.crop.top, clip.crop.right, clip.crop.bottom)
+    seconds = [round(one, 4) for one in clip.keyframe_seconds.tolist()]
+    return {
+        "path": path_text(clip.path),
+        "kind": clip.kind,
+        "seconds": seconds if clip.kind == "video" else [],
+        "crop": crop,
+    }
+
+
+def _mean(logprobs: Sequence[float | None] | None) -> float | None:
+    """To four digits: the fifth may depend on how rows were padded together."""
+    known = [one for one in logprobs or () if one is not None and math.isfinite(one)]
+    return round(sum(known) / len(known), 4) if known else None
 
 
 class SavedBatches:

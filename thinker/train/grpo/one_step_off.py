@@ -72,6 +72,10 @@ class Drawn:
     """One a row; None where they have to be drawn anew."""
     perturbed_texts: list[str | None]
     """One a row, as in `BatchContext`."""
+    perturbations: list[str | None]
+    """One a row, as in `BatchContext`."""
+    seed: int | None
+    """What they were drawn with."""
 
 
 class OneStepOff:
@@ -117,12 +121,15 @@ class OneStepOff:
             completions = draw(context, False)
         else:
             completions, context.perturbed_texts = own.completions, own.perturbed_texts
+            context.perturbations, context.seed = own.perturbations, own.seed
         if not is_last:
             upcoming = BatchContext(rows=self._delivered)
             ahead = Drawn(
                 rows=upcoming.rows,
                 completions=draw(upcoming, True),
                 perturbed_texts=upcoming.perturbed_texts,
+                perturbations=upcoming.perturbations,
+                seed=upcoming.seed,
             )
         self._ahead, self._delivered = ahead, None
         return completions
@@ -149,6 +156,8 @@ class OneStepOff:
                 "token_ids": torch.tensor([token for row in ids for token in row]),
                 "logprobs": torch.tensor(logprobs, dtype=torch.float64),
                 "perturbed_texts": ahead.perturbed_texts,
+                "perturbations": ahead.perturbations,
+                "seed": ahead.seed,
             },
         }
 
@@ -179,7 +188,11 @@ class OneStepOff:
                 for some, own in zip(ids, logprobs, strict=True)
             ]
         self._ahead = Drawn(
-            rows=rows, completions=completions, perturbed_texts=drawn["perturbed_texts"]
+            rows=rows,
+            completions=completions,
+            perturbed_texts=drawn["perturbed_texts"],
+            perturbations=drawn["perturbations"],
+            seed=drawn["seed"],
         )
 
     def _read(self, sample_ids: Sequence[str]) -> list[Row]:

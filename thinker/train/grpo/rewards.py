@@ -13,10 +13,12 @@ not used.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -28,6 +30,11 @@ from thinker.train.step_guard import TrainingFault
 
 NAMED_SAMPLES = 4
 """How many failing samples an error names."""
+
+MANY_ANSWERS = 8
+"""A policy whose answers collapse gives most of them to so few."""
+
+LENGTH_PERCENTILES = (5, 50, 95)
 
 Note = Callable[[str, float], None]
 """Takes the name and the value of a figure for the next line of the log."""
@@ -70,6 +77,7 @@ class RewardTable:
     def judge(self, context: BatchContext, completions: list[str], step: int) -> JudgedRows:
         """Gather the rows of all processes and call every reward on them."""
         perturbed = context.perturbed_texts or [None] * len(completions)
+        drawn = context.drawn or [{}] * len(completions)
         local = [
             {
                 "completions": completion,
@@ -79,21 +87,29 @@ class RewardTable:
                 "reference": row["reference"],
                 "options": row["options"],
                 "perturbed_completions": other,
+                "drawn": facts,
             }
-            for row, completion, other in zip(context.rows, completions, perturbed, strict=True)
+            for row, completion, other, facts in zip(
+                context.rows, completions, perturbed, drawn, strict=True
+            )
         ]
         rows = gather_object(local)
         self.told_all(local)
+        facts_of_all = [row.pop("drawn") for row in rows]
         columns = {key: [row[key] for row in rows] for key in rows[0]}
         values = [self._values(reward, columns, step) for reward in self.rewards]
         answers = [TASKS[row["task"]].parse(row["completions"], row["reference"]) for row in rows]
         self._note_answers(columns["task"], answers)
+        note_variety(self.note, columns["task"], answers)
+        note_lengths(self.note, [facts["num_tokens"] for facts in facts_of_all if facts])
         self._punish_invalid(values, columns["task"], answers)
         table = torch.tensor(values, device=self.accelerator.device).T.contiguous()
         return JudgedRows(
             columns=columns,
             rewards=table,
             answers=answers,
+            sums=weighted_sums(table, self.weights),
+            drawn=facts_of_all,
             equal=equal_reward_rows(table, self.weights, self.num_generations),
         )
 
@@ -168,8 +184,52 @@ class RewardTable:
         self.note("groups/equal_rewards_share", float(equal.float().mean()))
         for place in equal.nonzero().flatten().tolist():
             logged[place - len(equal)] = 0.0
+        of_all = list(logged)[-len(equal) :]
+        self.note("advantages/zero_share", sum(one == 0 for one in of_all) / len(of_all))
         first = self.accelerator.process_index * len(advantages)
         return advantages.masked_fill(equal[first : first + len(advantages)], 0.0)
+
+
+def weighted_sums(rewards: torch.Tensor, weights: torch.Tensor) -> list[float | None]:
+    """What TRL sums a row's rewards to; None where none of them judged it.
+
+    rewards: (rows, functions), NaN where a reward judged nothing. Example: [.5, NaN] and [NaN, NaN]
+    with weights 2 and 1 → [1.0, None].
+    """
+    sums = (rewards * weights.to(rewards.device)).nansum(dim=1).tolist()
+    silent = rewards.isnan().all(dim=1).tolist()
+    return [None if is_silent else one for one, is_silent in zip(sums, silent, strict=True)]
+
+
+def note_variety(
+    note: Note, tasks: Sequence[str], answers: Sequence[Answer | InvalidAnswer]
+) -> None:
+    """How different the valid answers of a batch are, by task: how many there are (`distinct`), and
+    the shares of the commonest one and of the `MANY_ANSWERS` commonest. A policy that gives a few
+    answers to all that it is asked shows here before it shows in a reward.
+
+    Answers 3.5, 3.5, 4.0 and 2.0 are three distinct ones, and the commonest has a share of .5.
+    """
+    for task in sorted(set(tasks)):
+        pairs = zip(tasks, answers, strict=True)
+        counts = Counter(
+            str(one.value) for name, one in pairs if name == task and isinstance(one, Answer)
+        )
+        if not counts:
+            continue
+        place = "answers" if len(set(tasks)) == 1 else f"answers/{task}"
+        ranked = [count for _, count in counts.most_common(MANY_ANSWERS)]
+        note(f"{place}/distinct", float(len(counts)))
+        note(f"{place}/commonest_share", ranked[0] / counts.total())
+        note(f"{place}/commonest_{MANY_ANSWERS}_share", sum(ranked) / counts.total())
+
+
+def note_lengths(note: Note, num_tokens: Sequence[int]) -> None:
+    """Percentiles of the lengths of a batch's completions, beside TRL's mean, least and most."""
+    if num_tokens:
+        for percent in LENGTH_PERCENTILES:
+            value = float(np.percentile(num_tokens, percent))
+            note(f"completions/p{percent}_length", value)
 
 
 def check_tasks(rewards: Sequence[Reward], tasks: Iterable[str]) -> None:

@@ -63,9 +63,14 @@ class RolloutCollector:
 
         step: number of the weights that generate, from which the perturbed copies follow, too.
         """
+        context.seed = seed
         rows, prompts = context.rows[::num_generations], context.prompts[::num_generations]
         copied = [i for i, row in enumerate(rows) if self.needs_copy(row)]
-        copies = [self._perturbed(rows[i], prompts[i], step) for i in copied]
+        kinds = [self._perturbation(rows[i], step) for i in copied]
+        copies = [
+            self._perturbed(prompts[i], kind, seed)
+            for i, (kind, seed) in zip(copied, kinds, strict=True)
+        ]
         encoded = self._encode([*prompts, *copies], step)
         with self.counters.stage("rollout"):
             groups = self.backend.generate(encoded, num_generations, sampling, seed)
@@ -76,9 +81,11 @@ class RolloutCollector:
             )
         own, perturbed = groups[: len(prompts)], groups[len(prompts) :]
         context.perturbed_texts = [None] * len(context.rows)
-        for i, group in zip(copied, perturbed, strict=True):
-            first = i * num_generations
-            context.perturbed_texts[first : first + num_generations] = [
+        context.perturbations = [None] * len(context.rows)
+        for i, (kind, _), group in zip(copied, kinds, perturbed, strict=True):
+            own_rows = slice(i * num_generations, (i + 1) * num_generations)
+            context.perturbations[own_rows] = [kind] * num_generations
+            context.perturbed_texts[own_rows] = [
                 self.policy.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
                 for completion in group
             ]
@@ -89,11 +96,13 @@ class RolloutCollector:
         and there is a video. A still has no order of frames."""
         return row["task"] in self.copied_tasks and any(moves(clip) for clip in row["clips"])
 
-    def _perturbed(self, row: dict[str, Any], prompt: Prompt, step: int) -> Prompt:
-        """The prompt with a perturbed copy of each video, all of one kind; it follows from (seed,
-        step, sample)."""
+    def _perturbation(self, row: dict[str, Any], step: int) -> tuple[str, int]:
+        """The kind of a row's copy, and its seed, which follows from (seed, step, sample)."""
         seed = perturbation_seed(self.run_seed, step, row["sample_id"])
-        kind = choose_perturbation(self.perturbations, seed)
+        return choose_perturbation(self.perturbations, seed), seed
+
+    def _perturbed(self, prompt: Prompt, kind: str, seed: int) -> Prompt:
+        """The prompt with a perturbed copy of each video, all of one kind."""
         clips = (
             self.features.perturbed(clip, kind, seed) if moves(clip) else clip
             for clip in prompt.clips

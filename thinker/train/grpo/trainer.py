@@ -37,10 +37,11 @@ from trl.trainer.utils import split_tensor_dict
 from thinker.data.examples import Example
 from thinker.data.rows import example_dataset
 from thinker.policies import Policy
+from thinker.policies.encode import eos_token_ids
 from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.train.counters import Counters
-from thinker.train.grpo.batch import BatchContext, JudgedRows, SavedBatches
+from thinker.train.grpo.batch import BatchContext, JudgedRows, SavedBatches, drawn_facts
 from thinker.train.grpo.features import VideoFeatureCache
 from thinker.train.grpo.logprobs import Logprobs, takes_packed_rows
 from thinker.train.grpo.one_step_off import AheadOrder, OneStepOff, check_one_step_off
@@ -248,8 +249,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     def _write_rollouts(self, judged: JudgedRows) -> None:
         """Append the rollouts of all processes to `rollouts.jsonl` (main process)."""
         if self.accelerator.is_main_process:
-            step = self.state.global_step
-            lines = rollout_lines(step, judged.columns, judged.answers, self._logs)
+            step = self.state.global_step + 1  # that of the log of the update they are trained in
+            lines = rollout_lines(step, judged, self._logs)
             append_lines(Path(self.args.output_dir) / ROLLOUTS, lines)
 
     # Rollouts
@@ -265,6 +266,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
         with self._whole_policy():
             self._sync_rollout("train")
             completions = self._completions(num_generations)
+        ends = eos_token_ids(self.policy)
+        self._context.drawn = drawn_facts(self._context, completions, ends)
         logprobs = [completion.logprobs for completion in completions] if self.use_vllm else None
         return [completion.token_ids for completion in completions], logprobs
 

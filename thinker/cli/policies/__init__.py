@@ -1,0 +1,1 @@
+"""Subcommands about policies as files: conversion, adapters, cards, the hub."""
