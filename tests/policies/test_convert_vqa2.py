@@ -86,8 +86,9 @@ TEXTS = {
     "video.\nThe video frames:<image>\nThe video motion features:<image>\nIs it sharp?",
     "q_bench": f"You will receive {K} distinct frames that have been uniformly sampled in each "
     "second from a video sequence, arranged in the same temporal order as they appear in the "
-    f"video. In addition, you will also obtain motion features extracted from all {T} frames of the "
-    "the video.  Please analyze these images and answer the questions based on your observations.\n"
+    f"video. In addition, you will also obtain motion features extracted from all {T} frames of "
+    "the the video.  Please analyze these images and answer the questions based on your "
+    "observations.\n"
     "The video frames:<image>\nThe video motion features:<image>\n.Is it sharp?",
 }
 """The user's turn as the published programs put it together; `<image>` marks the two places."""
