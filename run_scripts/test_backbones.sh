@@ -7,5 +7,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash setup.sh
-export THINKER_BACKBONES="${THINKER_BACKBONES:-internvl3_5 llava_onevision}" OMP_NUM_THREADS=1
+export THINKER_BACKBONES="${THINKER_BACKBONES:-internvl3_5 llava_onevision qwen2_vl qwen3_vl}" OMP_NUM_THREADS=1
 exec .venv/bin/python -m pytest -q --timeout 900 -k "${THINKER_BACKBONES// / or }" "$@"

@@ -4,8 +4,18 @@ given, replaced by the same formulas in the dtype at hand. For tests that compar
 import torch
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
+from transformers.models.qwen2_vl import modeling_qwen2_vl
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+from transformers.models.qwen3_vl import modeling_qwen3_vl
 from trl.trainer import utils as trl_utils
+
+NORMS = (
+    Qwen2RMSNorm,
+    Qwen3RMSNorm,
+    modeling_qwen2_vl.Qwen2VLRMSNorm,
+    modeling_qwen2_5_vl.Qwen2_5_VLRMSNorm,
+    modeling_qwen3_vl.Qwen3VLTextRMSNorm,
+)
 
 
 def rms_norm(self, hidden_states):
@@ -33,7 +43,8 @@ class DenseLogProbs:
 
 def use_exact_precision(set_attribute) -> None:
     """set_attribute: `monkeypatch.setattr`, or `setattr` in a process of its own."""
-    for norm in (Qwen2RMSNorm, Qwen3RMSNorm, modeling_qwen2_5_vl.Qwen2_5_VLRMSNorm):
+    for norm in NORMS:
         set_attribute(norm, "forward", rms_norm)
-    set_attribute(modeling_qwen2_5_vl, "apply_rotary_pos_emb_vision", rotate_vision)
+    for module in (modeling_qwen2_vl, modeling_qwen2_5_vl, modeling_qwen3_vl):
+        set_attribute(module, "apply_rotary_pos_emb_vision", rotate_vision)
     set_attribute(trl_utils, "_ChunkedLogProbFunction", DenseLogProbs)

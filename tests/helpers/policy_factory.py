@@ -14,7 +14,9 @@ from thinker.video import Clip
 BACKBONES = tuple(os.environ.get("THINKER_BACKBONES", "internvl3 qwen2_5_vl").split())
 """Those that every equality test runs on, two unless told otherwise. run_scripts/test_backbones.sh
 runs the tests on the others."""
-ALL_BACKBONES = tuple(dict.fromkeys([*BACKBONES, "internvl3_5", "llava_onevision"]))
+ALL_BACKBONES = tuple(
+    dict.fromkeys([*BACKBONES, "internvl3_5", "llava_onevision", "qwen2_vl", "qwen3_vl"])
+)
 """Those that the tests run on that a backbone most needs."""
 FRAME_POLICIES = {
     "vital": ("internvl3", "frames_viewed"),
@@ -42,6 +44,8 @@ def small_policy(backbone: str, *, amplify: float = 3.0, size: TinySize = SIZE) 
     if backbone in FRAME_POLICIES:
         backbone, mode = FRAME_POLICIES[backbone]
         size = replace(size, motion_mode=mode, num_keyframes=4, num_motion_frames=32)
+    if backbone == "qwen3_vl" and size.layers == SIZE.layers:
+        size = replace(size, layers=3)  # two levels of DeepStack, and a layer that sees the second
     policy = tiny_policy(backbone, size=size, texts=("It is blur.",))
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():

@@ -249,7 +249,8 @@ NAMES = (
     ),
     Name(
         path="transformers.masking_utils.sdpa_mask",
-        why="masks for our attention function, made as for sdpa",
+        why="masks for our attention function, made as for sdpa; `create_causal_mask` gives the "
+        "mask function what it was given, where that is no tensor and has another `ndim` than 2",
     ),
     Name(
         path="transformers.masking_utils.AttentionMaskInterface.register", passes=("key", "value"),
@@ -296,6 +297,27 @@ NAMES = (
         why="what our Qwen backbone extends",
     ),
     Name(
+        path="transformers.models.qwen2_vl.modeling_qwen2_vl.Qwen2VLModel",
+        why="what our Qwen2-VL backbone extends",
+    ),
+    Name(
+        path="transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLModel",
+        why="what our Qwen3-VL backbone extends",
+    ),
+    Name(
+        path="transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLModelOutputWithPast",
+        why="what its forward returns, made of what the language model returns",
+    ),
+    Name(
+        path="transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLTextModel.forward",
+        keywords=("visual_pos_masks", "deepstack_visual_embeds"),
+        why="adds a tensor behind each of the first layers, at the places of the mask",
+    ),
+    Name(
+        path="transformers.models.qwen3_vl.video_processing_qwen3_vl.Qwen3VLVideoProcessor",
+        why="a part of Qwen3-VL's processor",
+    ),
+    Name(
         path="datasets.Dataset.__getitems__", passes=("keys",),
         why="rows by their numbers, transformed together, as a data loader asks for them",
     ),
@@ -339,7 +361,15 @@ NAMES = (
         why="made from a frame by hand, since `frame.side_data` is a cycle that keeps pictures",
     ),
     Name(path="av.sidedata.sidedata.Type.DISPLAYMATRIX", why="how a picture is turned"),
-    # vLLM: the inputs of its engine
+    # vLLM: models, and the inputs of its engine
+    Name(
+        path="vllm.ModelRegistry.register_model", passes=("model_arch", "model_cls"),
+        why="a model by the architecture that a folder names, as \"module:class\"",
+    ),
+    Name(
+        path="vllm.model_executor.models.qwen3_vl.Qwen3VLForConditionalGeneration",
+        why="its DeepStack works without a tower once its buffers are there; tests/rollout compare",
+    ),
     Name(
         path="vllm.inputs.engine.tokens_input", passes=("prompt_token_ids",),
         why="a prompt of token ids, as the engine takes it",

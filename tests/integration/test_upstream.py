@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, TrainerCallback
+from transformers import (
+    DynamicCache,
+    LlamaConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    TrainerCallback,
+)
+from transformers.masking_utils import create_causal_mask
 from trl import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
@@ -21,6 +29,8 @@ from tests.helpers.places import REPO
 from tests.helpers.trainer_runs import GROUP, NUM_VIDEOS, make_trainer, rewards, scripted
 from tests.helpers.upstream import ATTRIBUTES, METHODS, NAMES
 from thinker.policies.registry import BACKBONES
+from thinker.policies.shared_prompt import SharedPromptMask
+from thinker.policies.shared_prompt.attention import ATTENTION
 from thinker.train.grpo.trainer import ThinkerTrainer
 from thinker.train.resume import EpochOrder, Moments, Resumable
 from thinker.train.sft.trainer import SupervisedTrainer
@@ -153,7 +163,9 @@ def shared_names(cls: type) -> set[str]:
             ours |= own_names(tree) | set(vars(part))
         elif part.__module__ not in ("typing", "abc"):
             theirs |= set(vars(part)) | set(re.findall(r"\bself\.(\w+)", inspect.getsource(part)))
-    return {name for name in ours & theirs if not name.startswith("__")}
+    # transformers keeps what it finds out of a class at the class, once it has made one of it.
+    kept = ("__", "_can_set_attn_implementation_cached", "_can_set_experts_implementation_cached")
+    return {name for name in ours & theirs if not name.startswith(kept)}
 
 
 LISTED = {entry.name for entry in (*METHODS, *ATTRIBUTES)}
@@ -350,6 +362,22 @@ def test_only_modules_that_no_checkpoint_filled_are_initialised(tmp_path, monkey
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     model = OfOurOwn.from_pretrained(tmp_path)
     assert asked == [model.model.layers[1].mlp.up_proj]
+
+
+def test_a_mask_that_is_no_tensor_reaches_the_mask_function():
+    """Of any model that makes its mask by `create_causal_mask`, with keys cached or not."""
+    mask = SharedPromptMask(
+        prompt_BP=torch.ones(1, 3, dtype=torch.bool), num_completions=2, completion_length=2
+    )
+    config = LlamaConfig(hidden_size=8, num_attention_heads=2)
+    config._attn_implementation = ATTENTION
+    embeds = torch.zeros(1, 7, 8)
+    assert mask.shape == (1, 1, 7, 7)
+    for cache in (None, DynamicCache()):
+        assert create_causal_mask(config, embeds, mask, cache) is mask
+    config._attn_implementation = "sdpa"
+    with pytest.raises((AttributeError, TypeError)):
+        create_causal_mask(config, embeds, mask, None)
 
 
 def test_trls_sampler_forgets_past_epochs():

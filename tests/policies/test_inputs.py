@@ -255,7 +255,7 @@ def test_every_clip_is_encoded_once(backbone, monkeypatch):
     assert sorted(clip.path.name for clip in shown) == ["clip50.mp4", "clip51.mp4", "still52.png"]
     for one, other in zip(encoded[:4], encoded[4:], strict=True):
         assert one.token_ids == other.token_ids and torch.equal(one.embeds, other.embeds)
-    assert encoded[3].embeds.shape == (0, SIZE.width)
+    assert encoded[3].embeds.shape == (0, policy.model.model.embed_width)
 
 
 def test_the_longest_of_several_prompts_is_found():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import GptOssConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from tests.helpers.exact_precision import use_exact_precision
 from tests.helpers.policy_factory import (
@@ -33,6 +34,7 @@ from thinker.policies.shared_prompt.attention import shared_prompt_attention
 from thinker.policies.shared_prompt.last_layer import skipped_parts
 from thinker.policies.shared_prompt.merged import can_merge, merged_attention
 from thinker.prompts import ask
+from thinker.train.grpo.logprobs import takes_packed_rows
 from thinker.utils.tensors import left_pad
 
 GROUP, LENGTH = 3, 5
@@ -90,7 +92,7 @@ def shared_logps(policy, prompts, prompt_ids, prompt_mask, completions, mask, **
     positions = policy.model.model.prompt_positions(prompt_ids, prompt_mask, media, rows)
     packed = pack_groups(prompt_ids, prompt_mask, completions, mask, positions.ids, positions.next)
     arguments = {
-        "attention_mask": {"full_attention": packed.mask},
+        "attention_mask": packed.mask,
         "position_ids": packed.position_ids,
     }
     arguments |= {"media_inputs": media, "media_rows": rows}
@@ -412,9 +414,28 @@ def test_a_group_without_a_prompt_is_not_merged():
     assert not can_merge(torch.ones(2, 1, 1, 1), mask)
 
 
-def test_a_language_model_without_kinds_of_attention_is_refused():
-    """Llama takes no mask mapping: its forward would fail on a bare AttributeError."""
-    from transformers import LlamaConfig
+WINDOWS = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
 
-    with pytest.raises(ValueError, match=r"is a llama, .*; packed rows need .* logprobs: plain"):
-        check_shared_prompt(SimpleNamespace(config=LlamaConfig()))
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (LlamaConfig(), None),
+        (Qwen2Config(), None),
+        (Qwen3Config(**WINDOWS), "sliding_attention"),
+        (MistralConfig(sliding_window=64), "sliding_attention"),  # names no kinds
+        (GptOssConfig(), "sliding_attention"),  # of the largest InternVL3.5
+    ],
+    ids=lambda value: getattr(value, "model_type", value),
+)
+def test_a_language_model_with_windows_gets_plain_rows_by_itself(config, kind, caplog):
+    """A window is counted in places of a row, which a packed one has others of."""
+    model = SimpleNamespace(config=config)
+    assert takes_packed_rows(model, "shared") == (kind is None)
+    assert not takes_packed_rows(model, "plain")
+    if kind is None:
+        assert not caplog.records
+        return check_shared_prompt(model)
+    assert f"one row a completion: the language model is a {config.model_type} with" in caplog.text
+    with pytest.raises(ValueError, match=f"layers of {kind}; packed rows need full_attention"):
+        check_shared_prompt(model)

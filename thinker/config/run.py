@@ -336,7 +336,8 @@ class GrpoStage(StageSettings):
     logprobs: str = "shared"
     """How log-probabilities of completions are computed. "shared" puts a prompt and all of its
     completions in one row. "plain" is TRL's own forward, one row a completion: the same maths,
-    slower, for comparison."""
+    slower, for comparison, and for policies of which one row for all would not be the same (a
+    language model with sliding windows), which get it by themselves."""
     one_step_off: bool = False
     """Whether each batch of rollouts is drawn before the trainer works on the batch before it, as
     where both happen at the same time. Older weights are then corrected for by importance sampling,

@@ -15,8 +15,8 @@ transformers' `...ForConditionalGeneration`), an inputs class, a builder of tiny
 `Backbone` that names them all; one line of `thinker.policies.registry` makes it known.
 
 Shapes: B distinct clips, V of them that move (videos), R rows, N slots (frames, or frame pairs for
-Qwen2.5-VL, or tiles of a still) of all clips, M dense frames, S placeholder tokens of a clip, L row
-length, D text width.
+the Qwen-VL models, or tiles of a still) of all clips, M dense frames, S placeholder tokens of a
+clip, L row length, D text width, E width of an embedding (`MotionBackbone.embed_width`).
 """
 
 import functools
@@ -113,6 +113,9 @@ class TowerWork:
     layers: nn.Module
     """Holds the linear layers that every row passes."""
 
+    width: int
+    """Width of a row."""
+
     depth: int
     """Number of transformer layers."""
 
@@ -196,8 +199,14 @@ class MotionBackbone(nn.Module):
         """Keyframes that one slot shows."""
         return 1
 
+    @property
+    def embed_width(self) -> int:
+        """E, the width of what stands for a visual token: D, and D more for every later layer of
+        the language model at which features are added (`deeper_inputs`)."""
+        return self.config.get_text_config().hidden_size
+
     def encode_slots(self, pixel_values: torch.Tensor, **grids: Any) -> list[torch.Tensor]:
-        """Visual tokens of every slot, in order: N tensors of shape (tokens, D)."""
+        """Visual tokens of every slot, in order: N tensors of shape (tokens, E)."""
         raise NotImplementedError
 
     def tower_features(self, pixel_values: torch.Tensor, **grids: Any) -> list[torch.Tensor]:
@@ -205,7 +214,7 @@ class MotionBackbone(nn.Module):
         raise NotImplementedError
 
     def project_slots(self, features: list[torch.Tensor], **grids: Any) -> list[torch.Tensor]:
-        """Visual tokens of slots whose `tower_features` are known: N tensors (tokens, D)."""
+        """Visual tokens of slots whose `tower_features` are known: N tensors (tokens, E)."""
         raise NotImplementedError
 
     def prompt_positions(
@@ -266,10 +275,13 @@ class MotionBackbone(nn.Module):
         motion: Sequence[torch.Tensor],
         layout: Mapping[str, Any],
     ) -> list[torch.Tensor]:
-        """Interleave: the placeholder embeddings of each clip in prompt order, B tensors (S, D).
+        """Interleave: the placeholder embeddings of each clip in prompt order, B tensors (S, E).
 
-        motion: tokens of the clips that move, in order; none without a motion branch.
+        motion: tokens of the clips that move, in order; none without a motion branch. They have no
+        deeper features: zeros stand there.
         """
+        if motion and (deeper := slots[0].shape[-1] - motion[0].shape[-1]):
+            motion = [nn.functional.pad(tokens, (0, deeper)) for tokens in motion]
         tokens = dict(zip(layout["moving"], motion, strict=True)) if motion else {}
         behind = self.motion is not None and self.motion.config.stands_behind
         clips, start = [], 0
@@ -293,7 +305,7 @@ class MotionBackbone(nn.Module):
         motion_features: Sequence[torch.Tensor] | None = None,
         **grids: Any,
     ) -> list[torch.Tensor]:
-        """All placeholder embeddings of B clips: B tensors (S, D).
+        """All placeholder embeddings of B clips: B tensors (S, E).
 
         slots: how many slots each clip has. moving: the numbers of the clips that the motion branch
         sees. slot_features, motion_features: results of `tower_features` and `motion_features` for
@@ -325,8 +337,9 @@ class MotionBackbone(nn.Module):
         input_ids: torch.Tensor,
         media_embeds: Sequence[torch.Tensor],
         media_rows: MediaRows | None = None,
-    ) -> torch.Tensor:
-        """Token embeddings (R, L, D), placeholders of a row replaced by its clips'.
+    ) -> dict[str, Any]:
+        """What the host's forward is given in place of token ids: `inputs_embeds` (R, L, D),
+        placeholders of a row replaced by its clips', and `deeper_inputs`.
 
         A clip that no row shows changes nothing, but the gradient of all that encoded it is 0
         instead of None (`PolicyInputs.for_every_part`).
@@ -345,9 +358,17 @@ class MotionBackbone(nn.Module):
                 f"{wanted}; the prompt was built for others, or a completion holds one"
             )
         if not any(wanted):
-            return inputs_embeds
+            return {"inputs_embeds": inputs_embeds}
         features = torch.cat([embeds for row in shown for embeds in row]).to(inputs_embeds)
-        return inputs_embeds.masked_scatter(mask.unsqueeze(-1), features)
+        first, deeper = features.tensor_split([inputs_embeds.shape[-1]], dim=-1)
+        inputs_embeds = inputs_embeds.masked_scatter(mask.unsqueeze(-1), first)
+        more = self.deeper_inputs(mask, deeper) if deeper.shape[-1] else {}
+        return {"inputs_embeds": inputs_embeds, **more}
+
+    def deeper_inputs(self, places: torch.Tensor, features: torch.Tensor) -> dict[str, Any]:
+        """Arguments by which the host's forward adds features to the hidden states behind its first
+        layers: places (R, L) bool, features (their number, E - D) in order."""
+        raise NotImplementedError
 
     def media_grids(self, media_inputs: dict[str, Any]) -> list[torch.Tensor] | None:
         """Grids (t, h, w) of the items of each clip in prompt order, each (items, 3); None where
@@ -380,17 +401,18 @@ class MotionBackbone(nn.Module):
         None is clip i for row i. Only hidden states from position `hidden_from` on are returned,
         so that a head need not see the prompt.
         """
+        given = {"inputs_embeds": inputs_embeds}
         if inputs_embeds is None and (media_embeds is not None or media_inputs is not None):
             if media_embeds is None:
                 media_embeds = self.encode_media(**media_inputs)
-            inputs_embeds = self.embed(input_ids, media_embeds, media_rows)
+            given = self.embed(input_ids, media_embeds, media_rows)
             input_ids = None
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
+            **given,
             **kwargs,
         )
         outputs.last_hidden_state = outputs.last_hidden_state[:, hidden_from:]
@@ -407,7 +429,8 @@ class MotionPolicy(nn.Module):
     """Modules of `model` that checkpoints hold and nothing uses: they never have a gradient."""
 
     projector_names: tuple[str, ...]
-    """Modules of `model` that are trained in full beside LoRA."""
+    """Modules of `model` that are trained in full beside LoRA: those of the vision projector, then
+    the motion branch's."""
 
     config: Any
     model: Any

@@ -198,10 +198,9 @@ def language_flops(
 
 def vision_flops(backbone: MotionBackbone, tokens: VideoTokens) -> int:
     """FLOPs of the vision tower and its projector for one video."""
-    width = backbone.config.vision_config.hidden_size
     work = backbone.tower_work(tokens.patches)
-    embedding = 2 * tokens.patches * 3 * work.patch_pixels * width
-    layers = linear_flops(work.layers) * work.rows + 4 * width * work.pairs
+    embedding = 2 * tokens.patches * 3 * work.patch_pixels * work.width
+    layers = linear_flops(work.layers) * work.rows + 4 * work.width * work.pairs
     merged = backbone.projected_tokens(tokens.patches) * linear_flops(backbone.vision_projector)
     return tokens.slots * (embedding + layers + merged)
 
@@ -301,9 +300,9 @@ def activation_bytes(model, size: StepSize, *, train_vision: bool) -> int:
     kept = tokens * (text.num_hidden_layers * text.hidden_size + one_layer)
     kept += 2 * group * (prompt + size.completion_tokens) * text.hidden_size
     if train_vision:
-        video, width = video_tokens(model), model.config.vision_config.hidden_size
-        depth = model.model.tower_work(video.patches).depth
-        kept += video.slots * video.patches * depth * width
+        video = video_tokens(model)
+        tower = model.model.tower_work(video.patches)
+        kept += video.slots * video.patches * tower.depth * tower.width
     return 2 * kept * size.num_videos
 
 

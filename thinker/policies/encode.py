@@ -26,7 +26,7 @@ class EncodedPrompt:
     still)."""
 
     embeds: torch.Tensor
-    """(S, D), one row a placeholder, in order, without gradient; (0, D) where no media stand."""
+    """(S, E), one row a placeholder, in order, without gradient; (0, E) where no media stand."""
 
     positions: torch.Tensor
     """(P,), or (3, P) for M-RoPE."""
@@ -98,8 +98,7 @@ def encode_prompts(
     positions = backbone.prompt_positions(left_pad(ids), mask, layout, rows)
     next_positions = positions.next.tolist()
     grids = backbone.media_grids(layout)
-    width = backbone.config.get_text_config().hidden_size
-    no_embeds = torch.empty(0, width, dtype=policy.model.dtype, device=device)
+    no_embeds = torch.empty(0, backbone.embed_width, dtype=policy.model.dtype, device=device)
     no_grids = torch.empty(0, 3, dtype=torch.long, device=device)
     return [
         EncodedPrompt(

@@ -132,6 +132,7 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
         vision, rows = self.config.vision_config, num_patches + 1  # the class token
         return TowerWork(
             layers=self.vision_tower,
+            width=vision.hidden_size,
             depth=vision.num_hidden_layers,
             rows=rows,
             pairs=rows**2 * vision.num_hidden_layers,

@@ -225,6 +225,7 @@ class ThinkerLlavaOnevisionModel(MotionBackbone, LlavaOnevisionModel):
         vision = self.config.vision_config
         return TowerWork(
             layers=self.vision_tower,
+            width=vision.hidden_size,
             depth=vision.num_hidden_layers,
             rows=num_patches,
             pairs=num_patches**2 * vision.num_hidden_layers,

@@ -12,8 +12,9 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from thinker.policies import internvl3, llava_onevision, qwen2_5_vl
+from thinker.policies import internvl3, llava_onevision
 from thinker.policies.backbone import Backbone, host_class
+from thinker.policies.qwen_vl import qwen2_5_vl, qwen2_vl, qwen3_vl
 
 __all__ = ["BACKBONES", "Backbone", "backbone_name", "plain_config", "register"]
 
@@ -21,7 +22,9 @@ BACKBONES: dict[str, Backbone] = {
     "internvl3": internvl3.BACKBONE,
     "internvl3_5": internvl3.BACKBONE_3_5,
     "llava_onevision": llava_onevision.BACKBONE,
+    "qwen2_vl": qwen2_vl.BACKBONE,
     "qwen2_5_vl": qwen2_5_vl.BACKBONE,
+    "qwen3_vl": qwen3_vl.BACKBONE,
 }
 """By the name that a configuration gives. After adding one from outside, call `register`."""
 

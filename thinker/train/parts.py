@@ -21,14 +21,15 @@ HEAD = "lm_head"
 
 def check_parts(stage: StageSettings, model: Any) -> None:
     """Raises ValueError for a part that a policy's model does not have, for a target of LoRA that
-    is no linear layer of its language model, and for a language model that takes no packed rows.
+    is no linear layer of its language model, and for a supervised stage of a language model that
+    takes no packed rows (a grpo stage has plain ones for it).
 
     model: the policy's, which may be without weights (on the meta device).
     """
     place = f"stages.{stage.name}"
     try:
         _check_names(stage.train, model)
-        if not (isinstance(stage, GrpoStage) and stage.logprobs == "plain"):
+        if not isinstance(stage, GrpoStage):
             check_shared_prompt(model)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
@@ -126,15 +127,15 @@ def lora_config(
     if "lora" not in rates:
         return None
     settings = settings or LoraSettings()
-    projectors = dict(
-        zip(("vision_projector", "motion_projector"), policy.model.projector_names, strict=True)
-    )
+    *vision, motion = policy.model.projector_names
+    projectors = {"vision_projector": vision, "motion_projector": [motion]}
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=rf".*language_model.*\.({'|'.join(settings.target_modules)})",
-        modules_to_save=[name for part, name in projectors.items() if part in rates] or None,
+        modules_to_save=[name for part in projectors if part in rates for name in projectors[part]]
+        or None,
     )
 
 

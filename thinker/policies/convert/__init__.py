@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from thinker.policies.convert import internvl_chat, vital, vqa2, vqathinker
+from thinker.policies.convert import internvl_chat, vida, vital, vqa2, vqathinker
 from thinker.policies.convert.writing import all_shapes, read_config
 from thinker.policies.shards import read_headers
 
@@ -29,6 +29,7 @@ LAYOUTS = {
         convert=vqathinker.convert_checkpoint, settings=tuple(vqathinker.SETTINGS)
     ),
     "vital": Layout(convert=vital.convert_checkpoint, settings=tuple(vital.SETTINGS)),
+    "vida": Layout(convert=vida.convert_checkpoint, settings=tuple(vida.SETTINGS)),
     "vqa2": Layout(convert=vqa2.convert_checkpoint, settings=tuple(vqa2.SETTINGS)),
 }
 
@@ -57,12 +58,14 @@ def convert_released(
 def layout_of(source: Path) -> str:
     """Whose layout a checkpoint has, by its configuration and the shapes of its weights."""
     model_type = read_config(source).get("model_type")
-    if model_type == vqa2.MODEL_TYPE:
-        return "vqa2"
+    for name, module in (("vqa2", vqa2), ("vida", vida)):
+        if model_type == module.MODEL_TYPE:
+            return name
     if model_type != internvl_chat.MODEL_TYPE:
         raise ValueError(
             f"{source / 'config.json'} has model_type {model_type!r}, expected "
-            f"{internvl_chat.MODEL_TYPE!r} (VQAThinker, VITAL) or {vqa2.MODEL_TYPE!r} (VQA²)"
+            f"{internvl_chat.MODEL_TYPE!r} (VQAThinker, VITAL), {vqa2.MODEL_TYPE!r} (VQA²) or "
+            f"{vida.MODEL_TYPE!r} (ViDA)"
         )
     shapes = all_shapes(read_headers(source))
     internvl_chat.refuse_parts(source, shapes)

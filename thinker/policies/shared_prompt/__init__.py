@@ -10,16 +10,20 @@ for each completion. Prompt queries attend causally to the prompt; completion qu
 and, causally, to their own completion. Loss and gradients equal those of G unshared rows
 (tests/policies/test_shared_prompt.py).
 
-The mask travels as the value of transformers' ready-made mask mapping (`{"full_attention": mask}`),
-which every decoder layer hands to the attention function unread. Only the function registered here
-understands it, so a language model that was not switched to it fails loudly instead of ignoring the
-layout.
+The mask takes the place of `attention_mask`. transformers asks the mask function that belongs to
+the attention function for what the layers get of it; ours lets it pass as it is. Only the attention
+function registered here understands it, so a language model that was not switched to it fails
+loudly instead of ignoring the layout.
 
 Shapes: B groups, G completions a group, P prompt length without its last token (left-padded), C
 completion length (right-padded), Q heads, K key/value heads, d head width, D model width.
 """
 
-from thinker.policies.shared_prompt.attention import check_shared_prompt, enable_shared_prompt
+from thinker.policies.shared_prompt.attention import (
+    check_shared_prompt,
+    enable_shared_prompt,
+    why_not_shared,
+)
 from thinker.policies.shared_prompt.packing import (
     IGNORED_LABEL,
     PackedGroups,
@@ -36,4 +40,5 @@ __all__ = [
     "enable_shared_prompt",
     "pack_branches",
     "pack_groups",
+    "why_not_shared",
 ]

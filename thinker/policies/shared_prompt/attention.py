@@ -50,6 +50,13 @@ def shared_prompt_attention(module, query, key, value, attention_mask, **kwargs)
     return torch.cat([prompt.transpose(1, 2), own], dim=1), None
 
 
+def shared_prompt_mask(*args: Any, attention_mask: Any = None, **kwargs: Any) -> Any:
+    """Mask function: a `SharedPromptMask` as it is, else what scaled dot-product attention gets."""
+    if isinstance(attention_mask, SharedPromptMask):
+        return attention_mask
+    return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+
+
 def _cast(x: torch.Tensor) -> torch.Tensor:
     """Cast as autocast does for dot-product attention, but before a prompt's keys are copied.
 
@@ -124,17 +131,30 @@ def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return (a.data_ptr(), a.shape, a.stride()) == (b.data_ptr(), b.shape, b.stride())
 
 
-def check_shared_prompt(model) -> None:
-    """Raises ValueError for a policy whose language model takes no mask mapping, as those that know
-    one kind of attention only (Llama) do not, or that has layers of another kind of attention."""
+def why_not_shared(model) -> str | None:
+    """Why packed rows of a policy would not have the maths of plain ones; None where they have.
+
+    Every layer of its language model has to attend to all that a token may see: a window would be
+    counted in places of the row instead of positions.
+    """
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ("none named",))
-    if kinds != {"full_attention"}:
-        raise ValueError(
-            f"the language model is a {config.model_type}, whose kinds of layers are "
-            f"{', '.join(sorted(kinds))}; packed rows need one that names all of its layers "
-            "full_attention, such as Qwen2. Train it by a grpo stage with logprobs: plain"
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if not kinds and getattr(config, "sliding_window", None) is not None:
+        kinds = {"sliding_attention"}
+    other = sorted(kinds - {"full_attention"})
+    if other:
+        return (
+            f"the language model is a {config.model_type} with layers of {', '.join(other)}; "
+            "packed rows need full_attention in all of them, as in Qwen2 and Qwen3"
         )
+    return None
+
+
+def check_shared_prompt(model) -> None:
+    """Raises ValueError as `why_not_shared` says."""
+    reason = why_not_shared(model)
+    if reason is not None:
+        raise ValueError(f"{reason}. Supervised stages have packed rows only; grpo stages have not")
 
 
 def enable_shared_prompt(model) -> None:
@@ -151,4 +171,4 @@ def enable_shared_prompt(model) -> None:
 
 
 AttentionInterface.register(ATTENTION, shared_prompt_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+AttentionMaskInterface.register(ATTENTION, shared_prompt_mask)

@@ -23,6 +23,18 @@ class SharedPromptMask:
     completion_length: int
     """C, padding included."""
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """That of the dense mask that it stands for, (B, 1, P + G·C, P + G·C). transformers reads
+        off the last how many keys there are."""
+        length = self.prompt_BP.shape[1] + self.num_completions * self.completion_length
+        return len(self.prompt_BP), 1, length, length
+
+    @property
+    def ndim(self) -> int:
+        """By which transformers tells a mask of padding, which has two axes, from others."""
+        return len(self.shape)
+
     @cached_property
     def is_padded(self) -> bool:
         return not bool(self.prompt_BP.all())
@@ -94,7 +106,7 @@ class PackedGroups:
         """Arguments of a policy's forward, except for the video."""
         return {
             "input_ids": self.input_ids,
-            "attention_mask": {"full_attention": self.mask},
+            "attention_mask": self.mask,
             "position_ids": self.position_ids,
             "hidden_from": self.num_prompt,
             "shift_labels": self.labels,

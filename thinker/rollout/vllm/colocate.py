@@ -21,7 +21,13 @@ from thinker.config.run import RolloutSettings
 from thinker.policies import Policy
 from thinker.policies.cost import cache_bytes_a_token
 from thinker.rollout.base import Completion, RolloutError, RolloutStartError
-from thinker.rollout.vllm.engine import EngineRequest, EngineResult, engine_input, first_line
+from thinker.rollout.vllm.engine import (
+    EngineRequest,
+    EngineResult,
+    engine_input,
+    first_line,
+    register_models,
+)
 from thinker.rollout.vllm.folder import write_engine_folder
 
 logger = logging.getLogger(__name__)
@@ -195,6 +201,7 @@ def _start_llm(policy: Policy, settings: RolloutSettings, max_model_len: int, sl
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     from vllm import LLM
 
+    register_models()
     for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     on_cpu = policy.model.device.type == "cpu"

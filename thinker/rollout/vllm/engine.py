@@ -17,6 +17,11 @@ import torch
 from thinker.policies.encode import EncodedPrompt
 from thinker.rollout.base import Completion, RolloutError, RolloutStartError
 
+ENGINE_ARCHITECTURES = {
+    "Qwen3VLForConditionalGeneration": "TowerlessQwen3VLForConditionalGeneration"
+}
+"""What an engine's folder names in place of the plain architecture, where vLLM's own model needs
+its tower (deepstack.py)."""
 SUPPORTED_VLLM = "0.31."
 """Engine inputs and weight reload are not stable between minor releases."""
 
@@ -28,7 +33,7 @@ class MediaItem:
     offset: int
     """Place of its first token."""
     embeds: torch.Tensor
-    """(length, D), what stands at its placeholders."""
+    """(length, E), what stands at its placeholders."""
     grid: torch.Tensor | None
     """(t, h, w) that its M-RoPE positions follow from; None for plain positions."""
 
@@ -129,6 +134,17 @@ def check_installed() -> None:
         )
 
 
+def register_models() -> None:
+    """Tell vLLM of the models that an engine's folder may name beside vLLM's own; calling it again
+    does no harm. A server calls it as a plugin (`vllm.general_plugins` in pyproject.toml)."""
+    from vllm import ModelRegistry
+
+    ModelRegistry.register_model(
+        ENGINE_ARCHITECTURES["Qwen3VLForConditionalGeneration"],
+        "thinker.rollout.vllm.deepstack:TowerlessQwen3VL",
+    )
+
+
 def item_fields(item: MediaItem):
     """The item in vLLM's form: a batch of its kind is built from these fields."""
     from vllm.multimodal.inputs import (
@@ -140,7 +156,7 @@ def item_fields(item: MediaItem):
     )
 
     length = len(item.embeds)
-    if item.grid is not None:  # Qwen2.5-VL: rows of all items concatenated, a grid each
+    if item.grid is not None:  # Qwen-VL: rows of all items concatenated, a grid each
         fields = {
             "image_embeds": (item.embeds, MultiModalFlatField(slices=[slice(0, length)])),
             "image_grid_thw": (item.grid, MultiModalBatchedField(keep_on_cpu=True)),

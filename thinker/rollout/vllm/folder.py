@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from thinker.policies import Policy, load_policy, plain_config
+from thinker.rollout.vllm.engine import ENGINE_ARCHITECTURES
 
 LANGUAGE_PREFIXES = ("model.language_model.", "lm_head.")
 WEIGHTS_FILE = "model.safetensors"
@@ -26,6 +27,8 @@ def write_engine_folder(policy: Policy, folder: str | Path, *, weights: bool) ->
     # vLLM 0.31 on a CPU keeps a packed copy of a tied head, which no reload reaches; a head of its
     # own is pushed like every other weight.
     config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+    [plain] = config.architectures
+    config.architectures = [ENGINE_ARCHITECTURES.get(plain, plain)]
     config.save_pretrained(folder)
     policy.processor.save_pretrained(folder)
     if weights:

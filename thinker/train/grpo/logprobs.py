@@ -6,6 +6,7 @@ reference, and of the policy with gradient ("train"). All three go through here.
 is TRL's own forward with one row a completion: the same maths, slower, the oracle of the tests.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 from accelerate import Accelerator
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from thinker.config.run import LOGPROBS
 from thinker.policies.inputs import PolicyInputs, Prompt, distinct_clips
-from thinker.policies.shared_prompt import pack_groups
+from thinker.policies.shared_prompt import pack_groups, why_not_shared
 from thinker.train.counters import Counters, LogprobTokens
 from thinker.train.grpo.bunches import bunches
 from thinker.train.grpo.features import VideoFeatureCache
@@ -25,6 +27,22 @@ from thinker.train.processes.sharded import head_at_hand, is_sharded
 
 LogprobsAndEntropies = tuple[torch.Tensor, torch.Tensor | None, None]
 """What TRL expects: log-probabilities (rows, C), entropies (rows, C) or None, no auxiliary loss."""
+
+logger = logging.getLogger(__name__)
+
+
+def takes_packed_rows(model: Any, logprobs: str) -> bool:
+    """Whether log-probabilities of a policy come from packed rows: where `logprobs` is "shared" and
+    they have the maths of plain ones. Where they have not, the log says why. Raises ValueError for
+    another word."""
+    if logprobs not in LOGPROBS:
+        raise ValueError(f"logprobs is {logprobs!r}, expected one of {', '.join(LOGPROBS)}")
+    if logprobs == "plain":
+        return False
+    reason = why_not_shared(model)
+    if reason is not None:
+        logger.warning("log-probabilities by logprobs: plain, one row a completion: %s", reason)
+    return reason is None
 
 
 class Logprobs:

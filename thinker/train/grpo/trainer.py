@@ -34,7 +34,6 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
-from thinker.config.run import LOGPROBS
 from thinker.data.examples import Example
 from thinker.data.rows import example_dataset
 from thinker.policies import Policy
@@ -43,7 +42,7 @@ from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.train.counters import Counters
 from thinker.train.grpo.batch import BatchContext, JudgedRows, SavedBatches
 from thinker.train.grpo.features import VideoFeatureCache
-from thinker.train.grpo.logprobs import Logprobs
+from thinker.train.grpo.logprobs import Logprobs, takes_packed_rows
 from thinker.train.grpo.one_step_off import AheadOrder, OneStepOff, check_one_step_off
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
@@ -70,7 +69,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     evaluate_policy: held-out evaluation, metrics by name; None where `eval_strategy` is "no".
     rates: learning rates by part; None is that of `args` for all that is trained.
     logprobs: "shared" (one packed row a group, every video encoded once), or "plain", TRL's own
-    forward with one row a completion: the same maths, slower (plain_logprobs.py).
+    forward with one row a completion: the same maths, slower (plain_logprobs.py). A policy whose
+    packed rows would not have the same maths gets plain ones, with a warning.
     max_skipped_steps: see `StepGuard`.
     one_step_off: see one_step_off.py.
     """
@@ -95,9 +95,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
     ):
         check_settings(args)
         check_groups(args)
-        if logprobs not in LOGPROBS:
-            raise ValueError(f"logprobs is {logprobs!r}, expected one of {', '.join(LOGPROBS)}")
-        self.is_shared = logprobs == "shared"
+        self.is_shared = takes_packed_rows(policy.model, logprobs)
         needs_copies = any(weighted.reward.needs_perturbed for weighted in rewards)
         if needs_copies and not perturbations:
             raise ValueError("a reward needs perturbed rollouts but no perturbation kind is given")

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL with a motion branch: a native transformers subclass, no remote code.
+"""What the Qwen-VL backbones share: frame pairs, image items and their M-RoPE positions.
 
 The vision tower merges two consecutive frames, so a slot is a frame *pair*, placed as one image
 item of grid (1, h, w), followed by an item of grid (1, 2, 2m) that holds the m motion tokens:
@@ -6,6 +6,9 @@ item of grid (1, h, w), followed by an item of grid (1, 2, 2m) that holds the m 
 items get their M-RoPE positions from transformers' own `get_rope_index`, and a rollout engine that
 is fed with embeddings computes the same ones from the same grids: one position rule for training,
 generation and vLLM. A still is one item of grid (1, h, w): the tower pairs the frame with itself.
+
+What differs between Qwen2-VL, Qwen2.5-VL and Qwen3-VL is the tower (windows or none, which
+features), the language model, and how the sections of M-RoPE lie in a head.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,25 +16,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import (
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2_5_VLProcessor,
-    Qwen2VLImageProcessor,
-    Qwen2VLVideoProcessor,
-)
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
-from transformers.vision_utils import get_vision_window_index
+from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
 from thinker.policies.backbone import (
-    Backbone,
     MotionBackbone,
-    MotionPolicy,
-    PolicyConfig,
     PromptPositions,
     TowerWork,
     row_grids,
-    with_chunks,
 )
 from thinker.policies.inputs import ClipConfig, PolicyInputs
 from thinker.policies.tiny import (
@@ -40,7 +31,6 @@ from thinker.policies.tiny import (
     INITIALIZER_RANGE,
     TinySize,
     motion_config,
-    text_config,
     train_tokenizer,
 )
 from thinker.video import Clip, smart_resize
@@ -49,32 +39,26 @@ VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 IMAGE_PAD, VIDEO_PAD = "<|image_pad|>", "<|video_pad|>"
 
 
-class ThinkerQwen2_5_VLConfig(PolicyConfig, Qwen2_5_VLConfig):
-    """Qwen2.5-VL's configuration and what `PolicyConfig` adds to it."""
-
-    model_type = "thinker_qwen2_5_vl"
-
-
 def check_sections(text: Any) -> None:
     """Raises ValueError where the sections of M-RoPE do not fill the heads, on which the first
     forward would fail."""
     sections = text.rope_parameters.get("mrope_section")
     if sections is None:  # older configurations: the default of transformers
         return
-    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    if 2 * sum(sections) != width or text.hidden_size % text.num_attention_heads:
+    own = getattr(text, "head_dim", None)
+    width = own or text.hidden_size // text.num_attention_heads
+    if 2 * sum(sections) != width or (own is None and text.hidden_size % text.num_attention_heads):
         raise ValueError(
             f"mrope_section is {sections}, which fills heads of {2 * sum(sections)}, but those of "
             f"a width of {text.hidden_size} and {text.num_attention_heads} heads have "
-            f"{text.hidden_size / text.num_attention_heads:g}; a tiny policy takes a width of the "
-            "heads that 16 divides"
+            f"{own or text.hidden_size / text.num_attention_heads:g}; a tiny policy takes a width "
+            "of the heads that 16 divides"
         )
 
 
-class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
-    """Qwen2.5-VL's vision tower and language model with the motion branch."""
+class QwenVLBackbone(MotionBackbone):
+    """Mixin before one of transformers' Qwen-VL models."""
 
-    config: ThinkerQwen2_5_VLConfig
     visual: Any
     get_rope_index: Callable[..., Any]
 
@@ -103,6 +87,11 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
     def frames_per_slot(self) -> int:
         return self.config.vision_config.temporal_patch_size
 
+    @property
+    def tower_width(self) -> int:
+        """Width of the tower's hidden states."""
+        return self.config.vision_config.hidden_size
+
     def encode_slots(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """Patches (sum t·h·w, C·2·14·14) with `image_grid_thw`, one row (1, h, w) a slot → N
         tensors (h·w/4, D)."""
@@ -111,21 +100,17 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
 
     def tower_features(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """As `encode_slots`, before the merger: N tensors (h·w, vision width), patches in the order
-        of the window attention."""
+        in which the tower has them."""
         grid = grids["image_grid_thw"]
         hidden = self.get_image_features(pixel_values, grid, return_dict=True).last_hidden_state
         return list(hidden.split(grid.prod(-1).tolist()))
 
     def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
-        """Merge, and undo the order of the window attention, as transformers' forward does."""
-        grid, vision = grids["image_grid_thw"], self.visual
-        window_index, _ = get_vision_window_index(
-            grid,
-            spatial_merge_size=vision.spatial_merge_size,
-            window_size=vision.window_size,
-            patch_size=vision.patch_size,
-        )
-        merged = vision.merger(torch.cat(features))[torch.argsort(window_index).to(grid.device)]
+        """Merge, as transformers' forward does."""
+        return self.by_slot(self.visual.merger(torch.cat(features)), grids["image_grid_thw"])
+
+    def by_slot(self, merged: torch.Tensor, grid: torch.Tensor) -> list[torch.Tensor]:
+        """Merged tokens of all slots, divided among them."""
         return list(merged.split((grid.prod(-1) // self.patches_per_token).tolist()))
 
     def media_grids(self, media_inputs: dict[str, Any]) -> list[torch.Tensor]:
@@ -178,28 +163,19 @@ class ThinkerQwen2_5_VLModel(MotionBackbone, Qwen2_5_VLModel):
         return num_slots, height * width // vision.patch_size**2
 
     def tower_work(self, num_patches: int) -> TowerWork:
+        """Every patch attends to all of its slot, in every layer."""
         vision = self.config.vision_config
-        window = min((vision.window_size // vision.patch_size) ** 2, num_patches)
-        num_full = len(vision.fullatt_block_indexes)
         return TowerWork(
             layers=self.visual.blocks,
+            width=self.tower_width,
             depth=vision.depth,
             rows=num_patches,
-            pairs=num_patches * (num_patches * num_full + window * (vision.depth - num_full)),
+            pairs=num_patches**2 * vision.depth,
             patch_pixels=vision.temporal_patch_size * vision.patch_size**2,
         )
 
 
-class ThinkerQwen2_5_VLForConditionalGeneration(MotionPolicy, Qwen2_5_VLForConditionalGeneration):
-    """The policy: `ThinkerQwen2_5_VLModel` and a language-model head."""
-
-    config: ThinkerQwen2_5_VLConfig
-    backbone_class = ThinkerQwen2_5_VLModel
-    projector_names = ("visual.merger", "motion.projector")
-    forward = with_chunks(Qwen2_5_VLForConditionalGeneration.forward)
-
-
-class Qwen2_5_VLInputs(PolicyInputs):
+class QwenVLInputs(PolicyInputs):
     """A slot is a frame pair, or a still, its aspect ratio kept."""
 
     resize = "smart"
@@ -256,6 +232,7 @@ class Qwen2_5_VLInputs(PolicyInputs):
                 do_resize=False,
                 do_sample_frames=False,
                 return_tensors="pt",
+                cap_pixels_per_frame=False,  # without effect here; unset, there is a warning
             )
             patches.append(output["pixel_values_videos"])
             num_slots, height, width = output["video_grid_thw"][0].tolist()
@@ -264,26 +241,22 @@ class Qwen2_5_VLInputs(PolicyInputs):
 
 
 def tiny(
-    size: TinySize, texts: tuple[str, ...]
-) -> tuple[ThinkerQwen2_5_VLConfig, Qwen2_5_VLProcessor]:
-    """Configuration and processor of a tiny policy; see `Backbone.tiny`."""
+    size: TinySize,
+    texts: tuple[str, ...],
+    *,
+    config: Any,
+    processor: Any,
+    video_processor: Any = Qwen2VLVideoProcessor,
+    vision_config: Callable[[TinySize], dict[str, Any]],
+    text_config: Callable[[TinySize, Any], dict[str, Any]],
+) -> tuple[Any, Any]:
+    """Configuration and processor of a tiny policy; see `Backbone.tiny`. The classes and the fields
+    of the tower's and the language model's configuration are the backbone's own."""
     tokenizer = train_tokenizer(
         texts,
         special_tokens=(VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD),
         named_tokens={"image_token": IMAGE_PAD, "video_token": VIDEO_PAD},
     )
-    head_dim = size.width // size.heads
-    # Temporal, height and width sections of head_dim / 2, nearly as 16 : 24 : 24 of the real 64.
-    temporal = head_dim // 8
-    spatial = (head_dim // 2 - temporal) // 2
-    text = text_config(size, tokenizer) | {
-        "model_type": "qwen2_5_vl_text",
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 1e6,
-            "mrope_section": [temporal, spatial, spatial],
-        },
-    }
     min_pixels, max_pixels = (2 * size.patch_px) ** 2, size.frame_px**2
     clip = ClipConfig(
         num_keyframes=size.num_keyframes,
@@ -294,19 +267,9 @@ def tiny(
         image_min_pixels=min_pixels,
         image_max_pixels=IMAGE_FRAMES * max_pixels,
     )
-    config = ThinkerQwen2_5_VLConfig(
-        vision_config={
-            "depth": size.vision_layers,
-            "hidden_size": size.vision_width,
-            "intermediate_size": 2 * size.vision_width,
-            "num_heads": 4,
-            "out_hidden_size": size.width,
-            "patch_size": size.patch_px,
-            "window_size": 4 * size.patch_px,
-            "initializer_range": INITIALIZER_RANGE,
-            "fullatt_block_indexes": [size.vision_layers - 1],
-        },
-        text_config=text,
+    built = config(
+        vision_config=vision_config(size),
+        text_config=text_config(size, tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_PAD),
         video_token_id=tokenizer.convert_tokens_to_ids(VIDEO_PAD),
         vision_start_token_id=tokenizer.convert_tokens_to_ids(VISION_START),
@@ -316,31 +279,28 @@ def tiny(
         clip_config=clip.to_dict(),
     )
     limits = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    processor = Qwen2_5_VLProcessor(
+    return built, processor(
         image_processor=Qwen2VLImageProcessor(patch_size=size.patch_px, size=limits),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(patch_size=size.patch_px, size=limits),
+        video_processor=video_processor(patch_size=size.patch_px, size=limits),
         chat_template=CHAT_TEMPLATE,
     )
-    return config, processor
 
 
-BACKBONE = Backbone(
-    plain_type="qwen2_5_vl",
-    config=ThinkerQwen2_5_VLConfig,
-    model=ThinkerQwen2_5_VLForConditionalGeneration,
-    processor=Qwen2_5_VLProcessor,
-    inputs=Qwen2_5_VLInputs,
-    # Qwen2.5-VL's own video setting: at most 360·420 pixels a frame (VQA²'s scorer). A still has 4
-    # to 1280 tokens: transformers' default, of which a checkpoint's own processor asks for more.
-    default_clip=ClipConfig(
-        num_keyframes=8,
-        keyframe_px=0,
-        min_pixels=128 * 28 * 28,
-        max_pixels=360 * 420,
-        stills="image",
-        image_min_pixels=4 * 28 * 28,
-        image_max_pixels=1280 * 28 * 28,
-    ),
-    tiny=tiny,
-)
+def tiny_vision(size: TinySize) -> dict[str, Any]:
+    """Fields of a tiny tower's configuration that all of them have."""
+    return {
+        "depth": size.vision_layers,
+        "num_heads": 4,
+        "patch_size": size.patch_px,
+        "initializer_range": INITIALIZER_RANGE,
+    }
+
+
+def tiny_sections(size: TinySize) -> list[int]:
+    """Temporal, height and width sections of head_dim / 2 of a Qwen2, nearly as 16 : 24 : 24 of the
+    real 64."""
+    head_dim = size.width // size.heads
+    temporal = head_dim // 8
+    spatial = (head_dim // 2 - temporal) // 2
+    return [temporal, spatial, spatial]
