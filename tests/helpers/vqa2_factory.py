@@ -40,9 +40,9 @@ def released_config(vocab_size: int) -> dict:
     }  # fmt: skip
 
 
-def vision_shapes() -> dict[str, tuple[int, ...]]:
+def vision_shapes(patch: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.patch_embedding.weight": (WIDTH, 3, PATCH, PATCH),
+        "embeddings.patch_embedding.weight": (WIDTH, 3, patch, patch),
         "embeddings.patch_embedding.bias": (WIDTH,),
         "embeddings.position_embedding.weight": (SIDE**2, WIDTH),
         "post_layernorm.weight": (WIDTH,),
@@ -60,13 +60,13 @@ def vision_shapes() -> dict[str, tuple[int, ...]]:
     return {f"{TOWER}.{name}": shape for name, shape in shapes.items()}
 
 
-def released_state(config: dict) -> dict[str, torch.Tensor]:
+def released_state(config: dict, patch: int, max_positions: int) -> dict[str, torch.Tensor]:
     """Random weights under the released names, none of them near the identity."""
     draw = torch.Generator().manual_seed(0)
     channels = SLOWFAST.fast_channels
-    shapes = vision_shapes() | {
+    shapes = vision_shapes(patch) | {
         "model.image_newline": (TEXT_WIDTH,),
-        "model.slowfast.position_embedding.weight": (MAX_POSITIONS, channels),
+        "model.slowfast.position_embedding.weight": (max_positions, channels),
     }
     for name, columns in (("mm_projector", WIDTH), ("slowfast_projector", channels)):
         for place, width in ((0, columns), (2, TEXT_WIDTH)):
@@ -94,12 +94,14 @@ def qwen2(config: dict) -> Qwen2Config:
     return Qwen2Config(**own)
 
 
-def write_vqa2(folder: Path, *, num_shards: int = 3) -> dict[str, torch.Tensor]:
+def write_vqa2(
+    folder: Path, *, num_shards: int = 3, patch: int = PATCH, max_positions: int = MAX_POSITIONS
+) -> dict[str, torch.Tensor]:
     """The whole folder; returns its weights. The embedding has rows that no token has."""
     folder.mkdir(parents=True)
     config = released_config(write_tokenizer(folder, SPECIAL) + 8)
     (folder / "config.json").write_text(json.dumps(config))
-    state = released_state(config)
+    state = released_state(config, patch, max_positions)
     write_shards(folder, state, num_shards)
     return state
 

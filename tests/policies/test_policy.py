@@ -88,8 +88,13 @@ def test_a_plain_checkpoint_without_motion_computes_what_transformers_does(backb
     if keeps_aspect(backbone):  # stock classes need to be told which tokens are images
         media["mm_token_type_ids"] = (ids == policy.model.config.image_token_id).int()
     positions = policy.model.model.prompt_positions(ids, mask, ours_media)
+    stock_ids = ids
+    if backbone == "llava_onevision":  # a video, whose tokens are others
+        config = policy.model.config
+        media = {"pixel_values_videos": media["pixel_values"][None]}
+        stock_ids = ids.masked_fill(ids == config.image_token_id, config.video_token_id)
     with torch.no_grad():
-        expected = plain(input_ids=ids, attention_mask=mask, **media).logits
+        expected = plain(input_ids=stock_ids, attention_mask=mask, **media).logits
         got = policy.model(
             input_ids=ids, attention_mask=mask, position_ids=positions.ids, media_inputs=ours_media
         ).logits

@@ -15,10 +15,11 @@ from tests.helpers.pipeline_runs import run_config, without_warm_start
 from tests.helpers.places import REPO
 from tests.helpers.policy_factory import BACKBONES
 from tests.helpers.released_factory import SLOWFAST, write_released
+from tests.helpers.vqa2_factory import write_vqa2
 from thinker.data.demo.generate import generate_demo_set
 from thinker.data.demo.plan import SyntheticConfig
 from thinker.policies import load_policy
-from thinker.policies.convert import convert_released, vital
+from thinker.policies.convert import convert_released, vital, vqa2
 from thinker.score.scorer import QualityScorer
 from thinker.train.pipeline import record_split, run_training
 from thinker.train.run_data import read_labels
@@ -74,10 +75,15 @@ def test_all_backbones_run_the_whole_path(demo, tmp_path, backbone):
     assert prediction.status in ("ok", "invalid_answer")
 
 
-def test_a_converted_policy_is_trained_further(demo, tmp_path, monkeypatch):
-    """VITAL, with frames of 112 px lest it take long: a step of each kind moves every part."""
-    monkeypatch.setattr(vital, "PX", 112)
-    write_released(tmp_path / "released", channels=SLOWFAST.fast_channels)
+@pytest.mark.parametrize("layout", ["vital", "vqa2"])
+def test_a_converted_policy_is_trained_further(demo, tmp_path, monkeypatch, layout):
+    """A step of each kind moves every part. Frames are smaller than released, lest it take long."""
+    if layout == "vital":
+        monkeypatch.setattr(vital, "PX", 112)
+        write_released(tmp_path / "released", channels=SLOWFAST.fast_channels)
+    else:
+        monkeypatch.setattr(vqa2, "PX", 80)
+        write_vqa2(tmp_path / "released", patch=16, max_positions=48)
     convert_released(tmp_path / "released", tmp_path / "converted")
     parts = "{vision_tower: 1e-2, slowfast: 1e-2, motion_projector: 1e-2, language_model: 1e-2}"
     overrides = [

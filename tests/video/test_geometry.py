@@ -8,7 +8,7 @@ import pytest
 from rewards.boxes import parse_boxes
 from thinker.policies import BACKBONES
 from thinker.video import ClipSpec
-from thinker.video.geometry import Geometry, tile_grid
+from thinker.video.geometry import Geometry, anyres_fit, anyres_grid, tile_grid
 from thinker.video.medium import Crop
 
 CROP = Crop(left=100, top=50, right=900, bottom=450)
@@ -193,6 +193,36 @@ def test_tiles_by_area_are_those_of_vitals_program():
     one = Geometry(height=9, width=9, tile_height=4, tile_width=4, thumbnail=True)
     assert one.has_thumbnail
     assert one.point_from_tile(1, one.point_to_thumbnail((3, 6))) == pytest.approx((3, 6))
+
+
+def test_pictures_on_a_canvas_are_laid_out_as_transformers_does():
+    """LLaVA-OneVision's grid, and the size within it; there and back, beside the black margins."""
+    from transformers.image_processing_utils import get_patch_output_size, select_best_resolution
+    from transformers.image_utils import ChannelDimension
+
+    px, grids = 24, [[24 * r, 24 * c] for r in range(1, 7) for c in range(1, 7)]
+    rng = np.random.default_rng(4)
+    for size in [(1, 999), (24, 24), (70, 150), *rng.integers(1, 400, (200, 2)).tolist()]:
+        height, width = size
+        canvas = select_best_resolution((height, width), grids)
+        rows, columns = anyres_grid(height, width, tile_px=px, min_patches=1, max_patches=36)
+        assert (rows * px, columns * px) == canvas, size
+        picture = np.zeros((3, height, width), dtype=np.uint8)
+        fitted = get_patch_output_size(picture, canvas, ChannelDimension.FIRST)
+        assert anyres_fit(height, width, canvas) == fitted, size
+        geometry = Geometry(
+            height=height, width=width, rows=rows, columns=columns, tile_height=px, tile_width=px,
+            fitted=fitted, thumbnail=True,
+        )  # fmt: skip
+        corner = geometry.point_to_resized((width, height))
+        assert corner == pytest.approx(geometry.fitted_box[2:])
+        point = (float(rng.uniform(0, width)), float(rng.uniform(0, height)))
+        index, place = geometry.point_to_tile(point)
+        assert geometry.point_from_tile(index, place) == pytest.approx(point, abs=1e-6)
+        small = geometry.point_to_thumbnail(point)
+        assert geometry.point_from_tile(rows * columns, small) == pytest.approx(point, abs=1e-9)
+    assert anyres_grid(720, 1280, tile_px=384, min_patches=1, max_patches=36) == (2, 4)
+    assert anyres_fit(720, 1280, (768, 1536)) == (768, 1366)
 
 
 def test_the_tiling_is_transformers_own():
