@@ -18,6 +18,8 @@ ALL_BACKBONES = tuple(
     dict.fromkeys([*BACKBONES, "internvl3_5", "llava_onevision", "qwen2_vl", "qwen3_vl"])
 )
 """Those that the tests run on that a backbone most needs."""
+OTHERS = tuple(name for name in ALL_BACKBONES if name not in BACKBONES)
+"""Those that run_scripts/test_backbones.sh is for."""
 FRAME_POLICIES = {
     "vital": ("internvl3", "frames_viewed"),
     "vqa2": ("llava_onevision", "frames"),

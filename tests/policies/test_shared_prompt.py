@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GptOssConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from tests.helpers.exact_precision import use_exact_precision
+from tests.helpers.exact_precision import rms_norm, use_exact_precision
 from tests.helpers.policy_factory import (
     BACKBONES,
+    OTHERS,
     SIZE,
     conversations,
     keeps_aspect,
@@ -21,7 +23,8 @@ from tests.helpers.policy_factory import (
     random_still,
     small_policy,
 )
-from thinker.policies import Prompt
+from thinker.policies import BACKBONES as REGISTERED
+from thinker.policies import Prompt, internvl3
 from thinker.policies.cost import language_flops, linear_flops
 from thinker.policies.inputs import distinct_clips
 from thinker.policies.shared_prompt import (
@@ -33,6 +36,7 @@ from thinker.policies.shared_prompt import (
 from thinker.policies.shared_prompt.attention import shared_prompt_attention
 from thinker.policies.shared_prompt.last_layer import skipped_parts
 from thinker.policies.shared_prompt.merged import can_merge, merged_attention
+from thinker.policies.tiny import text_config
 from thinker.prompts import ask
 from thinker.train.grpo.logprobs import takes_packed_rows
 from thinker.utils.tensors import left_pad
@@ -130,16 +134,19 @@ def exact_norms(monkeypatch):
     use_exact_precision(monkeypatch.setattr)
 
 
+FORMS = [
+    (torch.float64, 1e-10, False, True),
+    (torch.float32, 1e-4, False, True),
+    (torch.float64, 1e-10, True, True),
+    (torch.float64, 1e-10, True, False),
+]
+
+
 @pytest.mark.usefixtures("exact_norms")
-@pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize(
-    ("dtype", "tolerance", "several", "merged"),
-    [
-        (torch.float64, 1e-10, False, True),
-        (torch.float32, 1e-4, False, True),
-        (torch.float64, 1e-10, True, True),
-        (torch.float64, 1e-10, True, False),
-    ],
+    ("backbone", "dtype", "tolerance", "several", "merged"),
+    [(backbone, *form) for backbone in BACKBONES for form in FORMS]
+    + [(backbone, *FORMS[2]) for backbone in OTHERS],
 )
 def test_logps_and_gradients_equal_the_plain_form(
     backbone, dtype, tolerance, several, merged, monkeypatch
@@ -412,6 +419,26 @@ def test_a_group_without_a_prompt_is_not_merged():
     prompt_BP = torch.tensor([[True, True], [False, False]])
     mask = SharedPromptMask(prompt_BP=prompt_BP, num_completions=1, completion_length=1)
     assert not can_merge(torch.ones(2, 1, 1, 1), mask)
+
+
+def llama_config(size, tokenizer):
+    return text_config(size, tokenizer) | {"model_type": "llama"}
+
+
+@pytest.mark.usefixtures("exact_norms")
+def test_a_llama_takes_packed_rows(monkeypatch):
+    """It names no kinds of layers, and makes its mask itself."""
+    monkeypatch.setattr(LlamaRMSNorm, "forward", rms_norm)
+    llama = replace(internvl3.BACKBONE, tiny=partial(internvl3.tiny, language_model=llama_config))
+    monkeypatch.setitem(REGISTERED, "llama", llama)
+    policy = small_policy("llama")
+    assert policy.model.config.text_config.model_type == "llama"
+    policy.model.double().eval()
+    inputs = batch(policy)
+    plain = plain_logps(policy, *inputs)
+    enable_shared_prompt(policy.model)
+    difference = (plain - shared_logps(policy, *inputs)) * inputs[-1]
+    assert difference.abs().max() < 1e-10 * plain.abs().max()
 
 
 WINDOWS = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}

@@ -63,6 +63,10 @@ VARIANTS = [
     for backbone in BACKBONES
     for changes in (PAIRS if keeps_aspect(backbone) else SQUARES)
 ]
+DEEP = "qwen3_vl"
+"""Its embeddings are wider than its language model, and its engine is a class of ours."""
+if DEEP not in BACKBONES:
+    VARIANTS.append((DEEP, {}))
 
 
 @pytest.mark.parametrize(("backbone", "changes"), VARIANTS, ids=str)
@@ -172,7 +176,7 @@ def test_completions_end_with_the_end_token(engines):
 # Weights
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", dict.fromkeys([*BACKBONES, DEEP]))
 def test_exact_after_optimizer_steps_and_a_push_and_not_without(engines, backbone):
     policy = engine_policy(backbone)
     prompts = prompts_of(policy)

@@ -64,9 +64,8 @@ def test_recomputed_layers_add_no_frames(backbone):
     model, counters = policy.model.train(), watched(policy)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     runs = []
-    block = policy.model.model.vision_part.get_submodule(
-        "1.0" if keeps_aspect(backbone) else "encoder.layer.0"
-    )
+    tower = policy.model.model.vision_part
+    block = tower[-1][0] if keeps_aspect(backbone) else tower.encoder.layer[0]
     block.register_forward_pre_hook(lambda *_: runs.append(1))
     media = policy.inputs.media_inputs([random_clip(policy, 0)])
     sum(x.sum() for x in model.model.encode_media(**media)).backward()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rewards import build_reward
-from tests.helpers.policy_factory import BACKBONES, small_policy
+from tests.helpers.policy_factory import ALL_BACKBONES, BACKBONES, small_policy
 from tests.helpers.trainer_runs import (
     GROUP,
     NUM_VIDEOS,
@@ -38,7 +38,7 @@ def changed_parts(core, before):
     return changed
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ALL_BACKBONES)
 def test_gradient_reaches_every_part_and_frozen_slowfast_does_not_move(tmp_path, backbone):
     trainer = make_trainer(tmp_path, backbone, rollout=scripted(), freeze=["slowfast"], max_steps=2)
     before = snapshot(trainer.core)

@@ -97,7 +97,8 @@ class ModelSettings:
     """A folder or hub name, of a plain `-hf` checkpoint or of a saved policy. "tiny" builds the
     demo's random policy."""
     backbone: str = "internvl3"
-    """Backbone of the tiny policy, "internvl3" or "qwen2_5_vl". A checkpoint names its own."""
+    """Backbone of the tiny policy, a key of `thinker.policies.BACKBONES` such as "internvl3" or
+    "qwen3_vl". A checkpoint names its own."""
     dtype: str = "auto"
     """Type of the weights, "float32", "bfloat16", or "auto": bfloat16 on a GPU, float32 on a CPU.
     `bf16` of a stage's trainer goes by it unless it is given."""
