@@ -305,6 +305,14 @@ NAMES = (
         why="what our Qwen3-VL backbone extends",
     ),
     Name(
+        path="transformers.models.llava_onevision.modeling_llava_onevision.LlavaOnevisionModel",
+        why="what our LLaVA-OneVision backbone extends",
+    ),
+    Name(
+        path="transformers.modeling_outputs.BaseModelOutputWithPast",
+        why="what DeepStack's forward gives where transformers has no output of Qwen3-VL's own",
+    ),
+    Name(
         path="transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLModelOutputWithPast",
         why="what its forward returns, made of what the language model returns",
     ),

@@ -478,6 +478,7 @@ def test_configuration_keys_are_frozen():
         "max_positions": 2000,
         "slow_divisor": 3,
         "pool_repeats": 6,
+        "twice": False,
     }
 
 
@@ -499,7 +500,7 @@ def test_default_normalisation():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (dict(mode="dense"), "'dense', expected one of interleaved, pooled, none"),
+        (dict(mode="dense"), "'dense', expected one of interleaved, pooled, frames"),
         (dict(num_motion_frames=100), "100, expected a multiple of num_keyframes"),
         (dict(tokens_per_frame=3), "3, expected a divisor of the 16 frames"),
         (dict(max_positions=31), "need 32 positions, max_positions is 31"),
