@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tests.helpers.counted import frames, watched
-from tests.helpers.policy_factory import BACKBONES, SIZE, keeps_aspect, random_clip, small_policy
+from tests.helpers.policy_factory import BACKBONES, SIZE, random_clip, small_policy
 from tests.helpers.trainer_runs import (
     NUM_VIDEOS,
     ClipsByNumber,
@@ -64,8 +65,8 @@ def test_recomputed_layers_add_no_frames(backbone):
     model, counters = policy.model.train(), watched(policy)
     model.gradient_checkpointing_enable({"use_reentrant": False})
     runs = []
-    tower = policy.model.model.vision_part
-    block = tower[-1][0] if keeps_aspect(backbone) else tower.encoder.layer[0]
+    layers = policy.model.model.vision_part.modules()
+    block = next(layer for layer in layers if isinstance(layer, GradientCheckpointingLayer))
     block.register_forward_pre_hook(lambda *_: runs.append(1))
     media = policy.inputs.media_inputs([random_clip(policy, 0)])
     sum(x.sum() for x in model.model.encode_media(**media)).backward()

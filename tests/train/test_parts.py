@@ -125,7 +125,7 @@ def part_of_name(name):
         return "lora"
     if "original_module" in name:
         return None
-    projectors = ("multi_modal_projector", "visual.merger")
+    projectors = ("multi_modal_projector", "visual.merger", "visual.deepstack_merger")
     if any(projector in name for projector in projectors):
         return "vision_projector"
     places = {"vision_tower": "vision_tower", ".visual.": "vision_tower", "slowfast": "slowfast"}

@@ -106,10 +106,9 @@ class Tree:
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, seen: torch.Tensor
     ) -> torch.Tensor:
-        mask = {"full_attention": seen[:, None]}  # ready-made: layers hand it on unread
         output = self.model.model(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=seen[:, None],  # ready-made: with four axes it is handed on as it is
             position_ids=positions.expand(3, -1, -1) if self._has_axes else positions,
             past_key_values=self._cache,
             use_cache=True,

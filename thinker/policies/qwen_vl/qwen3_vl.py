@@ -106,8 +106,9 @@ class ThinkerQwen3VLModel(QwenVLBackbone, DeepStackModel):
 
     def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
         levels = torch.cat(features).split(self.tower_width, dim=-1)
-        merged = [
-            projector(level) for projector, level in zip(self.projectors, levels, strict=True)
+        merged = [  # contiguous: a projector views the four patches of a token as one row
+            projector(level.contiguous())
+            for projector, level in zip(self.projectors, levels, strict=True)
         ]
         return self.by_slot(torch.cat(merged, dim=-1), grids["image_grid_thw"])
 
