@@ -13,8 +13,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from trl import GRPOConfig
 
 from tests.helpers.policy_factory import (
+    BACKBONES,
     FRAME_POLICIES,
-    POLICIES,
     SIZE,
     conversations,
     keeps_aspect,
@@ -270,7 +270,7 @@ def assert_all_one(policy, asked, single, batch, train) -> None:
                 assert (logps - seen.logps).abs().max() < TOLERANCE, (count, side)
 
 
-@pytest.mark.parametrize("backbone", POLICIES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, *FRAME_POLICIES])
 def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
     """Indices, pixels, prompt ids and per-token logps of two video files are the same in the
     single scorer, in the batch path (16 rows), in the trainer's logprobs forward, and in a plain
@@ -308,7 +308,7 @@ def test_training_and_inference_are_one(backbone, tmp_path, monkeypatch):
     assert len(lengths) == (2 if varies else 1)
 
 
-@pytest.mark.parametrize("backbone", POLICIES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, *FRAME_POLICIES])
 def test_conversations_are_one_in_training_and_inference(backbone, tmp_path, monkeypatch):
     """The same of prompts with two videos of different size, with a still beside a video, with
     three turns behind a system turn, and without media: alone, in a batch of 16 rows, in the

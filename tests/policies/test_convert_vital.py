@@ -24,14 +24,22 @@ from tests.helpers.video_factory import read_frame_id, write_video
 from thinker.cli.main import main
 from thinker.policies import Policy, Prompt, load_policy
 from thinker.policies.convert import convert_released, vital
-from thinker.policies.convert.internvl_names import our_names
+from thinker.policies.convert.internvl_names import POSITION_EMBEDDING, our_names
 from thinker.policies.encode import encode_prompts
 from thinker.policies.motion import MotionConfig, MotionEncoder
 from thinker.prompts import ask
 from thinker.score.levels import level_probabilities
 from thinker.video import Clip, VideoError, medium, read_clip
 
-TOKENS = (448 // PATCH // 2) ** 2
+RELEASED_PX, PX = vital.PX, 224
+"""Half the released side: a quarter of the time, and the position embedding is resampled."""
+TOKENS = (PX // PATCH // 2) ** 2
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as context:
+        yield context
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +50,9 @@ def released(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def policy(released) -> Policy:
+def policy(released, patch) -> Policy:
     target = released.parent / "out"
+    patch.setattr(vital, "PX", PX)
     assert main(["convert", "--from", str(released), "--to", str(target)]) == 0
     loaded = load_policy(target)
     loaded.model.eval()
@@ -68,8 +77,8 @@ def clip_of(frames_T3HW: torch.Tensor, flags) -> Clip:
         motion_indices=(0,) * len(frames_T3HW),
         num_frames=64,
         fps=30.0,
-        height=448,
-        width=448,
+        height=PX,
+        width=PX,
     )
 
 
@@ -93,7 +102,7 @@ FLAGS = (True, False, True, False)
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (4, 3, 448, 448), dtype=torch.uint8, generator=draw)
+    noise = torch.randint(0, 256, (4, 3, PX, PX), dtype=torch.uint8, generator=draw)
     return clip_of(noise, FLAGS)
 
 
@@ -150,9 +159,12 @@ def test_every_key_is_renamed_or_of_the_slow_pathway(released, policy):
         if not names:
             assert "multipathway_blocks.0" in key or "multipathway_fusion" in key, key
             continue
-        joined = torch.cat([ours[n] for n in names]) if len(names) > 1 else ours[names[0]]
-        assert torch.equal(joined, tensor) and joined.dtype == tensor.dtype, key
         used |= set(names)
+        joined = torch.cat([ours[n] for n in names]) if len(names) > 1 else ours[names[0]]
+        if key == POSITION_EMBEDDING:  # 8 x 8 patches and the class token; here 4 x 4
+            assert (tensor.shape[1], joined.shape[1]) == (65, 17)
+            continue
+        assert torch.equal(joined, tensor) and joined.dtype == tensor.dtype, key
     assert used == set(ours)
     loaded = policy.model.state_dict()
     assert set(loaded) == used and all(torch.equal(loaded[name], ours[name]) for name in used)
@@ -207,7 +219,7 @@ def test_what_is_read_of_a_video(policy, tmp_path):
         assert clip.motion_indices == tuple(range(0, 64, 8))
         assert clip.keyframe_indices == keyframes
         assert [read_frame_id(frame) for frame in clip.motion_MCHW] == list(clip.motion_indices)
-        assert clip.keyframes_KCHW.shape[1:] == (3, 448, 448)
+        assert clip.keyframes_KCHW.shape[1:] == (3, PX, PX)
         assert torch.equal(clip.keyframes_KCHW[0], clip.motion_MCHW[0])
     with pytest.raises(VideoError, match="31 frames are read, this policy needs 32") as error:
         read_clip(dataclasses.replace(medium(path), end_seconds=30.5 / 24), policy.inputs.clip_spec)
@@ -218,18 +230,18 @@ def test_what_is_read_of_a_video(policy, tmp_path):
 
 
 def test_what_is_read_of_an_image(policy, tmp_path):
-    """640 x 480 is 1.53 tiles: two, side by side, and the thumbnail; the question stands behind
+    """320 x 240 is 1.53 tiles: two, side by side, and the thumbnail; the question stands behind
     them without a word. A small picture is one tile, doubled."""
-    noise = torch.randint(0, 256, (480, 640, 3), generator=torch.Generator().manual_seed(3))
+    noise = torch.randint(0, 256, (240, 320, 3), generator=torch.Generator().manual_seed(3))
     Image.fromarray(noise.byte().numpy()).save(tmp_path / "a.png")
     Image.fromarray(noise[:80, :80].byte().numpy()).save(tmp_path / "b.png")
     large, small = (
         read_clip(tmp_path / name, policy.inputs.clip_spec) for name in ("a.png", "b.png")
     )
     picture = Image.open(tmp_path / "a.png")
-    wide = torch.from_numpy(np.asarray(picture.resize((896, 448))).transpose(2, 0, 1).copy())
-    thumbnail = torch.from_numpy(np.asarray(picture.resize((448, 448))).transpose(2, 0, 1).copy())
-    expected = torch.stack([wide[..., :448], wide[..., 448:], thumbnail])
+    wide = torch.from_numpy(np.asarray(picture.resize((2 * PX, PX))).transpose(2, 0, 1).copy())
+    thumbnail = torch.from_numpy(np.asarray(picture.resize((PX, PX))).transpose(2, 0, 1).copy())
+    expected = torch.stack([wide[..., :PX], wide[..., PX:], thumbnail])
     assert torch.equal(large.keyframes_KCHW, expected)
     assert len(small.keyframes_KCHW) == 2
     assert torch.equal(small.keyframes_KCHW[0], small.keyframes_KCHW[1])
@@ -280,9 +292,9 @@ def test_linear_probe_and_lone_encoder_are_refused(released, tmp_path):
 
 def test_another_model_type(released, tmp_path):
     source = Path(shutil.copytree(released, tmp_path / "source"))
-    config = json.loads((source / "config.json").read_text()) | {"model_type": "llama"}
+    config = json.loads((source / "config.json").read_text()) | {"model_type": "llava"}
     (source / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="model_type 'llama'"):
+    with pytest.raises(ValueError, match="has model_type 'llava', expected"):
         convert_released(source, tmp_path / "out")
 
 
@@ -294,3 +306,11 @@ def test_settings_are_frozen_facts():
         "scoring_less": (4, 300, "vital_scoring", "The quality of this video is"),
         "questions": (1, 1200, "vital", "The overall quality of this video is"),
     }
+
+
+def test_the_released_side(released, tmp_path, patch):
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(vital, "PX", RELEASED_PX)
+        convert_released(released, tmp_path / "out")
+    inputs = load_policy(tmp_path / "out").inputs
+    assert RELEASED_PX == 448 == inputs.clip_spec.keyframe_px == inputs.clip_spec.motion_px

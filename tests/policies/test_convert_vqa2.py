@@ -1,6 +1,5 @@
 """`thinker convert`: VQA²'s released layout → a policy on LLaVA-OneVision with the same numbers."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +27,7 @@ from thinker.score.levels import level_ids
 from thinker.video import Clip, VideoError, read_clip
 
 K, T = 2, 4
+RELEASED_PX = vqa2.PX
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,13 @@ def released(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("released") / "VQA-UGC-Scorer"
     write_vqa2(folder)
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def smaller_frames():
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(vqa2, "PX", PX)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -121,22 +128,15 @@ def placed(policy: Policy, pieces: list[list[int]], *, twice: bool) -> list[int]
     return pieces[0] + [image] * first + pieces[1] + [image] * T + pieces[2]
 
 
-@pytest.mark.parametrize("setting", ["paper", "app"])
-def test_converted_policy_computes_what_the_released_code_does(
-    released, policy, tmp_path, clip, setting
-):
-    if setting != "paper":
-        convert_released(released, tmp_path / "out", setting=setting)
-        policy = load_policy(tmp_path / "out")
-        policy.model.eval()
+def test_converted_policy_computes_what_the_released_code_does(released, policy, clip):
     assert policy.new_parts == ()
-    pieces = pieces_of(released, setting)
-    ids = torch.tensor([placed(policy, pieces, twice=setting == "app")])
-    asked = Prompt(clips=(clip,), turns=ask(QUESTIONS[setting]))
+    pieces = pieces_of(released, "paper")
+    ids = torch.tensor([placed(policy, pieces, twice=False)])
+    asked = Prompt(clips=(clip,), turns=ask(QUESTIONS["paper"]))
     assert policy.inputs.prompt_ids(asked) == ids[0].tolist()
     config = json.loads((released / "config.json").read_text())
     frames = (clip.keyframes_KCHW, clip.motion_MCHW)
-    expected = vqa2_logits(state_of(released), config, pieces, *frames, twice=setting == "app")
+    expected = vqa2_logits(state_of(released), config, pieces, *frames)
     media = policy.inputs.media_inputs([clip])
 
     @torch.no_grad()
@@ -155,6 +155,20 @@ def test_converted_policy_computes_what_the_released_code_does(
         ("motion_frames", [x.flip(1) for x in media["motion_frames"]]),
     ):
         assert (logits(media | {name: changed}) - expected).abs().max() > 1e-3 * scale, name
+
+
+def test_the_code_for_questions_shows_motion_twice(released, policy, tmp_path, clip):
+    """At the first place behind the keyframes and their newline, and once more at its own."""
+    convert_released(released, tmp_path / "out", setting="app")
+    app = load_policy(tmp_path / "out")
+    asked = Prompt(clips=(clip,), turns=ask(QUESTIONS["app"]))
+    expected = placed(app, pieces_of(released, "app"), twice=True)
+    assert app.inputs.prompt_ids(asked) == expected
+    media = policy.inputs.media_inputs([clip])
+    with torch.no_grad():
+        [once], [twice] = (one.model.model.encode_media(**media) for one in (policy, app))
+    assert torch.equal(twice, torch.cat([once, once[-T:]]))
+    assert expected.count(app.model.config.image_token_id) == len(twice)
 
 
 @pytest.mark.parametrize(
@@ -293,5 +307,5 @@ def test_settings_are_frozen_facts():
         "app": ("vqa2_app", QUESTIONS["paper"], True),
         "q_bench": ("vqa2_q_bench", QUESTIONS["paper"], True),
     }
-    spec = dataclasses.asdict(vqa2.PAPER_LEVELS)
-    assert spec["weights"] == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert vqa2.PAPER_LEVELS.weights == (0.0, 0.25, 0.5, 0.75, 1.0)
+    assert RELEASED_PX == 384

@@ -8,7 +8,7 @@ import torch
 
 from tests.helpers.policy_factory import (
     BACKBONES,
-    POLICIES,
+    FRAME_POLICIES,
     conversations,
     keeps_aspect,
     one_clip,
@@ -43,7 +43,7 @@ def ragged(policy):
     return requests
 
 
-@pytest.mark.parametrize("backbone", POLICIES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, *FRAME_POLICIES])
 def test_greedy_is_the_argmax_of_the_plain_forward(backbone):
     policy = engine_policy(backbone)
     prompts = [*prompts_of(policy, 3), *conversations(policy)]

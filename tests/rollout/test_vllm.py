@@ -58,10 +58,14 @@ PAIRS = [
     {"num_keyframes": 12, "num_motion_frames": 24},
     {"motion_mode": "none"},
 ]
+FRAMES = [{"num_keyframes": 3, "num_motion_frames": 16, "motion_mode": "frames"}]
 VARIANTS = [
     (backbone, changes)
     for backbone in BACKBONES
-    for changes in (PAIRS if keeps_aspect(backbone) else SQUARES)
+    for changes in (
+        *(PAIRS if keeps_aspect(backbone) else SQUARES),
+        *(FRAMES if backbone == "llava_onevision" else ()),
+    )
 ]
 DEEP = "qwen3_vl"
 """Its embeddings are wider than its language model, and its engine is a class of ours."""

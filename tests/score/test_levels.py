@@ -91,7 +91,6 @@ def test_affine_weights_rank_and_correlate_the_same() -> None:
         ({"weights": (1, 2, 3)}, "five that ascend"),
         ({"weights": QUARTERS}, "weight_range"),
         ({"weight_range": (5, 1)}, "weight_range"),
-        ({"video_question": " "}, "video_question"),
     ],
 )
 def test_what_is_no_wording(fields: dict, said: str) -> None:

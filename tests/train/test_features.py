@@ -10,7 +10,7 @@ from tests.helpers.counted import frames, watched
 from tests.helpers.logprobs_runs import QUESTIONS, Case, recorded_trainer, save_start
 from tests.helpers.policy_factory import (
     BACKBONES,
-    POLICIES,
+    FRAME_POLICIES,
     SIZE,
     conversations,
     keeps_aspect,
@@ -37,7 +37,7 @@ def encoded(policy, reference=None):
     return VideoFeatureCache(policy.inputs, policy.model, reference, contextlib.nullcontext)
 
 
-@pytest.mark.parametrize("backbone", dict.fromkeys([*POLICIES, "qwen3_vl"]))
+@pytest.mark.parametrize("backbone", dict.fromkeys([*BACKBONES, *FRAME_POLICIES, "qwen3_vl"]))
 def test_embeddings_of_a_video_and_its_copies_are_those_of_a_fresh_encode(backbone):
     """A copy costs only the slots that its source does not have: none for a reversed InternVL clip,
     one grey frame for a dropped one, every changed pair for Qwen2.5-VL."""

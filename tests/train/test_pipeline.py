@@ -91,6 +91,7 @@ def test_a_converted_policy_is_trained_further(demo, tmp_path, monkeypatch, layo
         *(f"stages.{stage}.train={parts}" for stage in ("warm_start", "grpo")),
         *(f"stages.{stage}.trainer.max_steps=1" for stage in ("warm_start", "grpo")),
         "stages.grpo.rewards=[{name: regression}, {name: format}]",
+        "data.eval=[]",
         "stages.grpo.trainer.max_completion_length=8",
     ]
     summary = run_training(run_config(demo, tmp_path / "run", *overrides))

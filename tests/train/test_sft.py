@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 from tests.helpers.exact_precision import use_exact_precision
 from tests.helpers.policy_factory import (
     BACKBONES,
-    POLICIES,
+    FRAME_POLICIES,
     random_clip,
     random_still,
     small_policy,
@@ -117,7 +117,7 @@ def plain(policy, examples):
     return torch.stack(losses).sum() / count, count
 
 
-@pytest.mark.parametrize("backbone", POLICIES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, *FRAME_POLICIES])
 def test_packed_rows_have_the_loss_and_gradients_of_plain_rows(backbone, monkeypatch):
     use_exact_precision(monkeypatch.setattr)
     policy = small_policy(backbone)
@@ -148,7 +148,7 @@ def test_packed_rows_have_the_loss_and_gradients_of_plain_rows(backbone, monkeyp
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-8, atol=1e-10 * largest)
 
 
-@pytest.mark.parametrize("backbone", POLICIES)
+@pytest.mark.parametrize("backbone", [*BACKBONES, *FRAME_POLICIES])
 @pytest.mark.parametrize("parts", [("slowfast", "motion_projector"), ("vision_tower",)])
 def test_gradients_reach_the_parts_of_a_stage_and_no_other(backbone, parts):
     """Stage 1 of VQA² trains the motion branch on videos, the tower on pictures; in its published
