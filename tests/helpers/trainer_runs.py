@@ -166,9 +166,10 @@ def make_trainer(
     )
 
 
-def scripted(*, own=None, perturbed=None):
-    """A factory of `Scripted` with graded answers, so that advantages are not zero."""
-    policy = small_policy("internvl3")
+def scripted(*, own=None, perturbed=None, backbone="internvl3"):
+    """A factory of `Scripted` with graded answers, so that advantages are not zero. backbone: whose
+    tokenizer writes them; another one may have fewer tokens."""
+    policy = small_policy(backbone)
     own = own or (lambda i, j: answer(1.0 + i * 0.9 + 0.3 * j))
     perturbed = perturbed or (lambda i, j: answer(3.0))
     return Scripted(policy.tokenizer, own, perturbed)

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -126,10 +127,11 @@ def job_of(tmp_path, paths, **more):
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_files_of_an_object_store_are_fetched_and_deleted(
-    model, tmp_path, monkeypatch, num_workers
+    model, tmp_path, monkeypatch, request, num_workers
 ):
-    space = tmp_path / "space"
-    space.mkdir()
+    # Short: the sockets of worker processes lie below it, whose paths have 108 characters at most.
+    space = Path(tempfile.mkdtemp(prefix="t"))
+    request.addfinalizer(lambda: shutil.rmtree(space))
     monkeypatch.setattr(tempfile, "tempdir", str(space))
     left = space / f"thinker-fetched-{os.getuid()}/left.mp4"
     left.parent.mkdir()

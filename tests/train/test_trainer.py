@@ -40,7 +40,8 @@ def changed_parts(core, before):
 
 @pytest.mark.parametrize("backbone", ALL_BACKBONES)
 def test_gradient_reaches_every_part_and_frozen_slowfast_does_not_move(tmp_path, backbone):
-    trainer = make_trainer(tmp_path, backbone, rollout=scripted(), freeze=["slowfast"], max_steps=2)
+    answers = scripted(backbone=backbone)
+    trainer = make_trainer(tmp_path, backbone, rollout=answers, freeze=["slowfast"], max_steps=2)
     before = snapshot(trainer.core)
     trainer.train()
     assert changed_parts(trainer.core, before) == {
