@@ -101,8 +101,8 @@ def test_groups_of_different_length_apart_equal_the_plain_path(tmp_path, monkeyp
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_equal_the_plain_path(tmp_path):
-    """torchrun with gloo: both backbones, all loss types, both betas; each process compares its own
-    losses, the gradients after the reduction, and its parameters."""
+    """torchrun with gloo: all loss types with both betas, the backbones in turns; each process
+    compares its own losses, the gradients after the reduction, and its parameters."""
     environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [
@@ -114,7 +114,7 @@ def test_two_processes_equal_the_plain_path(tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     done = [(tmp_path / f"done{rank}").read_text(encoding="utf-8") for rank in range(2)]
-    assert done == [str(len(BACKBONES) * len(LOSS_TYPES) * 2)] * 2
+    assert done == [str(len(LOSS_TYPES) * 2)] * 2
 
 
 def test_plain_is_trls_forward_with_one_row_a_completion(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ CARRIER_QP = 10
 measured on the file."""
 
 OPTIONS: dict[str, dict[str, str]] = {
-    "libx264": {"preset": "medium"},
+    "libx264": {"preset": "medium", "x264-params": "mbtree=0"},
     "libx265": {
         "preset": "medium",
         "x265-params": "log-level=none:pools=none:frame-threads=1",
@@ -25,7 +25,8 @@ OPTIONS: dict[str, dict[str, str]] = {
     "libsvtav1": {"preset": "8", "svtav1-params": "lp=1"},
 }
 """What an encoder is told beside its rate: its middle preset (8 of SVT-AV1's 13: the slower ones
-take several times as long), constant quality (b=0 of VP9), one thread."""
+take several times as long), constant quality (b=0 of VP9), one thread. Without mbtree, whose vector
+code gives other bits in one process than in another (x264 core 165; with no-asm it does not)."""
 
 _SAYS = re.compile(rb"x264 - core \d+|x265 \(build \d+\) - [0-9.]+")
 _FPS_DENOMINATOR = 1001  # 23.976 is 24000/1001
@@ -35,7 +36,7 @@ def settings_of(encoder: str | None, crf: int | None) -> dict[str, str]:
     """All options that an encoder gets.
 
     >>> settings_of("libx264", 38)
-    {'preset': 'medium', 'crf': '38'}
+    {'preset': 'medium', 'x264-params': 'mbtree=0', 'crf': '38'}
     """
     if encoder is None:
         return {"preset": "fast", "qp": str(CARRIER_QP)}
