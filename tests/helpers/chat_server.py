@@ -1,11 +1,12 @@
 """A local endpoint that speaks the chat-completions form, answering as a test says."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.helpers.loopback import serving
 
 Answer = str | tuple[int, dict[str, str], bytes]
 """The text of a completion, or a raw response: status, headers, body."""
@@ -48,14 +49,6 @@ def chat_server(answer: Callable[[dict[str, Any]], Answer]) -> Iterator[ChatServ
         def log_message(self, *args: Any) -> None:
             """Silent."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    state = ChatServer(f"http://127.0.0.1:{server.server_address[1]}/v1")
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    try:
+    with serving(Handler) as url:
+        state = ChatServer(f"{url}/v1")
         yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import AutoProcessor, Qwen2TokenizerFast
 
+from tests.helpers.converted import state_of
 from tests.helpers.policy_factory import random_clip
 from tests.helpers.released_factory import (
     PATCH,
@@ -38,11 +39,6 @@ def released(tmp_path_factory) -> Path:
 def source(released, tmp_path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(released, tmp_path / "source"))
-
-
-def state_of(folder: Path) -> dict[str, torch.Tensor]:
-    shards = sorted(folder.glob("*.safetensors"))
-    return {key: tensor for shard in shards for key, tensor in load_file(shard).items()}
 
 
 @pytest.mark.parametrize(

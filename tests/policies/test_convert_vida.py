@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from tests.helpers.converted import logits_of, state_of
 from tests.helpers.policy_factory import random_still
 from tests.helpers.policy_oracle import Sizes, qwen_logits, under
 from tests.helpers.released_factory import write_shards
@@ -48,28 +48,6 @@ def converted(released) -> Path:
     command = ["convert", "--from", str(released), "--to", str(released.parent / "out")]
     assert main(command) == 0
     return released.parent / "out"
-
-
-def state_of(folder: Path) -> dict[str, torch.Tensor]:
-    shards = sorted(folder.glob("*.safetensors"))
-    return {key: tensor for shard in shards for key, tensor in load_file(shard).items()}
-
-
-def logits_of(policy, prompt: Prompt) -> tuple[torch.Tensor, list[int], dict]:
-    policy.model.eval()
-    ids, media = policy.inputs.prompt_ids(prompt), policy.inputs.media_inputs(prompt.clips)
-    row = torch.tensor([ids])
-    mask, rows = torch.ones_like(row), [tuple(range(len(prompt.clips)))]
-    positions = policy.model.model.prompt_positions(row, mask, media, rows)
-    with torch.no_grad():
-        output = policy.model(
-            input_ids=row,
-            attention_mask=mask,
-            position_ids=positions.ids,
-            media_inputs=media,
-            media_rows=rows,
-        )
-    return output.logits[0], ids, media
 
 
 @pytest.mark.parametrize("way", ["converted", "as it is"])

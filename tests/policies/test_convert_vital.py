@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from transformers import Qwen2TokenizerFast
 
+from tests.helpers.converted import check_logits, state_of
 from tests.helpers.released_factory import (
     PATCH,
     SLOWFAST,
@@ -57,11 +57,6 @@ def policy(released, patch) -> Policy:
     loaded = load_policy(target)
     loaded.model.eval()
     return loaded
-
-
-def state_of(folder: Path) -> dict[str, torch.Tensor]:
-    shards = sorted(folder.glob("*.safetensors"))
-    return {key: tensor for shard in shards for key, tensor in load_file(shard).items()}
 
 
 def clip_of(frames_T3HW: torch.Tensor, flags) -> Clip:
@@ -115,23 +110,7 @@ def test_converted_policy_computes_what_the_released_code_does(released, policy,
     config = json.loads((released / "config.json").read_text())
     expected = vital_logits(state_of(released), config, ids, clip.motion_MCHW, FLAGS)
     media = policy.inputs.media_inputs([clip])
-    placeholder = policy.model.config.image_token_id  # ruled out by our head, on purpose
-
-    @torch.no_grad()
-    def logits(media):
-        got = policy.model(input_ids=ids, media_inputs=media).logits.double()
-        got[..., placeholder] = expected[..., placeholder]
-        return got
-
-    scale = expected.abs().max()
-    assert scale > 1
-    assert (logits(media) - expected).abs().max() < 1e-5 * scale
-    # Both kinds of embedding matter this much, and so does the order of the motion frames.
-    for name, changed in (
-        ("pixel_values", media["pixel_values"].flip(0)),
-        ("motion_frames", [x.flip(1) for x in media["motion_frames"]]),
-    ):
-        assert (logits(media | {name: changed}) - expected).abs().max() > 1e-3 * scale, name
+    check_logits(policy, ids, media, expected)
 
 
 def test_features_are_viewed_and_not_transposed():

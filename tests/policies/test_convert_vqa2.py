@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import Qwen2TokenizerFast
 
+from tests.helpers.converted import check_logits, state_of
 from tests.helpers.released_factory import write_shards
 from tests.helpers.video_factory import write_video
 from tests.helpers.vqa2_factory import (
@@ -57,11 +57,6 @@ def policy(released) -> Policy:
 def source(released, tmp_path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(released, tmp_path / "source"))
-
-
-def state_of(folder: Path) -> dict[str, torch.Tensor]:
-    shards = sorted(folder.glob("*.safetensors"))
-    return {key: tensor for shard in shards for key, tensor in load_file(shard).items()}
 
 
 @pytest.fixture(scope="module")
@@ -138,23 +133,7 @@ def test_converted_policy_computes_what_the_released_code_does(released, policy,
     frames = (clip.keyframes_KCHW, clip.motion_MCHW)
     expected = vqa2_logits(state_of(released), config, pieces, *frames)
     media = policy.inputs.media_inputs([clip])
-
-    @torch.no_grad()
-    def logits(media):
-        got = policy.model(input_ids=ids, media_inputs=media).logits.double()
-        for placeholder in policy.model.placeholder_ids():  # ruled out by our head, on purpose
-            got[..., placeholder] = expected[..., placeholder]
-        return got
-
-    scale = expected.abs().max()
-    assert scale > 1
-    assert (logits(media) - expected).abs().max() < 1e-5 * scale
-    # Both kinds of embedding matter this much, and so does the order of the motion frames.
-    for name, changed in (
-        ("pixel_values", media["pixel_values"].flip(0)),
-        ("motion_frames", [x.flip(1) for x in media["motion_frames"]]),
-    ):
-        assert (logits(media | {name: changed}) - expected).abs().max() > 1e-3 * scale, name
+    check_logits(policy, ids, media, expected)
 
 
 def test_the_code_for_questions_shows_motion_twice(released, policy, tmp_path, clip):

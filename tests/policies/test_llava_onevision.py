@@ -9,7 +9,7 @@ from PIL import Image
 from tests.helpers.policy_factory import SIZE, random_clip, small_policy
 from thinker.policies import Policy, Prompt
 from thinker.policies.inputs import ClipConfig
-from thinker.policies.llava_onevision import LlavaOnevisionInputs, still_of
+from thinker.policies.square.llava_onevision import LlavaOnevisionInputs, still_of
 from thinker.prompts import ask
 from thinker.video import read_clip
 

@@ -4,6 +4,7 @@ does."""
 import pytest
 import torch
 
+from tests.helpers.converted import logits_of
 from tests.helpers.plain_factory import CLIP, plain_checkpoint
 from tests.helpers.policy_factory import one_clip, random_clip, random_still, small_policy
 from tests.helpers.policy_oracle import Sizes, internvl_logits, qwen_logits, under
@@ -61,23 +62,10 @@ def test_logits_are_those_of_a_re_derivation(backbone, tmp_path):
     """A video and a still of another size, in float32 against float64."""
     plain = plain_checkpoint(backbone, tmp_path)
     policy = load_policy(tmp_path, motion=MotionConfig(mode="none"), clip=CLIP[backbone])
-    policy.model.eval()
     clips = [random_clip(policy, 0, height=40, width=20), random_still(policy, 1)]
     prompt = Prompt(clips=tuple(clips), turns=ask("<video>\nWhat is it?\n<image>"))
-    ids = policy.inputs.prompt_ids(prompt)
-    media = policy.inputs.media_inputs(clips)
+    got, ids, media = logits_of(policy, prompt)
     expected = re_derived(plain, ids, media)
-    row = torch.tensor([ids])
-    mask, rows = torch.ones_like(row), [(0, 1)]
-    positions = policy.model.model.prompt_positions(row, mask, media, rows)
-    with torch.no_grad():
-        got = policy.model(
-            input_ids=row,
-            attention_mask=mask,
-            position_ids=positions.ids,
-            media_inputs=media,
-            media_rows=rows,
-        ).logits[0]
     allowed = [i for i in range(got.shape[-1]) if i not in policy.model.placeholder_ids()]
     scale = expected.abs().max()
     assert (got - expected)[:, allowed].abs().max() < 1e-5 * scale

@@ -18,7 +18,7 @@ from thinker.policies import (
 )
 from thinker.policies.backbone import MotionBackbone
 from thinker.policies.encode import encode_prompts
-from thinker.policies.internvl3 import (
+from thinker.policies.square.internvl3 import (
     InternVLInputs,
     ThinkerInternVLConfig,
     ThinkerInternVLForConditionalGeneration,

@@ -24,7 +24,7 @@ from tests.helpers.policy_factory import (
     small_policy,
 )
 from thinker.policies import BACKBONES as REGISTERED
-from thinker.policies import Prompt, internvl3
+from thinker.policies import Prompt
 from thinker.policies.cost import language_flops, linear_flops
 from thinker.policies.inputs import distinct_clips
 from thinker.policies.shared_prompt import (
@@ -36,6 +36,7 @@ from thinker.policies.shared_prompt import (
 from thinker.policies.shared_prompt.attention import shared_prompt_attention
 from thinker.policies.shared_prompt.last_layer import skipped_parts
 from thinker.policies.shared_prompt.merged import can_merge, merged_attention
+from thinker.policies.square import internvl3
 from thinker.policies.tiny import text_config
 from thinker.prompts import ask
 from thinker.train.grpo.logprobs import takes_packed_rows

@@ -12,9 +12,9 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from thinker.policies import internvl3, llava_onevision
 from thinker.policies.backbone import Backbone, host_class
 from thinker.policies.qwen_vl import qwen2_5_vl, qwen2_vl, qwen3_vl
+from thinker.policies.square import internvl3, llava_onevision
 
 __all__ = ["BACKBONES", "Backbone", "backbone_name", "plain_config", "register"]
 

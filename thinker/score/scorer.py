@@ -155,15 +155,14 @@ class QualityScorer:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         try:
-            policy = load_policy(folder, dtype=dtype)
+            local = local_folder(folder)
+            policy = load_policy(local, dtype=dtype)
         except (ValueError, OSError, KeyError, SafetensorError) as error:  # not all name the folder
             raise ValueError(f"no policy can be loaded from {folder}: {error}") from error
         policy.model.to(device).eval()
         logger.info("%s on %s in %s", folder, device, str(dtype).removeprefix("torch."))
         scorer = cls(policy, model_name=str(folder), **settings)
-        scorer.calibrations = find_calibrations(
-            local_folder(folder), calibration, MODES, scorer.num_samples
-        )
+        scorer.calibrations = find_calibrations(local, calibration, MODES, scorer.num_samples)
         return scorer
 
     @cached_property

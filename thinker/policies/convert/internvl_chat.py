@@ -19,12 +19,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, Qwen2Config, Qwen2TokenizerFast
+from transformers import Qwen2Config, Qwen2TokenizerFast
 from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.internvl.video_processing_internvl import InternVLVideoProcessor
 
-from thinker.policies.card import model_card
 from thinker.policies.convert.internvl_names import (
     POSITION_EMBEDDING,
     SLOWFAST,
@@ -38,18 +37,17 @@ from thinker.policies.convert.writing import (
     check_keys,
     read_config,
     unlike,
-    write_shards,
+    write_policy,
 )
 from thinker.policies.inputs import ClipConfig
-from thinker.policies.internvl3 import (
+from thinker.policies.motion import IMAGENET_MEAN_STD, MotionConfig, SlowFast, SlowFastConfig
+from thinker.policies.shards import Headers, read_headers
+from thinker.policies.square.internvl3 import (
     IMAGE_TOKENS,
     ThinkerInternVLConfig,
     ThinkerInternVLForConditionalGeneration,
 )
-from thinker.policies.motion import IMAGENET_MEAN_STD, MotionConfig, SlowFast, SlowFastConfig
-from thinker.policies.shards import Headers, read_headers
 from thinker.tasks.level import LevelConfig
-from thinker.utils.atomic import atomic_folder
 
 MODEL_TYPE = "internvl_chat"
 
@@ -112,17 +110,14 @@ def convert_internvl_chat(source: Path, target: Path, recipe: Recipe) -> int:
     processor = released_processor(tokenizer, config, released["template"])
     names = set(model.state_dict())
     grid = grid_side(config.vision_config)
-    with atomic_folder(target) as folder:
-        count = write_shards(headers, folder, lambda key, x: converted(key, x, names, grid))
-        config.architectures = [type(model).__name__]
-        config.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        GenerationConfig(
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-        ).save_pretrained(folder)
-        card = model_card(model, note=f"Converted from the released layout of {recipe.name}.")
-        (folder / "README.md").write_text(card, encoding="utf-8")
-    return count
+    return write_policy(
+        target,
+        headers,
+        lambda key, tensor: converted(key, tensor, names, grid),
+        model,
+        processor,
+        released=recipe.name,
+    )
 
 
 # Reading the source

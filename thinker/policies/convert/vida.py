@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, GenerationConfig, Qwen2VLConfig
 
-from thinker.policies.card import model_card
 from thinker.policies.convert.writing import (
     Renames,
     all_shapes,
     check_keys,
     read_config,
     rename,
-    write_shards,
+    write_policy,
 )
 from thinker.policies.inputs import ClipConfig
 from thinker.policies.motion import MotionConfig
@@ -33,7 +32,6 @@ from thinker.policies.qwen_vl.qwen2_vl import (
 )
 from thinker.policies.shards import read_headers
 from thinker.tasks.level import LevelConfig
-from thinker.utils.atomic import atomic_folder
 
 MODEL_TYPE = "qwen2_vl"
 RENAMES: Renames = (
@@ -77,15 +75,15 @@ def convert_checkpoint(source: Path, target: Path, setting: str = "inference") -
         assert name is not None  # check_keys knows them all
         return {name: tensor}
 
-    with atomic_folder(target) as folder:
-        count = write_shards(headers, folder, converted)
-        config.architectures = [type(model).__name__]
-        config.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        generation_config(source, processor.tokenizer).save_pretrained(folder)
-        note = f"Converted from the released layout of ViDA, setting {setting}."
-        (folder / "README.md").write_text(model_card(model, note=note), encoding="utf-8")
-    return count
+    return write_policy(
+        target,
+        headers,
+        converted,
+        model,
+        processor,
+        released=f"ViDA, setting {setting}",
+        generation=own_generation(source),
+    )
 
 
 def policy_config(source: Path, max_tokens: int) -> ThinkerQwen2VLConfig:
@@ -130,13 +128,10 @@ def released_processor(source: Path) -> Any:
     return processor
 
 
-def generation_config(source: Path, tokenizer: Any) -> GenerationConfig:
-    """The checkpoint's own, or what ends an answer by its tokenizer."""
-    if (source / "generation_config.json").is_file():
-        return GenerationConfig.from_pretrained(source)
-    return GenerationConfig(
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
+def own_generation(source: Path) -> GenerationConfig | None:
+    """The checkpoint's, where it has one."""
+    has_own = (source / "generation_config.json").is_file()
+    return GenerationConfig.from_pretrained(source) if has_own else None
 
 
 def expected_shapes(model: Any, renames: Renames) -> dict[str, tuple[int, ...]]:

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, Qwen2Config, Qwen2TokenizerFast
+from transformers import Qwen2Config, Qwen2TokenizerFast
 
-from thinker.policies.card import model_card
 from thinker.policies.convert.internvl_chat import slowfast_config
 from thinker.policies.convert.internvl_names import TEXT_KEYS
 from thinker.policies.convert.writing import (
@@ -26,10 +25,12 @@ from thinker.policies.convert.writing import (
     read_config,
     rename,
     unlike,
-    write_shards,
+    write_policy,
 )
 from thinker.policies.inputs import ClipConfig
-from thinker.policies.llava_onevision import (
+from thinker.policies.motion import MotionConfig, SlowFast
+from thinker.policies.shards import read_headers
+from thinker.policies.square.llava_onevision import (
     IMAGE_TOKEN,
     NAMED_TOKENS,
     VIDEO_TOKEN,
@@ -38,10 +39,7 @@ from thinker.policies.llava_onevision import (
     pinpoints,
     processor_of,
 )
-from thinker.policies.motion import MotionConfig, SlowFast
-from thinker.policies.shards import read_headers
 from thinker.tasks.level import LEVEL_PREFIX, LEVEL_QUESTION, VQA2_LEVELS, VQA2_WORDS, LevelConfig
-from thinker.utils.atomic import atomic_folder
 from thinker.video.geometry import ANYRES_SIDE
 
 MODEL_TYPE = "llava_qwen"
@@ -160,18 +158,8 @@ def convert_checkpoint(source: Path, target: Path, setting: str = "paper") -> in
         name = rename(key, RENAMES)
         return {name: tensor} if name in names else {}
 
-    with atomic_folder(target) as folder:
-        count = write_shards(headers, folder, converted)
-        config.architectures = [type(model).__name__]
-        config.save_pretrained(folder)
-        processor.save_pretrained(folder)
-        GenerationConfig(
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-        ).save_pretrained(folder)
-        note = f"Converted from the released layout of VQA², setting {setting}."
-        card = model_card(model, note=note)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-    return count
+    released_as = f"VQA², setting {setting}"
+    return write_policy(target, headers, converted, model, processor, released=released_as)
 
 
 def read_released_config(source: Path) -> dict[str, Any]:

@@ -14,8 +14,12 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import GenerationConfig
 
+from thinker.policies.card import model_card
+from thinker.policies.hub import CARD
 from thinker.policies.shards import Headers
+from thinker.utils.atomic import atomic_folder
 
 ConvertTensor = Callable[[str, Tensor], dict[str, Tensor]]
 """(their key, the tensor) → our tensors by name; none where the policy has no use for it."""
@@ -82,6 +86,36 @@ def check_keys(headers: Headers, expected: dict[str, tuple[int, ...]]) -> None:
 def all_shapes(headers: Headers) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor by its key."""
     return {key: shape for shard in headers.values() for key, shape in shard.items()}
+
+
+def write_policy(
+    target: Path,
+    headers: Headers,
+    convert: ConvertTensor,
+    model: Any,
+    processor: Any,
+    *,
+    released: str,
+    generation: GenerationConfig | None = None,
+) -> int:
+    """Write the new folder `target` whole or not at all; returns the number of tensors.
+
+    model: on the meta device, for its configuration and its card. released: whose layout it was
+    converted from, for the card. generation: None is what ends an answer by the tokenizer.
+    """
+    tokenizer, config = processor.tokenizer, model.config
+    generation = generation or GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    with atomic_folder(target) as folder:
+        count = write_shards(headers, folder, convert)
+        config.architectures = [type(model).__name__]
+        config.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        generation.save_pretrained(folder)
+        card = model_card(model, note=f"Converted from the released layout of {released}.")
+        (folder / CARD).write_text(card, encoding="utf-8")
+    return count
 
 
 def write_shards(headers: Headers, folder: Path, convert: ConvertTensor) -> int:

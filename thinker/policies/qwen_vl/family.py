@@ -31,6 +31,7 @@ from thinker.policies.tiny import (
     INITIALIZER_RANGE,
     TinySize,
     motion_config,
+    text_config,
     train_tokenizer,
 )
 from thinker.video import Clip, smart_resize
@@ -248,7 +249,7 @@ def tiny(
     processor: Any,
     video_processor: Any = Qwen2VLVideoProcessor,
     vision_config: Callable[[TinySize], dict[str, Any]],
-    text_config: Callable[[TinySize, Any], dict[str, Any]],
+    language_model: Callable[[TinySize, Any], dict[str, Any]],
 ) -> tuple[Any, Any]:
     """Configuration and processor of a tiny policy; see `Backbone.tiny`. The classes and the fields
     of the tower's and the language model's configuration are the backbone's own."""
@@ -269,7 +270,7 @@ def tiny(
     )
     built = config(
         vision_config=vision_config(size),
-        text_config=text_config(size, tokenizer),
+        text_config=language_model(size, tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_PAD),
         video_token_id=tokenizer.convert_tokens_to_ids(VIDEO_PAD),
         vision_start_token_id=tokenizer.convert_tokens_to_ids(VISION_START),
@@ -295,6 +296,12 @@ def tiny_vision(size: TinySize) -> dict[str, Any]:
         "patch_size": size.patch_px,
         "initializer_range": INITIALIZER_RANGE,
     }
+
+
+def tiny_text(size: TinySize, tokenizer: Any, *, model_type: str) -> dict[str, Any]:
+    """Fields of a tiny Qwen2's configuration with M-RoPE."""
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": tiny_sections(size)}
+    return text_config(size, tokenizer) | {"model_type": model_type, "rope_parameters": rope}
 
 
 def tiny_sections(size: TinySize) -> list[int]:

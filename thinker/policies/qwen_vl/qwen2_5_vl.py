@@ -22,10 +22,10 @@ from thinker.policies.qwen_vl.family import (
     QwenVLBackbone,
     QwenVLInputs,
     tiny,
-    tiny_sections,
+    tiny_text,
     tiny_vision,
 )
-from thinker.policies.tiny import TinySize, text_config
+from thinker.policies.tiny import TinySize
 
 
 class ThinkerQwen2_5_VLConfig(PolicyConfig, Qwen2_5_VLConfig):
@@ -74,13 +74,6 @@ class ThinkerQwen2_5_VLForConditionalGeneration(MotionPolicy, Qwen2_5_VLForCondi
     forward = with_chunks(Qwen2_5_VLForConditionalGeneration.forward)
 
 
-def tiny_text(size: TinySize, tokenizer: Any) -> dict[str, Any]:
-    """Fields of a tiny language model's configuration."""
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": tiny_sections(size)}
-    own = {"model_type": "qwen2_5_vl_text", "rope_parameters": rope}
-    return text_config(size, tokenizer) | own
-
-
 def tiny_tower(size: TinySize) -> dict[str, Any]:
     """Fields of a tiny vision tower's configuration."""
     return tiny_vision(size) | {
@@ -114,6 +107,6 @@ BACKBONE = Backbone(
         config=ThinkerQwen2_5_VLConfig,
         processor=Qwen2_5_VLProcessor,
         vision_config=tiny_tower,
-        text_config=tiny_text,
+        language_model=partial(tiny_text, model_type="qwen2_5_vl_text"),
     ),
 )

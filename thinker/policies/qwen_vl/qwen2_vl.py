@@ -16,10 +16,10 @@ from thinker.policies.qwen_vl.family import (
     QwenVLBackbone,
     QwenVLInputs,
     tiny,
-    tiny_sections,
+    tiny_text,
     tiny_vision,
 )
-from thinker.policies.tiny import TinySize, text_config
+from thinker.policies.tiny import TinySize
 
 
 class ThinkerQwen2VLConfig(PolicyConfig, Qwen2VLConfig):
@@ -45,13 +45,6 @@ class ThinkerQwen2VLForConditionalGeneration(MotionPolicy, Qwen2VLForConditional
     backbone_class = ThinkerQwen2VLModel
     projector_names = ("visual.merger", "motion.projector")
     forward = with_chunks(Qwen2VLForConditionalGeneration.forward)
-
-
-def tiny_text(size: TinySize, tokenizer: Any) -> dict[str, Any]:
-    """Fields of a tiny language model's configuration."""
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": tiny_sections(size)}
-    own = {"model_type": "qwen2_vl_text", "rope_parameters": rope}
-    return text_config(size, tokenizer) | own
 
 
 def tiny_tower(size: TinySize) -> dict[str, Any]:
@@ -82,6 +75,6 @@ BACKBONE = Backbone(
         config=ThinkerQwen2VLConfig,
         processor=Qwen2VLProcessor,
         vision_config=tiny_tower,
-        text_config=tiny_text,
+        language_model=partial(tiny_text, model_type="qwen2_vl_text"),
     ),
 )

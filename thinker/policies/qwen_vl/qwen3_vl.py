@@ -181,6 +181,6 @@ BACKBONE = Backbone(
         processor=Qwen3VLProcessor,
         video_processor=Qwen3VLVideoProcessor,
         vision_config=tiny_tower,
-        text_config=tiny_text,
+        language_model=tiny_text,
     ),
 )

@@ -91,6 +91,7 @@ def score_archive(
     check_layout(output)
     with folder_lock(output / "_run"):
         # This process never loads the model and knows it by its files.
+        model = pinned(model)
         identity = {"model": model_digest(str(local_folder(model)), None), "settings": scorer}
         table = _claimed_table(names, column, output, identity)
         found = survey(output, table.num_chunks, retry)
@@ -100,7 +101,7 @@ def score_archive(
         if len(todo):
             job = Job(
                 output=output,
-                model=pinned(model),
+                model=model,
                 scorer=scorer,
                 table=table,
                 reading=settings.reading,

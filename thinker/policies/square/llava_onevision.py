@@ -27,20 +27,17 @@ from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOn
 
 from thinker.policies.backbone import (
     Backbone,
-    MotionBackbone,
     MotionPolicy,
     PolicyConfig,
-    PromptPositions,
     TowerWork,
     with_chunks,
 )
-from thinker.policies.inputs import ClipConfig, PolicyInputs, moves
+from thinker.policies.inputs import ClipConfig, moves
+from thinker.policies.square.family import SquareBackbone, SquareInputs, tiny_clip, tiny_vision
 from thinker.policies.tiny import (
     CHAT_TEMPLATE,
-    IMAGE_FRAMES,
     TinySize,
     motion_config,
-    sampler,
     text_config,
     train_tokenizer,
 )
@@ -124,22 +121,12 @@ def still_of(
     )
 
 
-class ThinkerLlavaOnevisionModel(MotionBackbone, LlavaOnevisionModel):
+class ThinkerLlavaOnevisionModel(SquareBackbone, LlavaOnevisionModel):
     """LLaVA-OneVision's vision tower and language model with the motion branch."""
 
     config: ThinkerLlavaOnevisionConfig
-    vision_tower: Any
-    multi_modal_projector: Any
     image_newline: nn.Parameter
     apply_pooling: Callable[..., Any]
-
-    @property
-    def tower(self) -> nn.Module:
-        return self.vision_tower
-
-    @property
-    def vision_part(self) -> nn.Module:
-        return self.vision_tower
 
     @property
     def vision_projector(self) -> nn.Module:
@@ -163,11 +150,8 @@ class ThinkerLlavaOnevisionModel(MotionBackbone, LlavaOnevisionModel):
         output = self.vision_tower(pixel_values, output_hidden_states=True)
         return list(output.hidden_states[self.config.vision_feature_layer])
 
-    def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
-        """N tensors (P·P, D), not pooled yet: a still keeps all of them."""
-        return list(self.multi_modal_projector(torch.stack(features)))
-
     def encode_slots(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
+        """N tensors (P·P, D), not pooled yet: a still keeps all of them."""
         return self.project_slots(self.tower_features(pixel_values))
 
     def assemble_media(
@@ -205,14 +189,6 @@ class ThinkerLlavaOnevisionModel(MotionBackbone, LlavaOnevisionModel):
         tokens = torch.cat([joined, newline], dim=-1).flatten(1).T
         return torch.cat([slots_NPD[-1], tokens]) if still.has_base else tokens
 
-    def prompt_positions(
-        self, input_ids, attention_mask, media_inputs=None, media_rows=None
-    ) -> PromptPositions:
-        """Plain positions, counted over the unpadded tokens of each row."""
-        del input_ids, media_inputs, media_rows  # M-RoPE needs them, 1-D positions do not
-        ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        return PromptPositions(ids=ids, next=attention_mask.sum(-1))
-
     def tower_load(self, args, kwargs) -> list[tuple[int, int]]:
         pixel_values = args[0] if args else kwargs["pixel_values"]
         return [(len(pixel_values), self.side**2)]
@@ -246,8 +222,8 @@ class ThinkerLlavaOnevisionForConditionalGeneration(
     forward = with_chunks(LlavaOnevisionForConditionalGeneration.forward)
 
 
-class LlavaOnevisionInputs(PolicyInputs):
-    """A slot is a frame, stretched to a square, or a tile of a still, or the whole still."""
+class LlavaOnevisionInputs(SquareInputs):
+    """A slot may be a whole still, too."""
 
     def __init__(self, processor, config):
         super().__init__(processor, config)
@@ -304,14 +280,6 @@ class LlavaOnevisionInputs(PolicyInputs):
     def slot_text(self, num_visual: int, num_motion: int) -> str:
         return self.image_token * (num_visual + num_motion)
 
-    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
-        """Frames rescaled to 0..1 and normalised: float32 (B·K, 3, px, px)."""
-        image_processor = self.processor.image_processor
-        frames = torch.cat(videos).float()
-        mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
-        std = torch.tensor(image_processor.image_std).view(3, 1, 1)
-        return {"pixel_values": frames.div_(255).sub_(mean).div_(std)}
-
 
 def processor_of(
     tokenizer: Any, *, px: int, patch: int, chat_template: str
@@ -344,32 +312,16 @@ def tiny(
     tokenizer = train_tokenizer(
         texts, special_tokens=(IMAGE_TOKEN, VIDEO_TOKEN), named_tokens=NAMED_TOKENS
     )
-    clip = ClipConfig(
-        num_keyframes=size.num_keyframes,
-        keyframe_px=size.frame_px,
-        stills="image",
-        tiling="anyres",
-        max_patches=IMAGE_FRAMES,
-        sampler=sampler(size),
-    )
     config = ThinkerLlavaOnevisionConfig(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": size.vision_width,
-            "intermediate_size": 2 * size.vision_width,
-            "num_hidden_layers": size.vision_layers,
-            "num_attention_heads": 4,
-            "image_size": size.frame_px,
-            "patch_size": size.patch_px,
-            "vision_use_head": False,
-        },
+        vision_config=tiny_vision(size)
+        | {"model_type": "siglip_vision_model", "vision_use_head": False},
         text_config=text_config(size, tokenizer),
         image_token_index=tokenizer.image_token_id,
         video_token_index=tokenizer.video_token_id,
         image_grid_pinpoints=pinpoints(size.frame_px),
         tie_word_embeddings=False,
         motion_config=motion_config(size),
-        clip_config=clip.to_dict(),
+        clip_config=tiny_clip(size, tiling="anyres").to_dict(),
     )
     processor = processor_of(
         tokenizer, px=size.frame_px, patch=size.patch_px, chat_template=CHAT_TEMPLATE

@@ -24,22 +24,19 @@ from transformers.models.internvl.video_processing_internvl import InternVLVideo
 
 from thinker.policies.backbone import (
     Backbone,
-    MotionBackbone,
     MotionPolicy,
     PolicyConfig,
-    PromptPositions,
     TowerWork,
     with_chunks,
 )
-from thinker.policies.inputs import ClipConfig, PolicyInputs
+from thinker.policies.inputs import ClipConfig
+from thinker.policies.square.family import SquareBackbone, SquareInputs, tiny_clip, tiny_vision
 from thinker.policies.tiny import (
     CHAT_TEMPLATE,
-    IMAGE_FRAMES,
     INITIALIZER_RANGE,
     TinySize,
     motion_config,
     qwen3_text_config,
-    sampler,
     text_config,
     train_tokenizer,
 )
@@ -60,20 +57,10 @@ class ThinkerInternVLConfig(PolicyConfig, InternVLConfig):
     model_type = "thinker_internvl"
 
 
-class ThinkerInternVLModel(MotionBackbone, InternVLModel):
+class ThinkerInternVLModel(SquareBackbone, InternVLModel):
     """InternVL's vision tower and language model with the motion branch."""
 
     config: ThinkerInternVLConfig
-    vision_tower: Any
-    multi_modal_projector: Any
-
-    @property
-    def tower(self) -> nn.Module:
-        return self.vision_tower
-
-    @property
-    def vision_part(self) -> nn.Module:
-        return self.vision_tower
 
     @property
     def vision_projector(self) -> nn.Module:
@@ -105,17 +92,6 @@ class ThinkerInternVLModel(MotionBackbone, InternVLModel):
         finally:
             hook.remove()
         return list(given[0])
-
-    def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
-        return list(self.multi_modal_projector(torch.stack(features)))
-
-    def prompt_positions(
-        self, input_ids, attention_mask, media_inputs=None, media_rows=None
-    ) -> PromptPositions:
-        """Plain positions, counted over the unpadded tokens of each row."""
-        del input_ids, media_inputs, media_rows  # M-RoPE needs them, 1-D positions do not
-        ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
-        return PromptPositions(ids=ids, next=attention_mask.sum(-1))
 
     def tower_load(self, args, kwargs) -> list[tuple[int, int]]:
         pixel_values = args[0] if args else kwargs["pixel_values"]
@@ -149,8 +125,8 @@ class ThinkerInternVLForConditionalGeneration(MotionPolicy, InternVLForCondition
     forward = with_chunks(InternVLForConditionalGeneration.forward)
 
 
-class InternVLInputs(PolicyInputs):
-    """A slot is a frame, stretched to a square, or a tile of a still."""
+class InternVLInputs(SquareInputs):
+    """Each slot has as many tokens."""
 
     def __init__(self, processor, config):
         super().__init__(processor, config)
@@ -175,14 +151,6 @@ class InternVLInputs(PolicyInputs):
         placeholders = self.image_token * (num_visual + num_motion)
         return f"{tokenizer.start_image_token}{placeholders}{tokenizer.end_image_token}"
 
-    def frame_pixels(self, videos: list[torch.Tensor]) -> dict[str, Any]:
-        """Frames rescaled to 0..1 and normalised: float32 (B·K, 3, px, px)."""
-        image_processor = self.processor.image_processor
-        frames = torch.cat(videos).float()
-        mean = torch.tensor(image_processor.image_mean).view(3, 1, 1)
-        std = torch.tensor(image_processor.image_std).view(3, 1, 1)
-        return {"pixel_values": frames.div_(255).sub_(mean).div_(std)}
-
 
 def tiny(
     size: TinySize,
@@ -194,31 +162,16 @@ def tiny(
     special = tuple(IMAGE_TOKENS.values())
     tokenizer = train_tokenizer(texts, special_tokens=special, named_tokens=IMAGE_TOKENS)
     tokens = (size.frame_px // size.patch_px // size.patches_merged) ** 2
-    clip = ClipConfig(
-        num_keyframes=size.num_keyframes,
-        keyframe_px=size.frame_px,
-        stills="image",
-        max_patches=IMAGE_FRAMES,
-        sampler=sampler(size),
-    )
     config = ThinkerInternVLConfig(
-        vision_config={
-            "hidden_size": size.vision_width,
-            "intermediate_size": 2 * size.vision_width,
-            "num_hidden_layers": size.vision_layers,
-            "num_attention_heads": 4,
-            "image_size": size.frame_px,
-            "patch_size": size.patch_px,
-            "initializer_range": INITIALIZER_RANGE,
-            "layer_scale_init_value": 1.0,
-        },
+        vision_config=tiny_vision(size)
+        | {"initializer_range": INITIALIZER_RANGE, "layer_scale_init_value": 1.0},
         text_config=language_model(size, tokenizer),
         image_token_id=tokenizer.context_image_token_id,
         image_seq_length=tokens,
         downsample_ratio=1 / size.patches_merged,
         tie_word_embeddings=False,
         motion_config=motion_config(size),
-        clip_config=clip.to_dict(),
+        clip_config=tiny_clip(size).to_dict(),
     )
     pixels = {"height": size.frame_px, "width": size.frame_px}
     processor = InternVLProcessor(
