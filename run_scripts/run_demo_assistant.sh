@@ -17,8 +17,9 @@ if [[ ${SMOKE:-0} == 1 ]]; then
     shrink=(stages.questions.trainer.max_steps=2)
 fi
 data=$(realpath -m "$output")/data
-demo_records "$data" "${small[@]}"
+demo_records "$data" "${small[@]}" &
 local_records "$data" "${small[@]}"
+wait $!
 exec "${thinker[@]}" train --config run_scripts/configs/demo_assistant.yaml \
     "data.variables={ASSISTANT_ROOT: '$data', LOCAL_ROOT: '$data'}" \
     "data.cache=$output/cache" "output_dir=$output" "${shrink[@]}" "$@"

@@ -17,7 +17,7 @@ SHOWN_FAILURES = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
-        help="distortion, ugc, score, streaming, binary, multiple-choice, open, time, "
+        help="distortion, ugc, score, reasoning, streaming, binary, multiple-choice, open, time, "
         "conversation, in-context, causal, pair, comparison, or of pictures with --metadata "
         "assess, brief-assess, dist-assess, dist-detect, reg-perception, ref-grounding, mcq, qa or "
         "image-score",
@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words.add_argument("--severity", action="store_true", help="ask for the severity, too")
     words.add_argument("--stall-form", default="sentences", help="sentences or digits")
     words.add_argument("--seed", type=int, default=0, help="of every draw")
+    words.add_argument("--share", type=float, default=1.0,
+                       help="of the records, drawn: .05 makes one of twenty")  # fmt: skip
     cuts = parser.add_argument_group("clips of kind distortion")
     cuts.add_argument("--clips", type=int, default=1, help="of each video")
     cuts.add_argument("--clip-seconds", type=float, help="cut in time")
@@ -130,6 +132,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
             words=words,
         ),
         cut=Cut(num_clips=args.clips, seconds=args.clip_seconds, crop_px=args.crop_px),
+        share=args.share,
         pairing=Pairing(num_pairs=args.pairs, equal_below=args.equal_below),
     )
 

@@ -11,13 +11,14 @@ from thinker.data.builders.media import FileInfo, check_sizes, check_times, miss
 from thinker.data.builders.pairs import Pairing, comparison, pair
 from thinker.data.builders.rewrite import Rewritten
 from thinker.data.builders.sources import Sources, read_facts
+from thinker.data.builders.wording import draw_of
 from thinker.data.builders.write import Record, check_records, record_of
 from thinker.data.paths import media_rules
 from thinker.prompts import STALL_FORMS
 from thinker.video import VideoError
 
 KINDS = (
-    *("distortion", "ugc", "score", "streaming"),
+    *("distortion", "ugc", "score", "reasoning", "streaming"),
     *(*stage3.KINDS, "pair", "comparison"),
     *vida.ROLES,
 )
@@ -27,6 +28,7 @@ NEEDS = {
     "distortion": "--distortions",
     "ugc": "--mos",
     "score": "--mos",
+    "reasoning": "--mos and --distortions",
     "streaming": "--mos and --stalls",
     "binary": "--stalls, or --distortions or --depictions with at least two to choose from",
     "multiple-choice": "--distortions, --depictions or --mos, with at least two to choose from",
@@ -60,6 +62,8 @@ class Plan:
     """Clips of stage 1."""
     pairing: Pairing = field(default_factory=Pairing)
     """Pairs."""
+    share: float = 1.0
+    """Share of the records that are made, drawn; at least one of them."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -70,6 +74,8 @@ class Plan:
             )
         if self.cut.is_cut and self.kind != "distortion":
             raise ValueError(f"clips are cut for kind distortion, not for {self.kind}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share:g}, expected more than 0 and at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +123,7 @@ def build_records(
             f"what the files say makes no record of kind {plan.kind}, which needs "
             f"{NEEDS[plan.kind]}"
         )
+    drafts = draw_share(drafts, plan.share, plan.style.seed)
     rewritten = None if reword is None else reword(drafts)
     drafts = drafts if rewritten is None else rewritten.drafts
     records = [
@@ -125,6 +132,14 @@ def build_records(
     ]
     check_records(records, media)
     return Built(records=records, num_media=len(facts), failed=failed, rewritten=rewritten)
+
+
+def draw_share(drafts: Sequence[Draft], share: float, seed: int) -> list[Draft]:
+    """So many of the drafts, in their order. Each medium draws for itself, so that two kinds are
+    about the same media."""
+    draws = [draw_of(seed, "share", *draft.paths).random() for draft in drafts]
+    last = sorted(draws)[max(round(share * len(drafts)), 1) - 1]
+    return [draft for draft, drawn in zip(drafts, draws, strict=True) if drawn <= last]
 
 
 def draft_records(plan: Plan, facts: Sequence[Facts], infos: Mapping[str, FileInfo]) -> list[Draft]:
@@ -136,6 +151,8 @@ def draft_records(plan: Plan, facts: Sequence[Facts], infos: Mapping[str, FileIn
         return stage2.ugc(facts, style)
     if plan.kind == "score":
         return stage2.score(facts, style)
+    if plan.kind == "reasoning":
+        return stage2.reasoning(facts, style)
     if plan.kind == "streaming":
         return stage2.streaming(facts, style, infos)
     if plan.kind == "pair":

@@ -1,13 +1,14 @@
-"""Stage 2 of VQA²: the level of a video or picture, and of streamed videos with their stalls; and
-the score as a number, to compare with."""
+"""Stage 2 of VQA²: the level of a video or picture, and of streamed videos with their stalls; the
+score as a number, to compare with; and the form of a reasoned score, before reinforcement."""
 
 from collections.abc import Mapping, Sequence
 
 from thinker.data.builders.draft import Asked, Draft, Style
 from thinker.data.builders.facts import Facts
 from thinker.data.builders.media import FileInfo
-from thinker.data.builders.wording import LEVEL_ANSWER
+from thinker.data.builders.wording import LEVEL_ANSWER, draw_of
 from thinker.data.scale import MosScale
+from thinker.prompts import scoring_answer
 from thinker.tasks.stall_text import stall_text
 from thinker.video.stalls.intervals import runs_of_seconds
 
@@ -48,6 +49,39 @@ def score(facts: Sequence[Facts], style: Style) -> list[Draft]:
                     medium=known.kind,
                     task="open",  # what task `score` reads is a MOS; it has no words to teach
                     asked=(Asked(question=question, answer=answer, keep=(answer,)),),
+                )
+            )
+    return drafts
+
+
+def reasoning(facts: Sequence[Facts], style: Style) -> list[Draft]:
+    """What impairs every rated medium, its level, and a number that is drawn uniformly from the bin
+    of that level: the form in which reinforcement begins, uncertain rather than wrong, with no MOS
+    in it. Noise and a share of .25 of the range:
+    `<think>noise, poor quality</think><answer>2.31</answer>`.
+    """
+    drafts = []
+    for known in facts:
+        if known.level is not None and known.distortion is not None:
+            place = (
+                style.words.index(known.level) + draw_of(style.seed, "number", known.path).random()
+            )
+            answer = scoring_answer(
+                f"{known.distortion}, {known.level} quality",
+                f"{SHARES.to_answer(place / len(style.words)):.2f}",
+            )
+            drafts.append(
+                Draft(
+                    paths=(known.path,),
+                    medium=known.kind,
+                    task="open",
+                    asked=(
+                        Asked(
+                            question=style.word("score", known.path, medium=known.kind),
+                            answer=answer,
+                            keep=(answer,),
+                        ),
+                    ),
                 )
             )
     return drafts
