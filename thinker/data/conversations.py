@@ -33,6 +33,7 @@ from thinker.data.records import (
     parse_mos,
     prose,
     show,
+    tag_pairs,
     text,
 )
 from thinker.prompts import Turn, ask, check_turns, count_placeholders
@@ -302,17 +303,13 @@ def _options(fields: dict[str, Any]) -> tuple[str, ...]:
 
 def _tags(fields: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """Those of `tags`, then the well-known fields; a name that is given twice is an error."""
-    pairs = list(mapping(fields.get("tags") or {}, "tags").items())
-    pairs += [(name, fields[key]) for key, name in TAG_KEYS.items() if fields.get(key) is not None]
-    tags = [
-        (name, text(str(value) if isinstance(value, int | float) else value, f"tag {show(name)}"))
-        for name, value in pairs
-    ]
+    known = {name: fields[key] for key, name in TAG_KEYS.items() if fields.get(key) is not None}
+    tags = tag_pairs(fields.get("tags")) + tag_pairs(known)
     names = [name for name, _ in tags]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise BadValueError(f"tag {twice[0]!r} is given twice")
-    return tuple(tags)
+    return tags
 
 
 def _media(fields: dict[str, Any], turns: tuple[Turn, ...]) -> tuple[MediumName, ...]:

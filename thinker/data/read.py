@@ -69,6 +69,7 @@ class LineRules:
             mos=mos,
             target=target,
             content=content,
+            tags=record.tags,
         )
 
 

@@ -46,6 +46,8 @@ class Record(NamedTuple):
     """Finite, on the data set's own scale."""
     content: str | None = None
     """The source content that the file names, if it does; None leaves it to the path."""
+    tags: tuple[tuple[str, str], ...] = ()
+    """Name and value of each tag, by which figures are broken down. Meta files only."""
 
 
 def train_record(raw: bytes) -> Record:
@@ -103,8 +105,14 @@ def meta_record(annotation: object, dataset: str) -> Record:
     if member(annotation, "ann_type") != "score":
         raise BadValueError(f"ann_type is {show(annotation['ann_type'])}, expected 'score'")
     mos = parse_mos(member(annotation, "score"))
-    content = _content(annotation)
-    return Record(dataset=dataset, id=path_text(image_id), video=image_id, mos=mos, content=content)
+    return Record(
+        dataset=dataset,
+        id=path_text(image_id),
+        video=image_id,
+        mos=mos,
+        content=_content(annotation),
+        tags=tag_pairs(annotation.get("tags")),
+    )
 
 
 def parse_mos(value: object) -> float:
@@ -178,6 +186,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _content(fields: dict[str, Any]) -> str | None:
     return text(fields["content"], "content") if "content" in fields else None
+
+
+def tag_pairs(given: object) -> tuple[tuple[str, str], ...]:
+    """Name and value of each tag of a mapping; a number is its text, None stands for no tags."""
+    return tuple(
+        (name, text(str(value) if isinstance(value, int | float) else value, f"tag {show(name)}"))
+        for name, value in mapping({} if given is None else given, "tags").items()
+    )
 
 
 def _label(conversations: object) -> float:

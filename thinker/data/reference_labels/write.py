@@ -130,6 +130,7 @@ def _annotation(entry: Entry) -> dict[str, Any]:
         "score": entry["label"],
         "content": entry["content"],
         "label_name": entry["label_name"],
+        "tags": {"distortion": entry["word"]},
     }
 
 
