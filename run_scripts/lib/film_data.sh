@@ -13,8 +13,7 @@ film_data() {
     film_lessons "$data/film" levels ugc --share 0.05
     film_lessons "$data/film" reasoning reasoning --share 0.05
     wait $!
-    grep -oh '"from": "gpt", "value": "[^"]*"' "$data"/film/train_*.jsonl | cut -d'"' -f8 | sort -u >"$data/texts.txt"
-    motion_labels "$data/film"
+    grep -oh '"value": "[^"]*"' "$data"/film/train_*.jsonl | cut -d'"' -f4 | sort -u >"$data/texts.txt"
 }
 
 # Lessons about the training clips. Usage: film_lessons FOLDER NAME KIND OPTIONS…

@@ -41,7 +41,7 @@ FPS = 12
 LADDER = (
     Condition(name="pristine"),
     Condition(name="x264_45", word="compression", encoder="libx264", crf=45),
-    Condition(name="noise_30", word="noise", noise=30),
+    Condition(name="noise_30", word="noise", severity="severe", noise=30),
     Condition(name="drops_4", word="frame drops", drop_every=4, drop_frames=3),
 )
 
@@ -118,6 +118,7 @@ def numbers(planes_TYX):
         ({"drop_frames": 3}, "belong together"),
         ({"num_stalls": 1}, "belong together"),
         ({"blur_px": -1.0}, "expected no negative number"),
+        ({"severity": "awful"}, "severity is 'awful', expected one of slight, moderate"),
     ],
 )
 def test_a_condition_that_cannot_be_is_refused(fields, reason):
@@ -449,6 +450,11 @@ def test_a_run_leaves_clips_labels_and_where_each_came_from(made, sources):
     assert {entry["shot"] for entry in entries if entry["source"] == "film.mp4"} == {0, 1, 2}
     by_name = {name: [e["label"] for e in entries if e["condition"] == name] for name in
                ("pristine", "x264_45", "noise_30")}  # fmt: skip
+    truth = json.loads((output / "distortions.json").read_text())
+    for entry in entries:
+        said = truth[entry["path"]]
+        assert (said["distortion"], said["severity"]) == (entry["word"], entry["severity"])
+        assert said["severity"] == ("severe" if entry["condition"] == "noise_30" else None)
     assert min(by_name["pristine"]) > 0.98 > max(by_name["x264_45"] + by_name["noise_30"])
     assert manifest == json.loads((output / "manifest.json").read_text())
     assert manifest["label"]["name"] == "ssim" and manifest["num_clips"] == {"train": 8, "eval": 8}
@@ -567,7 +573,8 @@ def test_what_cannot_be_done_is_said_before_anything_is_made(
 def entry(label, *, split="train", number=0, **fields):
     return {
         "path": f"a/0000/{number:06d}.mp4", "content": "a/0000", "split": split, "label": label,
-        "label_name": "vmaf", "word": "none", "condition": "pristine", "encoder": "libx264",
+        "label_name": "vmaf", "word": "none", "severity": None, "condition": "pristine",
+        "encoder": "libx264",
         "encoder_settings": {}, "encoder_version": "", "num_bytes": 10, "height": 64,
         "start_frame": 0, "crop": [0, 0, 64, 64],
     } | fields  # fmt: skip

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = parser.add_argument_group("words")
     words.add_argument("--form", choices=("published", "short"), default="published",
                        help="VQA²'s introduction around each video, or none")  # fmt: skip
-    words.add_argument("--severity", action="store_true", help="ask for the severity, too")
+    words.add_argument(
+        "--severity", action="store_true", help="ask for the severity, and name it in reasons"
+    )
     words.add_argument("--stall-form", default="sentences", help="sentences or digits")
     words.add_argument("--seed", type=int, default=0, help="of every draw")
     words.add_argument("--share", type=float, default=1.0,

@@ -57,7 +57,7 @@ class Style:
     is_published: bool = True
     """Whether the words around media are those of VQA²'s records, rather than none."""
     with_severity: bool = False
-    """Whether distortion questions ask for the severity, too."""
+    """Whether distortion questions ask for the severity, and reasons name it."""
     stall_form: str = "sentences"
     """One of `thinker.prompts.STALL_FORMS`."""
     words: tuple[str, ...] = ()

@@ -75,6 +75,12 @@ class Facts:
     size: tuple[int, int] | None = None
     """Width and height in pixels of the picture whose pixels their boxes were stated in."""
 
+    def named(self, *, with_severity: bool) -> str | None:
+        """The main distortion, "noise", or behind its severity where that is wanted and known."""
+        if not with_severity or self.severity is None:
+            return self.distortion
+        return f"{self.severity} {self.distortion}"
+
     @property
     def concern(self) -> str | None:
         """What its distortion impairs: "spatial", "motion", "none"."""

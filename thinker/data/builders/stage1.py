@@ -45,11 +45,10 @@ def distortion(
     """The name of the main distortion of every medium, with its severity where that is asked."""
     drafts = []
     for known in facts:
-        if known.distortion is None or (style.with_severity and known.severity is None
+        said = known.named(with_severity=style.with_severity)
+        if said is None or (style.with_severity and known.severity is None
                                         and known.distortion != "none"):  # fmt: skip
             continue
-        severity = known.severity if style.with_severity else None
-        said = known.distortion if severity is None else f"{severity} {known.distortion}"
         asked = Asked(
             question=_question(known, style), answer=f"It is {said}.", keep=tuple(said.split())
         )

@@ -67,7 +67,7 @@ def reasoning(facts: Sequence[Facts], style: Style) -> list[Draft]:
                 style.words.index(known.level) + draw_of(style.seed, "number", known.path).random()
             )
             answer = scoring_answer(
-                f"{known.distortion}, {known.level} quality",
+                f"{known.named(with_severity=style.with_severity)}, {known.level} quality",
                 f"{SHARES.to_answer(place / len(style.words)):.2f}",
             )
             drafts.append(

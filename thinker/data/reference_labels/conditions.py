@@ -7,6 +7,8 @@ noise, half resolution, the codec, back to full resolution, frames that are drop
 
 import dataclasses
 
+from rewards.distortion import SEVERITY_WORDS
+
 CODECS = ("libx264", "libx265", "libvpx-vp9", "libsvtav1")
 """Encoders that PyAV's wheels carry, which `codec.py` knows how to keep to one thread."""
 
@@ -20,6 +22,8 @@ class Condition:
     word: str = "none"
     """The distortion that a lesson calls it ("compression"); conditions that look alike share one.
     "none": nothing is wrong with it."""
+    severity: str | None = None
+    """How strong it is among those of its word, one of `SEVERITY_WORDS`; None: not said."""
     blur_px: float = 0.0
     """Standard deviation of a Gaussian blur, in pixels of the clip."""
     noise: float = 0.0
@@ -46,6 +50,11 @@ class Condition:
             raise ValueError(f"name {self.name!r}: expected ASCII letters, digits and _")
         if not self.word.strip():
             raise ValueError(f"condition {self.name}: word is empty")
+        if self.severity is not None and self.severity not in SEVERITY_WORDS:
+            raise ValueError(
+                f"condition {self.name}: severity is {self.severity!r}, expected one of "
+                f"{', '.join(SEVERITY_WORDS)}"
+            )
         if self.encoder is not None and self.encoder not in CODECS:
             raise ValueError(f"encoder {self.encoder!r}: expected one of {', '.join(CODECS)}")
         if (self.encoder is None) != (self.crf is None):
@@ -71,7 +80,7 @@ class Condition:
     @property
     def is_pristine(self) -> bool:
         """Whether nothing happens to the pictures."""
-        return self == Condition(name=self.name, word=self.word)
+        return self == Condition(name=self.name, word=self.word, severity=self.severity)
 
 
 def held_frames(condition: Condition, num_frames: int, fps: float, seed: int) -> list[int]:

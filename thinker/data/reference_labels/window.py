@@ -118,6 +118,7 @@ class Maker:
             "crop": cut.box,
             "condition": condition.name,
             "word": condition.word,
+            "severity": condition.severity,
             "encoder": condition.encoder or "libx264",
             "encoder_settings": settings_of(condition.encoder, condition.crf),
             "encoder_version": encoder_version(content),

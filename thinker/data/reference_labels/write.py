@@ -56,6 +56,7 @@ def write_files(
             "content": entry["content"],
             "split": entry["split"],
             "distortion": entry["word"],
+            "severity": entry["severity"],
         }
         for entry in used
     }
