@@ -5,8 +5,10 @@
 In: folders of `thinker make-labels`, the first with clips to train on; of each, its held-out clips
 are judged. Out: SRCC of each predictor with the 95 % interval over shots, over all clips and by
 what is wrong with them. Predictors: size of the file; sharpness (variance of the Laplacian); ridge
-on pixel features and their products; the mean training label of the clip's condition (its name
-known) and of its word. They are what a policy that sees the clip has to be compared with.
+on pixel features and their products; kernel ridge on the features of BRISQUE, fitted to the same
+training clips (its authors fitted theirs to ratings of larger pictures); the mean training label of
+the clip's condition (its name known) and of its word. They are what a policy that sees the clip has
+to be compared with.
 """
 
 import argparse
@@ -20,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from brisque import brisque_features
 from scipy import stats
+from scipy.spatial.distance import cdist
 
 from thinker.data.reference_labels.codec import decode
 from thinker.data.reference_labels.planes import split_planes
@@ -43,6 +47,8 @@ FEATURES = (
     "log deviation of |dt|", "|dx| at edges of 8 pixels over |dx| elsewhere",
     "|dx| at edges of 4 pixels over |dx| elsewhere", "mean luma",
 )  # fmt: skip
+BRISQUE_FRAMES = 6  # of a clip, evenly spread; their features are averaged
+WIDTHS = (0.005, 0.02, 0.05, 0.2)  # of the kernel, as 1 / squared distance
 
 
 def main() -> None:
@@ -56,7 +62,7 @@ def main() -> None:
     is_trained = np.array([entry["split"] == "train" for entry in entries])
     trained = [entry for entry in entries if entry["split"] == "train"]
     predictors = fit(trained, features[is_trained])
-    found = {"num_trained": len(trained), "features": FEATURES, "sets": {}}
+    found = {"num_trained": len(trained), "features": FEATURES, "brisque_features": 36, "sets": {}}
     for name, (entries, features) in sets.items():
         is_held_out = np.array([entry["split"] == "eval" for entry in entries])
         held_out = [entry for entry in entries if entry["split"] == "eval"]
@@ -78,7 +84,7 @@ def load(folder: Path, num_workers: int) -> tuple[list[Entry], np.ndarray]:
 
 
 def pixel_features(path: Path) -> bytes:
-    """JSON of `FEATURES` of one clip, from luma alone."""
+    """JSON of `FEATURES` of one clip, from luma alone, and the features of BRISQUE behind them."""
     luma_THW = split_planes(decode(path.read_bytes()))[0].astype(np.float32)
     dx, dy, dt = (np.diff(luma_THW, axis=axis) for axis in (2, 1, 0))
     inner = luma_THW[:, 1:-1, 1:-1]
@@ -107,6 +113,8 @@ def pixel_features(path: Path) -> bytes:
         _at_edges(dx, 4),
         luma_THW.mean() / 255,
     ]
+    shown = np.linspace(0, len(luma_THW) - 1, BRISQUE_FRAMES).round().astype(int)
+    values += np.mean([brisque_features(luma_THW[i]) for i in shown], axis=0).tolist()
     return json.dumps([float(value) for value in values]).encode()
 
 
@@ -119,11 +127,15 @@ def _at_edges(dx: np.ndarray, side: int) -> float:
 def fit(entries: Sequence[Entry], features: np.ndarray) -> dict[str, Predict]:
     """Each predictor, with what it takes from the training side."""
     labels = np.array([entry["label"] for entry in entries])
-    ridge = _ridge(features, labels, [entry["content"] for entry in entries])
+    fold = _folds([entry["content"] for entry in entries])
+    own = len(FEATURES)
+    ridge = _ridge(features[:, :own], labels, fold)
+    brisque = _kernel_ridge(features[:, own:], labels, fold)
     return {
         "file size": lambda clips, _: np.array([clip["num_bytes"] for clip in clips]),
         "sharpness": lambda _, given: given[:, SHARPNESS],
-        "ridge on pixel features": lambda _, given: ridge(given),
+        "ridge on pixel features": lambda _, given: ridge(given[:, :own]),
+        "BRISQUE's features": lambda _, given: brisque(given[:, own:]),
         "condition known": _mean_of("condition", entries),
         "word known": _mean_of("word", entries),
     }
@@ -137,8 +149,43 @@ def _mean_of(key: str, entries: Sequence[Entry]) -> Predict:
     return lambda clips, _: np.array([means[clip[key]] for clip in clips])
 
 
+def _folds(contents: Sequence[str]) -> np.ndarray:
+    """A fold for each clip, the same for all of a shot."""
+    shots = np.unique(contents, return_inverse=True)[1]
+    return np.random.default_rng(0).integers(FOLDS, size=shots.max() + 1)[shots]
+
+
+def _kernel_ridge(
+    features: np.ndarray, labels: np.ndarray, fold: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Least squares with a penalty on a Gaussian kernel of features scaled to -1..1; width and
+    penalty are the best on shots left out."""
+    low, high = features.min(0), features.max(0)
+
+    def scaled(given: np.ndarray) -> np.ndarray:
+        return np.clip(2 * (given - low) / (high - low + 1e-9) - 1, -2, 2)
+
+    x, mean = scaled(features), labels.mean()
+    squared = cdist(x, x, "sqeuclidean")
+
+    def error(width: float, strength: float) -> float:
+        kernel, total = np.exp(-width * squared), 0.0
+        for f in range(FOLDS):
+            ours, rest = fold == f, fold != f
+            inner = kernel[np.ix_(rest, rest)] + strength * np.eye(rest.sum())
+            weights = np.linalg.solve(inner, labels[rest] - mean)
+            total += np.sum((kernel[np.ix_(ours, rest)] @ weights + mean - labels[ours]) ** 2)
+        return total
+
+    grid = [(width, strength) for width in WIDTHS for strength in np.logspace(-3, 1, 5)]
+    width, strength = min(grid, key=lambda pair: error(*pair))
+    kernel = np.exp(-width * squared) + strength * np.eye(len(x))
+    weights = np.linalg.solve(kernel, labels - mean)
+    return lambda given: np.exp(-width * cdist(scaled(given), x, "sqeuclidean")) @ weights + mean
+
+
 def _ridge(
-    features: np.ndarray, labels: np.ndarray, contents: Sequence[str]
+    features: np.ndarray, labels: np.ndarray, fold: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Least squares with a penalty on standardised features and their products of two; the penalty
     is the best of `STRENGTHS` on shots left out."""
@@ -152,8 +199,6 @@ def _ridge(
     x = expanded(features)
     shift, scale = x.mean(0), x.std(0) + 1e-9
     x = (x - shift) / scale
-    shots = np.unique(contents, return_inverse=True)[1]
-    fold = np.random.default_rng(0).integers(FOLDS, size=shots.max() + 1)[shots]
     errors = [
         sum(
             np.sum(
