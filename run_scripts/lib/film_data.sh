@@ -9,9 +9,9 @@ film_data() {
     for set in film natural; do
         "${thinker[@]}" make-labels --sources "$data/sources/$set" --output "$data/$set" --config "data_configs/film/$set.yaml"
     done
-    film_lessons "$data/film" words distortion &
+    film_lessons "$data/film" words distortion --severity &
     film_lessons "$data/film" levels ugc --share 0.05
-    film_lessons "$data/film" reasoning reasoning --share 0.05
+    film_lessons "$data/film" reasoning reasoning --severity --share 0.05
     wait $!
     grep -oh '"value": "[^"]*"' "$data"/film/train_*.jsonl | cut -d'"' -f4 | sort -u >"$data/texts.txt"
 }

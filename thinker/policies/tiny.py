@@ -115,14 +115,21 @@ def wake_motion(motion: MotionEncoder) -> None:
 
 @torch.no_grad()
 def wake_vision(tower: torch.nn.Module) -> None:
-    """Give an untrained patch embedding filters to start from; a pretrained one has its own.
+    """Give an untrained tower filters to start from, and their energies; a pretrained one has its
+    own.
 
     The lowest 2-D cosines of a patch, as many as there are channels, on luma. Amplitudes of natural
     pictures fall as 1 / frequency (Field 1987), so each is scaled by its frequency and all answer
     about equally strongly (standard deviation 1; 4.7 for the mean of a patch, unscaled). Random
     filters answer to the mean of a patch alone: coding artefacts and noise, which change the small
     coefficients, are lost in the first layer normalisation (docs/log.md).
+
+    The first block attends weakly and adds the magnitude of each coefficient, gelu(2x)/2 +
+    gelu(-2x)/2, about |x|: a mean over patches sees how much of a frequency there is, while its
+    signed values cancel out.
+    Gated blocks (Qwen2.5-VL's) stay as drawn.
     """
+    _wake_energies(tower)
     convolutions = (torch.nn.Conv2d, torch.nn.Conv3d)
     projection = next(m for m in tower.modules() if isinstance(m, convolutions))
     side = projection.kernel_size[-1]
@@ -141,6 +148,24 @@ def wake_vision(tower: torch.nn.Module) -> None:
     shares_T = 1.0 / torch.arange(1, weight.shape[2] + 1)
     shares_T /= shares_T.sum() * weight.shape[1]
     weight.copy_(filters[lowest][:, None, None] * shares_T[:, None, None])
+
+
+def _wake_energies(tower: torch.nn.Module) -> None:
+    modules = dict(tower.named_modules())
+    block = next(name.removesuffix(".mlp") for name in modules if name.endswith("0.mlp"))
+    linear = [m for m in modules[block].modules() if isinstance(m, torch.nn.Linear)]
+    if len([m for m in modules[f"{block}.mlp"].modules() if m in linear]) != 2:
+        return
+    attention, into, back = linear[-3:]
+    attention.weight.mul_(0.3)
+    width = into.in_features
+    for layer in (into, back):
+        layer.weight.zero_()
+        layer.bias.zero_()
+    for first, sign in ((0, 1.0), (width, -1.0)):
+        place = torch.arange(min(width, into.out_features - first))
+        into.weight[first + place, place] = 2.0 * sign
+        back.weight[place, first + place] = 0.5
 
 
 def train_tokenizer(
