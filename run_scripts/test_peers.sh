@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Are the numbers in other people's tools our own? Each tool is installed in an environment of its own, with Thinker's core beside it, and
 # run for real: lmms-eval with our model and our tasks against thinker eval and thinker bench, pyiqa's metrics beside ours in one loop.
-# Neither is a dependency: lmms-eval wants an older av and decord itself, pyiqa's licence is non-commercial. The record is in docs/peers.md.
+# Neither is a dependency: lmms-eval wants an older av, pyiqa's licence is non-commercial. The record is in docs/peers.md.
 #   bash run_scripts/test_peers.sh                  both; some 10 minutes on two cores, 6 GB of disk meanwhile
 #   bash run_scripts/test_peers.sh lmms_eval        one of them
 # KEEP=FOLDER keeps environments and results there, and uses them again.
@@ -24,16 +24,15 @@ if [[ -n $index ]]; then export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}; fi
 torch=$("$main" -c 'import torch; print(torch.__version__)')
 site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
-# environment NAME OVERRIDES PACKAGE…: makes it, and sets py
+# environment NAME OVERRIDES PACKAGE…: makes it where it is not there, and sets py
 environment() {
-    local name=$1 overrides=$2
+    local name=$1
+    printf '%s\n' "$2" >"$folder/$name.overrides"
     shift 2
     py=$folder/$name/bin/python
     if [[ ! -x $py ]]; then
         "$uv" venv --quiet --python "$main" "$folder/$name"
-        printf '%s\n' "$overrides" >"$folder/$name.overrides"
-        VIRTUAL_ENV=$folder/$name "$uv" pip install --quiet "${links[@]}" --overrides "$folder/$name.overrides" \
-            "torch==$torch" --editable "$PWD" "$@"
+        VIRTUAL_ENV=$folder/$name "$uv" pip install --quiet "${links[@]}" --overrides "$folder/$name.overrides" "torch==$torch" --editable . "$@"
         cp "$(site "$main")"/_thinker_torchvision_cpu_ops.* "$(site "$py")" 2>/dev/null || true # see setup.sh
     fi
 }
@@ -43,12 +42,13 @@ policy=$folder/run/final
 if [[ ! -d $policy ]]; then
     "$main" run_scripts/peers/make_data.py "$THINKER_DATA"
     PYTHONPATH=$PWD "$main" -m thinker.cli train --config run_scripts/peers/policy.yaml \
-        "data.variables={PEER_DATA: '$THINKER_DATA'}" "output_dir=$folder/run"
+        "stages.lessons.data.0.config=$THINKER_DATA/lessons.yaml" "output_dir=$folder/run"
 fi
 
 lmms_eval() {
-    # It asks for decord, whose module decord2 has, too: never both. Our own requirements win where its are older.
-    environment lmms_eval "decord; sys_platform == 'never'" lmms-eval || return 1
+    # It asks for av below 16, with which no video is read here; it runs with ours. And it patches a private module that filelock 4
+    # no longer has.
+    environment lmms_eval "av>=17,<19" lmms-eval "filelock<4" || return 1
     rm -rf "$folder/lmms_results"
     "$py" run_scripts/peers/compare_lmms_eval.py "$policy" "$folder/lmms_results"
 }

@@ -2,7 +2,7 @@
 
 A message is `{"role": "user", "content": [{"type": "video", "url": "a.mp4"}, {"type": "text",
 "text": "Is it sharp?"}]}` (lmms-eval's `protocol.ChatMessages`, as plain values). `url` is a path,
-or of an image a picture of PIL's.
+or of an image a picture of PIL's; a video may have `start_time` and `end_time` in seconds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ def question_of(
         turns = turns_of(messages)
         scorer.policy.inputs.check_turns(turns)
         media = [
-            _clip(part["type"], part["url"], scorer)
+            _clip(part, scorer)
             for message in messages
             for part in message["content"]
             if part["type"] != "text"
@@ -78,12 +78,18 @@ def question_of(
     return Question(clips=clips, turns=turns, task="open", reference=nothing_known)
 
 
-def _clip(kind: str, url: object, scorer: QualityScorer) -> Clip | Prediction:
-    if isinstance(url, str | Path):
-        return scorer.read(Medium(path=Path(url), kind=kind))
-    if not isinstance(url, Image.Image):
-        raise ValueError(f"a {kind} is a {type(url).__name__}; expected a path or a PIL picture")
+def _clip(part: Mapping[str, Any], scorer: QualityScorer) -> Clip | Prediction:
+    kind, shown = part["type"], part["url"]
+    if isinstance(shown, str | Path):
+        start, end = part.get("start_time"), part.get("end_time")
+        wanted = Medium(path=Path(shown), kind=kind, start_seconds=start, end_seconds=end)
+        return scorer.read(wanted)
+    if not isinstance(shown, Image.Image) or kind != IMAGE:
+        raise ValueError(
+            f"the content {kind!r} is a {type(shown).__name__}; expected a path, or of an image a "
+            "picture of PIL's"
+        )
     try:
-        return clip_from_picture(rgb_pixels(ImageOps.exif_transpose(url)), scorer.clip_spec)
+        return clip_from_picture(rgb_pixels(ImageOps.exif_transpose(shown)), scorer.clip_spec)
     except VideoError as error:
         return scorer.failed(error)
