@@ -27,7 +27,8 @@ def use(metric: torch.nn.Module, pictures: torch.Tensor, paths: list[str]) -> di
     metric.eval()
     reference = pictures.flip(0) if metric.metric_mode == "FR" else None
     scores = metric(pictures, reference)
-    of_file = metric(paths[0], paths[-1] if metric.metric_mode == "FR" else None)
+    alone = metric(pictures[:1], None if reference is None else reference[:1])
+    of_file = metric(paths[0], None if reference is None else paths[-1])
     try:
         metric(pictures * 255, reference)
         refuses = False
@@ -40,7 +41,7 @@ def use(metric: torch.nn.Module, pictures: torch.Tensor, paths: list[str]) -> di
         "dtype": scores.dtype,
         "gradient": scores.requires_grad,
         "file": tuple(of_file.shape),
-        "file as tensor": torch.equal(of_file.reshape(-1), scores.reshape(-1)[:1]),
+        "file as tensor": torch.equal(of_file, alone),
         "refuses 0..255": refuses,
         "lower_better": metric.lower_better,
     }
@@ -54,7 +55,7 @@ def main(policy: str, folder: str) -> int:
     for path in paths:
         Image.fromarray(draw.integers(0, 256, (96, 96, 3), dtype=np.uint8)).save(path)
     arrays = [np.asarray(Image.open(path)) for path in paths]
-    pictures = torch.from_numpy(np.stack(arrays)).movedim(-1, 1).float() / 255
+    pictures = torch.from_numpy(np.stack(arrays)).movedim(-1, 1).contiguous().float() / 255
 
     metric = create_metric(policy, device="cpu", mode="level")
     seen = {name: use(pyiqa.create_metric(name, device="cpu"), pictures, paths) for name in PEERS}
@@ -67,11 +68,14 @@ def main(policy: str, folder: str) -> int:
         f"{'equal  ' if is_scorers else 'DIFFERS'} scores of tensors and of PNG files: {expected}"
     )
     own = seen.pop("thinker")
-    forms = [name for name, of in seen.items() if of["shape"] != own["shape"]]
-    print(f"shapes differ from: {', '.join(forms) or 'none'}")
-    needed = ("type", "attributes", "dtype", "gradient", "file as tensor", "refuses 0..255")
-    same = all(own[key] == of[key] for key in needed for of in seen.values())
-    return 0 if same and is_scorers else 1
+    differing = [
+        f"{key}: thinker {own[key]}, {name} {of[key]}"
+        for name, of in seen.items()
+        for key in own
+        if key != "lower_better" and own[key] != of[key]
+    ]
+    print("\n".join(f"DIFFERS {line}" for line in differing) or "equal   forms")
+    return 0 if is_scorers and not differing else 1
 
 
 if __name__ == "__main__":
