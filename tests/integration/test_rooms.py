@@ -7,7 +7,7 @@ from tests.helpers.places import REPO
 
 FLOORS = (
     {"cli"},
-    {"train"},
+    {"train", "peers"},
     {"eval", "app"},
     {"score"},
     {"rollout", "plan"},

@@ -140,7 +140,7 @@ def _answer_shard(
     """Complete this shard's windows of one set: rows that are missing, and those to be retried."""
     own = [
         window
-        for number, window in enumerate(_windows(len(examples)))
+        for number, window in enumerate(windows(len(examples)))
         if number % shard.count == shard.index
     ]
     wanted = {
@@ -160,7 +160,8 @@ def _answer_shard(
             progress.update()
 
 
-def _windows(count: int) -> list[range]:
+def windows(count: int) -> list[range]:
+    """The windows of a set of so many examples."""
     return [range(start, min(start + WINDOW, count)) for start in range(0, count, WINDOW)]
 
 

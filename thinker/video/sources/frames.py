@@ -1,9 +1,11 @@
 """Single pictures to look at closely: a picture file, or chosen frames of a video, each as a still.
 
 In: a medium, and of a video the times. Out: a `Still` each: the picture as displayed, and the clip
-that a policy reads of it. The clip of a frame is that of a picture file of the same pixels.
+that a policy reads of it. The clip of a frame is that of a picture file of the same pixels, and so
+is that of a picture in memory (`clip_from_picture`).
 """
 
+import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +25,9 @@ from thinker.video.read import cut_out, frames_in_range, still_clip, stretched
 from thinker.video.sources.animated import AnimatedPicture
 from thinker.video.sources.chunks import is_animated
 from thinker.video.sources.numbers import keyframe_indices
+
+PICTURE_PATH = Path("<picture>")
+"""What a picture in memory is called."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,6 +61,23 @@ def read_still(source: Source, spec: ClipSpec) -> Still:
         return _still(load_image(wanted.path), spec, wanted)
 
     return guarded(wanted.path, read)
+
+
+def clip_from_picture(picture_HWC: np.ndarray, spec: ClipSpec) -> Clip:
+    """The clip that reading a picture file of these pixels would give.
+
+    picture_HWC: uint8 RGB as displayed. Raises ValueError for anything else, `VideoError` where its
+    aspect cannot be kept.
+    """
+    if picture_HWC.dtype != np.uint8 or picture_HWC.ndim != 3 or picture_HWC.shape[2] != 3:
+        raise ValueError(
+            "a picture must be a uint8 RGB array (H, W, 3), got "
+            f"{picture_HWC.dtype} of shape {picture_HWC.shape}"
+        )
+    picture_HWC = np.ascontiguousarray(picture_HWC)
+    clip = still_clip(picture_HWC, spec, Medium(path=PICTURE_PATH, kind="image"))
+    # Pictures of one size differ in nothing else that `Clip.key` holds.
+    return replace(clip, variant=hashlib.blake2b(picture_HWC.data, digest_size=16).hexdigest())
 
 
 def read_frames(source: Source, spec: ClipSpec, at: Sequence[float] | int) -> Iterator[Moment]:
