@@ -43,6 +43,11 @@ def main(output: Path) -> int:
         if not any("resumed" in row for row in rows):
             rows += resumed(Path(scratch))
             record.write_text(json.dumps(rows, indent=1) + "\n")
+        if not any("quantization" in row["settings"] for row in rows):
+            four_bit = SETTINGS | {"lora": True, "beta": 0.04, "quantization": "nf4"}
+            rows.append(compared(Path(scratch), len(rows), four_bit, alone))
+            record.write_text(json.dumps(rows, indent=1) + "\n")
+            print(line(rows[-1]), flush=True)
         if not any("supervised" in row for row in rows):
             rows += supervised(Path(scratch))
             record.write_text(json.dumps(rows, indent=1) + "\n")

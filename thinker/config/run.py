@@ -318,6 +318,11 @@ class StageSettings:
                 "train names language_model beside lora, which is trained in its place; leave one "
                 "of them out"
             )
+        if self.quantization and "lora" not in self.train:
+            raise ValueError(
+                f"lora.quantization is {self.quantization}, but train gives lora no rate, and "
+                "weights in 4 bits cannot be trained themselves; write train: {lora: …}"
+            )
         if self.lora is not None and "lora" not in self.train:
             raise ValueError("lora is set up, but train gives it no rate; write train: {lora: …}")
 

@@ -129,7 +129,7 @@ def check_start(config: RunConfig, labels: Labels) -> None:
         if stage.quantization and model.config.quantized_base:
             raise ValueError(
                 f"stages.{stage.name}.lora.quantization is {stage.quantization}, but a LoRA was "
-                f"trained on {config.model.path} in 4 bits before: rounding its weights again "
+                f"trained on {config.model.path} before in 4 bits: rounding its weights again "
                 "loses what it has learnt (docs/policies.md); leave quantization out"
             )
 
