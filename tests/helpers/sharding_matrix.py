@@ -69,7 +69,7 @@ def compared(
         one, two = alone[key], run_sharded(scratch / f"{number}-two", start, settings)
     except AssertionError as error:
         return row | {"equal": False, "error": str(error)[-2000:]}
-    moved = largest_difference(one.weights, weights_of(start))
+    moved = largest_difference(one.weights, weights_of(start, settings.get("quantization")))
     difference = largest_difference(one.weights, two.weights)
     same_text = all(one.record[name] == two.record[name] for name in ("written", "evaluated"))
     equal = moved > 0 and difference < BOUND * moved and same_text

@@ -30,7 +30,7 @@ def check_installed() -> None:
         )
 
 
-def loading_options(model: nn.Module, device: Any) -> dict[str, Any]:
+def loading_options(model: Any, device: Any) -> dict[str, Any]:
     """Arguments of `from_pretrained` that load a policy's language model in 4 bits.
 
     model: an outline, of which the names count. device: where the weights go; None is the GPU where
@@ -60,8 +60,8 @@ def settle(model: Any) -> None:
 
     Its configuration becomes that of a plain policy again, which its engine and its copies are made
     by. Its layers compute in the type of the model. And they are told not to use bitsandbytes'
-    kernel for CPUs with AVX512-BF16: in the first pass without gradient that packs the weights in
-    another order, with scales in bfloat16, and gives no gradient from then on.
+    kernel for CPUs with AVX512-BF16: the first pass without gradient would pack the weights in
+    another order, compute in bfloat16, and let later ones with gradient fail.
     """
     model.hf_quantizer.remove_quantization_config(model)
     for layer in packed_layers(model).values():
@@ -95,7 +95,7 @@ def plain_weight(weight: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def unpack(model: nn.Module) -> None:
+def unpack(model: Any) -> None:
     """Put plain linear layers in the place of those in 4 bits. They are made on the CPU: where the
     base only fits in 4 bits, its whole weights do not fit beside it."""
     for name, layer in packed_layers(model).items():
@@ -139,7 +139,7 @@ def packed_bytes(num_weights: int) -> int:
     return -(-num_weights // 2) + blocks + 4 * -(-blocks // SCALES) + CODES
 
 
-def packable(model: nn.Module) -> list[int]:
+def packable(model: Any) -> list[int]:
     """Numbers of weights of the layers that would be in 4 bits, for a policy's model."""
     return [
         layer.in_features * layer.out_features
