@@ -162,12 +162,12 @@ def with_lora(policy: Policy, stage: StageSettings, *, is_autocast: bool) -> Any
     return model
 
 
-def undo_rounding(model: Any, *, is_autocast: bool) -> None:
+def undo_rounding(model: Any) -> None:
     """Give what is trained on a base in 4 bits the types back that it would have on another.
 
     TRL rounds all of it to bfloat16, in which small rates are lost, and projectors in float32 begin
     as others than the reference's. Nothing was trained yet: the updates are zero, and copies of
-    projectors are made anew. model: of peft. is_autocast: see `with_lora`.
+    projectors are made anew. model: of peft.
     """
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
@@ -176,7 +176,7 @@ def undo_rounding(model: Any, *, is_autocast: bool) -> None:
                 for name, parameter in copy.named_parameters():
                     parameter.data = before[name].clone()
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and (is_autocast or ".lora_" in name):
+        if parameter.requires_grad and ".lora_" in name:
             parameter.data = parameter.data.float()
 
 

@@ -118,7 +118,7 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             callbacks=callbacks,
         )
         if is_four_bit(policy.model):
-            undo_rounding(self.model, is_autocast=args.bf16 or args.fp16)
+            undo_rounding(self.model)
         self.begin(rates)
         self.reward_func_names = [weighted.reward.name for weighted in rewards]
         self.policy = replace(policy, model=self.core)
