@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 torch=2.13.0        # the release everything was tested with; pyproject.toml only gives a range
-extras=train,report,bench,app,ray,labels,vmaf,dev
+extras=train,four-bit,report,bench,app,ray,labels,vmaf,dev
 shim=run_scripts/torchvision_cpu_ops.py
 venv=$PWD/.venv
 stamp=$venv/.thinker-setup

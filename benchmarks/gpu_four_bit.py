@@ -2,14 +2,13 @@
 
     python benchmarks/gpu_four_bit.py --output benchmarks/gpu_four_bit.json
 
-The policy's shapes with random weights are saved and loaded, once as they are and once by
-bitsandbytes: nf4, computed in bfloat16, and the vision tower, both projectors, the motion branch
-and the head left as they are. LoRA of the package's default settings is put on the language model.
-A row holds the seconds of loading, forward with backward, and an AdamW step on the adapters, peak
-bytes of loading and of training, whether the loss is finite, and how far the log-probabilities of
-the two are apart. Packed rows of one prompt with G completions, gradient checkpointing. The package
-does not train on 4 bits: this measures whether it should. Where bitsandbytes is missing its row
-says so.
+The policy's shapes with random weights are saved and loaded, once as they are and once with the
+language model's linear layers in nf4, as a stage with `lora.quantization: nf4` has them. LoRA of
+the package's default settings is put on the language model. A row holds the seconds of loading,
+forward with backward, and an AdamW step on the adapters, peak bytes of loading and of training,
+whether the loss is finite, and how far the log-probabilities of the two are apart. Packed rows of
+one prompt with G completions, gradient checkpointing. Where bitsandbytes is missing its row says
+so.
 """
 
 import argparse
@@ -35,30 +34,23 @@ from gpu_common import (
 )
 from gpu_step import Group, logprobs_shared, make_group, prepare
 from peft import LoraConfig, get_peft_model
-from transformers import BitsAndBytesConfig
 
 from thinker.config.run import LoraSettings
+from thinker.policies import load_policy
+from thinker.policies.four_bit import packed_layers
 
-# Full names: of short ones bitsandbytes takes no notice.
-KEPT = (
-    "model.vision_tower", "model.visual", "model.multi_modal_projector", "model.motion", "lm_head",
-)  # fmt: skip
 TYPES = ("bfloat16", "nf4")
 
 
-def load(kind: str, folder: Path, model_class, args: argparse.Namespace):
+def load(kind: str, folder: Path, args: argparse.Namespace):
     """The policy's model, its language model in 4 bits for "nf4"."""
-    more: dict[str, Any] = {"dtype": torch.bfloat16, "device_map": {"": str(args.device)}}
-    if kind == "nf4":
-        more["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=torch.bfloat16,
-            llm_int8_skip_modules=list(KEPT),
-        )
-    model = model_class.from_pretrained(folder, use_safetensors=True, **more)
-    model.forbid_placeholders()
-    return model
+    policy = load_policy(
+        folder,
+        dtype=torch.bfloat16,
+        quantization="nf4" if kind == "nf4" else None,
+        device=args.device,
+    )
+    return policy.model.to(args.device)
 
 
 def with_lora(model):
@@ -80,20 +72,15 @@ def with_lora(model):
     return model.train()
 
 
-def four_bit_layers(model) -> list[str]:
-    """Names of the layers that were packed."""
-    return [name for name, layer in model.named_modules() if type(layer).__name__ == "Linear4bit"]
-
-
-def measure(kind: str, folder: Path, model_class, group: Group, args: argparse.Namespace):
+def measure(kind: str, folder: Path, group: Group, args: argparse.Namespace):
     """A row and the log-probabilities of the untrained policy (G, C)."""
     begin_peak(args.device)
     began = time.perf_counter()
-    model = load(kind, folder, model_class, args)
+    model = load(kind, folder, args)
     wait(args.device)
     row: dict[str, Any] = {"load_seconds": time.perf_counter() - began}
     row |= {"load_peak_bytes": peak_bytes(args.device), "weight_bytes": weight_bytes(model)}
-    packed = four_bit_layers(model)
+    packed = packed_layers(model)
     row["four_bit_layers"] = len(packed)
     row["only_language_model"] = all("language_model" in name for name in packed)
     model = with_lora(model)
@@ -126,7 +113,6 @@ def measure_model(name: str, args: argparse.Namespace, record: Record) -> None:
     with tempfile.TemporaryDirectory() as place:
         policy = policy_of(name, args.device)
         policy.save(place)
-        model_class = type(policy.model)
         del policy
         for kind in TYPES:
             row: dict[str, Any] = {"model": name, "weights": kind, "prompt": args.prompts}
@@ -135,7 +121,7 @@ def measure_model(name: str, args: argparse.Namespace, record: Record) -> None:
                 continue
             gc.collect()
             try:
-                figures, logps[kind] = measure(kind, Path(place), model_class, group, args)
+                figures, logps[kind] = measure(kind, Path(place), group, args)
             except torch.OutOfMemoryError:
                 figures = {"failed": "out of memory"}
             if len(logps) == len(TYPES):
@@ -153,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--groups", type=int, default=4)
     parser.add_argument("--completion", type=int, default=400)
     args = parser.parse_args(argv)
-    record = Record(args.output, args.device, kept=KEPT)
+    record = Record(args.output, args.device)
     for name in args.models:
         measure_model(name, args, record)
 

@@ -40,7 +40,7 @@ def test_the_set_of_keys_is_frozen():
         "stages", "stages.name", "stages.kind", "stages.data", "stages.data.config",
         "stages.data.weight", "stages.data.overrides", "stages.train", "stages.trainer",
         "stages.lora", "stages.lora.r", "stages.lora.alpha", "stages.lora.dropout",
-        "stages.lora.target_modules",
+        "stages.lora.target_modules", "stages.lora.quantization",
         "stages.rewards", "stages.rewards.name", "stages.rewards.weight", "stages.rewards.config",
         "stages.perturbations", "stages.logprobs", "stages.max_skipped_steps",
         "stages.one_step_off",
@@ -164,6 +164,9 @@ def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_pa
         load_run_config(path, ["stages.sft.trainer.beta=1"])
 
 
+FOUR_BIT = {**STAGE, "train": {"lora": 1e-4}, "lora": {"quantization": "nf4"}}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -185,6 +188,12 @@ def test_overrides_call_stages_by_name_or_number_and_take_scientific_form(tmp_pa
         (stage(lora={"r": 0}, train={"lora": 1e-4}), "stages.grpo.lora: r is 0"),
         ({"stages": [STAGE, {**STAGE, "name": 3}]}, "stages.1.name is 3, expected a valid string"),
         (stage(lora={"r": 4}), "train gives it no rate"),
+        (stage(lora={"quantization": "nf4"}), "weights in 4 bits cannot be trained themselves"),
+        (stage(lora={"quantization": "int8"}, train={"lora": 1}), "quantization is 'int8', expect"),
+        (
+            {"stages": [FOUR_BIT, {**FOUR_BIT, "name": "b"}]},
+            "stages grpo and b have lora.quantizat",
+        ),
         (stage(trainer={"learning_rate": 1}), "rates are given by part"),
         (stage(trainer={"output_dir": "x"}), "trainer has output_dir, which is a key of the run"),
         (stage(trainer={"seed": 1}), "trainer has seed, which is a key of the run"),

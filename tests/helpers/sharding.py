@@ -15,6 +15,7 @@ from accelerate.utils import DistributedType
 from tests.helpers.launch import ddp_launcher, free_port, launch
 from tests.helpers.places import REPO
 from thinker.policies import load_policy
+from thinker.policies.four_bit import unpack
 from thinker.train.processes.world import FSDP
 
 WORKER = "tests.helpers.sharding_worker"
@@ -83,9 +84,11 @@ def run_supervised(
     return weights_of(folder / "final")
 
 
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """Of a saved policy, which is loaded alone."""
-    return {name: each.detach() for name, each in load_policy(folder).model.named_parameters()}
+def weights_of(folder: Path, quantization: str | None = None) -> dict[str, torch.Tensor]:
+    """Of a saved policy, which is loaded alone; with quantization, what 4 bits make of them."""
+    model = load_policy(folder, quantization=quantization).model
+    unpack(model)
+    return {name: each.detach() for name, each in model.named_parameters()}
 
 
 def launcher(sharding: str, num_processes: int) -> list[str]:

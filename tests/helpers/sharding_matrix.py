@@ -43,6 +43,11 @@ def main(output: Path) -> int:
         if not any("resumed" in row for row in rows):
             rows += resumed(Path(scratch))
             record.write_text(json.dumps(rows, indent=1) + "\n")
+        if not any("quantization" in row["settings"] for row in rows):
+            four_bit = SETTINGS | {"lora": True, "beta": 0.04, "quantization": "nf4"}
+            rows.append(compared(Path(scratch), len(rows), four_bit, alone))
+            record.write_text(json.dumps(rows, indent=1) + "\n")
+            print(line(rows[-1]), flush=True)
         if not any("supervised" in row for row in rows):
             rows += supervised(Path(scratch))
             record.write_text(json.dumps(rows, indent=1) + "\n")
@@ -64,7 +69,7 @@ def compared(
         one, two = alone[key], run_sharded(scratch / f"{number}-two", start, settings)
     except AssertionError as error:
         return row | {"equal": False, "error": str(error)[-2000:]}
-    moved = largest_difference(one.weights, weights_of(start))
+    moved = largest_difference(one.weights, weights_of(start, settings.get("quantization")))
     difference = largest_difference(one.weights, two.weights)
     same_text = all(one.record[name] == two.record[name] for name in ("written", "evaluated"))
     equal = moved > 0 and difference < BOUND * moved and same_text

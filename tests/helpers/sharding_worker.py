@@ -64,7 +64,8 @@ def train(folder: Path, settings: dict[str, Any]) -> None:
     """settings: see `run_sharded` (tests/helpers/sharding.py)."""
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     fsdp_over_gloo()
-    policy = load_policy(folder / "start")
+    quantization = settings.get("quantization")
+    policy = load_policy(folder / "start", quantization=quantization)
     backends: list[Beside] = []
 
     def rollout(model):
@@ -81,6 +82,7 @@ def train(folder: Path, settings: dict[str, Any]) -> None:
         reward_list=rewards("regression", "ranking"),
         rollout=rollout,
         lora=settings["lora"],
+        quantization=quantization,
         save_start=False,
         per_device_train_batch_size=NUM_VIDEOS * GROUP // num_processes,
         loss_type="grpo",

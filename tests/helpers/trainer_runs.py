@@ -122,11 +122,13 @@ def rewards(*names):
 
 def make_trainer(
     tmp_path, backbone="internvl3", *, reward_list=None, rollout=None, lora=False, freeze=(),
-    seed=0, save_start=True, logprobs="shared", examples=None, one_step_off=False, **grpo,
+    seed=0, save_start=True, logprobs="shared", examples=None, one_step_off=False,
+    quantization=None, **grpo,
 ):  # fmt: skip
+    """lora: whether it is trained, or its configuration."""
     if save_start:
         small_policy(backbone, amplify=1.0).save(tmp_path / "start")
-    policy = load_policy(tmp_path / "start")
+    policy = load_policy(tmp_path / "start", quantization=quantization)
     policy.model.freeze(freeze)
     args = GRPOConfig(
         **{
@@ -149,6 +151,8 @@ def make_trainer(
         }
     )
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    if lora is True:
+        lora = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
     make_rollout = rollout or (lambda model: hf_rollout(dataclasses.replace(policy, model=model)))
     return ThinkerTrainer(
         policy=policy,
@@ -158,9 +162,7 @@ def make_trainer(
         read_clip=ClipsByNumber(policy),
         rollout=make_rollout if callable(make_rollout) else (lambda model: make_rollout),
         perturbations=("reverse", "drop"),
-        peft_config=LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)")
-        if lora
-        else None,
+        peft_config=lora or None,
         logprobs=logprobs,
         one_step_off=one_step_off,
     )

@@ -363,6 +363,21 @@ NAMES = (
         path="peft.tuners.lora.Linear.get_delta_weight", passes=("adapter",),
         why="what merging adds to the base weight; layers that have it are merged for rollouts",
     ),
+    Name(
+        path="peft.utils.ModulesToSaveWrapper",
+        why="holds a projector that is trained beside LoRA: `original_module`, and its copies in "
+        "`modules_to_save`",
+    ),
+    Name(
+        path="transformers.quantizers.base.HfQuantizer.remove_quantization_config",
+        passes=("model",),
+        why="the configuration of a model in 4 bits is that of a plain one again; its "
+        "`is_loaded_in_4bit`, by which peft and TRL know it, stays",
+    ),
+    Name(
+        path="bitsandbytes.functional.dequantize_4bit", passes=("A", "quant_state"),
+        why="what a weight in 4 bits stands for, in the type that it was loaded in",
+    ),
     # PyAV
     Name(
         path="av.sidedata.sidedata.SideDataContainer",

@@ -23,6 +23,7 @@ from tests.helpers.rollout_oracle import (
     prompts_of,
     synced,
 )
+from thinker.policies import load_policy
 from thinker.policies.encode import encode_prompts
 from thinker.rollout.base import Sampling, StaleWeightsError
 from thinker.rollout.hf import hf_rollout
@@ -225,8 +226,17 @@ def test_a_push_that_did_not_arrive_names_the_step(engines, monkeypatch):
         rollout.sync(step=17)
 
 
-def test_lora_is_merged_for_the_engine_and_left_alone_in_the_policy(engines):
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_lora_is_merged_for_the_engine_and_left_alone_in_the_policy(
+    engines, tmp_path, quantization
+):
+    """What the engine holds is whole, also where the policy's language model is in 4 bits."""
     policy = engine_policy("qwen2_5_vl")
+    if quantization:
+        pytest.importorskip("bitsandbytes")
+        policy.save(tmp_path)
+        policy = load_policy(tmp_path, quantization=quantization)
+        policy.model.eval()
     config = LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|down_proj)")
     wrapped = get_peft_model(policy.model, config)
     core = wrapped.get_base_model()

@@ -68,6 +68,35 @@ def test_nothing_is_begun_that_cannot_be_finished(demo, tmp_path, no_policy, ove
     assert not (tmp_path / "out" / "run.json").exists()  # mended, it can be started there again
 
 
+FOUR_BIT = [f"{GRPO}.train={LORA}", f"{GRPO}.lora={{quantization: nf4}}"]
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("absent", r"stages.grpo.lora: quantization: nf4 needs bitsandbytes, .*four-bit"),
+        ("sharded", "stages.grpo.lora.quantization is nf4, which works on one process and by DDP"),
+        ("again", "a LoRA was trained on .*before in 4 bits: rounding its weights again loses"),
+    ],
+)
+def test_where_a_stage_cannot_train_on_four_bits(
+    demo, tmp_path, no_policy, monkeypatch, case, message
+):
+    overrides = list(FOUR_BIT)
+    is_there = None if case == "absent" else "somewhere"
+    monkeypatch.setattr("thinker.policies.four_bit.find_spec", lambda name: is_there)
+    if case == "sharded":
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    if case == "again":
+        policy = tiny_policy("internvl3")
+        policy.model.config.quantized_base = "nf4"
+        policy.save(tmp_path / "before")
+        overrides += [f"model.path={tmp_path / 'before'}", "model.motion={}"]
+    with pytest.raises(ValueError, match=message):
+        run_training(run_config(demo, tmp_path / "out", *overrides))
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
 def test_the_number_of_processes_counts(demo, tmp_path, no_policy, monkeypatch):
     """8 rollouts on each of two processes are of 8 videos."""
     from trl import GRPOConfig

@@ -178,14 +178,18 @@ def test_a_faulty_grpo_stage_is_refused_before_the_stages_ahead_of_it(
     assert not (tmp_path / "run.json").exists()  # mended, it can be started in the same folder
 
 
-def test_lora_run_saves_a_merged_policy(demo, tmp_path):
+@pytest.mark.parametrize("quantization", ["null", "nf4"])
+def test_lora_run_saves_a_merged_policy(demo, tmp_path, quantization):
     # a random policy earns no reward; the entropy bonus gives it a gradient
     overrides = (
         "stages.grpo.train={lora: 3e-4, vision_projector: 3e-4, motion_projector: 3e-4}",
-        "stages.grpo.lora={r: 4}",
+        f"stages.grpo.lora={{r: 4, quantization: {quantization}}}",
         "stages.grpo.trainer.beta=0.1",
         "stages.grpo.trainer.entropy_coef=0.1",
     )
+    if quantization == "nf4":
+        pytest.importorskip("bitsandbytes")
+        overrides += ("data.eval=[]", "stages.grpo.trainer.max_steps=1")
     run_training(without_warm_start(run_config(demo, tmp_path, *overrides)))
     start, final = (load_policy(tmp_path / name).model.state_dict() for name in ("start", "final"))
     assert start.keys() == final.keys()
@@ -194,6 +198,9 @@ def test_lora_run_saves_a_merged_policy(demo, tmp_path):
     assert any("motion.projector" in name for name in changed)
     assert any("multi_modal_projector" in name for name in changed)
     assert not any("embed_tokens" in name or "slowfast" in name for name in changed)
+    if quantization == "nf4":  # every layer that was in 4 bits is another
+        layers = {n for n in start if "language_model.layers" in n and "proj.weight" in n}
+        assert layers and layers <= changed
 
 
 def test_single_infer_and_batch_infer_as_commands(demo, tmp_path):

@@ -41,6 +41,8 @@ def set_up_terminal(args: argparse.Namespace) -> None:
     logging.getLogger("thinker").setLevel(own_level)
     if args.verbose:
         return
+    # On import it misses a kernel that is not used here (thinker/policies/four_bit.py).
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     silent = not getattr(args, "libraries_speak", True)
     for name, value in (_NO_BARS | (_SILENT if silent else {})).items():
         os.environ.setdefault(name, value)

@@ -53,6 +53,8 @@ BACKENDS = ("auto", "hf", "vllm")
 
 DTYPES = ("auto", "float32", "bfloat16")
 
+QUANTIZATIONS = (None, "nf4")
+
 
 def _number(value: object) -> object:
     """YAML 1.1 takes `1e-6` for a text."""
@@ -79,8 +81,15 @@ class LoraSettings:
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
     """Names of the language model's linear layers that get an update."""
+    quantization: str | None = None
+    """"nf4" keeps the language model's linear layers in 4 bits while the stage lasts, by
+    bitsandbytes (docs/policies.md). None keeps them in `model.dtype`."""
 
     def __post_init__(self):
+        if self.quantization not in QUANTIZATIONS:
+            raise ValueError(
+                f"quantization is {self.quantization!r}, expected nf4, or null for none"
+            )
         if self.r < 1 or self.alpha < 1 or not 0 <= self.dropout < 1 or not self.target_modules:
             raise ValueError(
                 f"r is {self.r}, alpha {self.alpha}, dropout {self.dropout} and target_modules "
@@ -309,8 +318,18 @@ class StageSettings:
                 "train names language_model beside lora, which is trained in its place; leave one "
                 "of them out"
             )
+        if self.quantization and "lora" not in self.train:
+            raise ValueError(
+                f"lora.quantization is {self.quantization}, but train gives lora no rate, and "
+                "weights in 4 bits cannot be trained themselves; write train: {lora: …}"
+            )
         if self.lora is not None and "lora" not in self.train:
             raise ValueError("lora is set up, but train gives it no rate; write train: {lora: …}")
+
+    @property
+    def quantization(self) -> str | None:
+        """In which the language model is kept while LoRA is trained on it."""
+        return self.lora.quantization if self.lora is not None else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,6 +415,13 @@ class RunConfig:
                     "completions were drawn with, which transformers does not report, and "
                     f"rollout.backend is {self.rollout.backend}; write rollout.backend=vllm"
                 )
+        four_bit = [stage.name for stage in self.stages if stage.quantization]
+        if len(four_bit) > 1:
+            raise ValueError(
+                f"stages {' and '.join(four_bit)} have lora.quantization, expected one at most: "
+                "weights that came out of 4 bits lie on their codes, so that rounding them again "
+                "loses what was learnt between; leave it out of all but the last"
+            )
 
 
 def load_run_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

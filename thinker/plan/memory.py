@@ -6,7 +6,8 @@ that do not overlap:
 - rollouts: weights are whole on every process, however they are sharded, because encoding and
   generation call parts of the policy (thinker/train/processes/sharded.py). An engine of the
   process's own holds the language model once more, and the cache of keys and values. Servers hold
-  both elsewhere. The engine sleeps while the process trains (`rollout.sleep`).
+  both elsewhere; transformers holds the cache of all completions at once. The engine sleeps while
+  the process trains (`rollout.sleep`).
 - training: gradients, and the activations of one micro-batch with gradient checkpointing.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 from thinker.plan.rates import Rates
 from thinker.plan.step import Decoding, Job, StepPlan
 from thinker.plan.traffic import SHARDINGS
-from thinker.policies.cost import GRADIENT, OPTIMIZER, WEIGHT, activation_bytes
+from thinker.policies.cost import GRADIENT, OPTIMIZER, WEIGHT, activation_bytes, cache_bytes
 
 NODE = 8
 """GPUs that a node usually has."""
@@ -48,9 +49,12 @@ def memory_of(plan: StepPlan) -> Memory:
     lasting = {
         "optimizer": OPTIMIZER * plan.trained / divided_state,
         "reference": reference / divided_weights,
+        "layer out of 4 bits": float(plan.unpacked_bytes),
     }
     rollouts = {"weights": float(plan.weight_bytes), **lasting}
-    if not job.server_gpus:
+    if job.backend == "hf":
+        rollouts["cache of all completions"] = float(cache_bytes(plan.model, job.size))
+    elif not job.server_gpus:
         rollouts["engine's language model"] = float(plan.language_bytes)
         rollouts["cache of one video"] = float(one_video_bytes(plan))
     size = replace(job.size, num_videos=job.size.num_videos // job.micro_batches)

@@ -28,6 +28,7 @@ from thinker.policies.cost import (
     video_flops,
     video_tokens,
 )
+from thinker.policies.four_bit import packable, packed_bytes
 
 CHECKPOINT_STEPS = 200
 """`save_steps` of run_scripts/configs/grpo_lsvq.yaml."""
@@ -60,6 +61,11 @@ class Job:
     """One of SHARDINGS."""
     lora: bool = False
     """Whether LoRA is trained, and the projectors; else all but SlowFast."""
+    quantization: str | None = None
+    """"nf4" where LoRA is trained on a language model in 4 bits. Only memory is planned then."""
+    backend: str = "vllm"
+    """What draws completions, as `rollout.backend`. "hf" needs no language model of its own, and
+    keeps the keys and values of all completions of a step. Only memory is planned then."""
     micro_batches: int = 1
     """Parts in which a process goes through its videos (`gradient_accumulation_steps`)."""
     with_reference: bool = False
@@ -78,6 +84,8 @@ class Job:
             raise ValueError(
                 f"server_gpus is {self.server_gpus}, expected fewer than all {self.gpus} GPUs"
             )
+        if self.quantization and not self.lora:
+            raise ValueError(f"quantization is {self.quantization!r}, expected lora with it")
         if self.push not in PUSHES:
             raise ValueError(f"push is {self.push!r}, expected one of {', '.join(PUSHES)}")
         if self.micro_batches < 1 or self.size.num_videos % self.micro_batches:
@@ -166,6 +174,12 @@ class StepPlan:
         adapters = lora_parameters(self.model, LoraSettings()) if job.lora else 0
         self.trained = adapters if job.lora else counts["total"] - counts["slowfast"]
         self.weight_bytes = WEIGHT * (counts["total"] + adapters)
+        self.unpacked_bytes = 0
+        """Of the layer in 4 bits that is made whole while it computes."""
+        if job.quantization:
+            layers = packable(self.model)
+            self.weight_bytes += sum(packed_bytes(n) - WEIGHT * n for n in layers)
+            self.unpacked_bytes = WEIGHT * max(layers)
         self.traffic = Traffic(
             sharding=job.sharding,
             processes=job.trainers,

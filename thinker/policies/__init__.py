@@ -10,6 +10,7 @@ Flow: clips → `PolicyInputs` (prompt ids, pixels) → `MotionBackbone` (embedd
 - `encode.py`: clips → encoded prompts; `shared_prompt.py`: one packed row for all completions of a
   prompt
 - `convert/`: released layouts → policies; `shards.py`: what weight files hold
+- `four_bit.py`, `adapters.py`: a language model in 4 bits; LoRA becomes part of the weights
 - `card.py`, `cost.py`, `digest.py`: the model card, what a step costs, a name for the weights
 """
 

@@ -91,6 +91,10 @@ class PolicyConfig:
     """The fields of a `LevelConfig` (`thinker.tasks.level`), as plain values; None stands for its
     defaults, which are those of every policy that was saved without this key."""
 
+    quantized_base: str | None = None
+    """"nf4" where a LoRA was trained on this policy in 4 bits: its weights then lie close to their
+    codes, and putting them into 4 bits again would lose what it has learnt. None: it was not."""
+
     auto_map: ClassVar[dict] = {}
     """TRL 1.16 reads it of every architecture that is not transformers' own."""
 

@@ -1,4 +1,4 @@
-"""What a GRPO step of a real-size policy costs: parameters, tokens, FLOPs and memory.
+"""What a GRPO step of a real-size policy costs: parameters, tokens, FLOPs, and what memory holds.
 
 In: the name of a public backbone (`public_configs.yaml`), frames, group size. The policy is built
 on the meta device, without weights, so that every count is read off the real modules. Out: a text
@@ -7,8 +7,9 @@ of tables.
 A multiply-add is two FLOPs, and only matrix products and convolutions are counted; attention counts
 each causal (query, key) pair once. They follow this package's own schedule: a video is encoded
 once, its prompt prefilled once, and the log-probabilities of its G completions are computed behind
-one shared prompt (docs/architecture.md). Memory follows DeepSpeed's mixed-precision AdamW, before
-any sharding: 2 bytes a weight, 2 a gradient, 12 of optimizer state (float32 copy and two moments).
+one shared prompt (docs/architecture.md). Bytes follow DeepSpeed's mixed-precision AdamW, before any
+sharding: 2 a weight, 2 a gradient, 12 of optimizer state (float32 copy and two moments). They are
+added up by `thinker.plan.memory`.
 """
 
 from dataclasses import dataclass, replace
@@ -160,7 +161,7 @@ def linear_flops(module: nn.Module) -> int:
     """FLOPs of all linear layers in `module` for one token, without the originals that peft keeps
     aside."""
     return 2 * sum(
-        int(getattr(layer.weight, "ds_numel", layer.weight.numel()))  # ZeRO-3 leaves nothing of it
+        layer.in_features * layer.out_features  # ZeRO-3 leaves no weight, 4 bits another shape
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Linear) and "original_module" not in name
     )
@@ -320,36 +321,8 @@ def cache_bytes_a_token(text, itemsize: int) -> int:
     return 2 * text.num_hidden_layers * text.num_key_value_heads * head_dim(text) * itemsize
 
 
-def memory_bytes(model, size: StepSize) -> dict[str, dict[str, int]]:
-    """Bytes by way to train and by use.
-
-    The uses are weights, reference, gradients, optimizer, and the larger of rollout cache and
-    training activations, which do not live at the same time.
-    """
-    counts = count_parameters(model)
-    total = counts["total"]
-    trained = {
-        "full": total - counts["slowfast"],
-        "LoRA": lora_parameters(model, LoraSettings()),
-    }
-    table = {}
-    for way, with_reference in (("full", False), ("full", True), ("LoRA", False), ("LoRA", True)):
-        own = trained[way]
-        table[f"{way}, {'with' if with_reference else 'no'} reference"] = {
-            # LoRA's reference is the same model with its adapters off.
-            "weights": WEIGHT * (total + (own if way == "LoRA" else 0)),
-            "reference": WEIGHT * total if with_reference and way == "full" else 0,
-            "gradients": GRADIENT * own,
-            "optimizer": OPTIMIZER * own,
-            "cache or activations": max(
-                cache_bytes(model, size), activation_bytes(model, size, train_vision=way == "full")
-            ),
-        }
-    return table
-
-
 def report(name: str, size: StepSize, px: int | None = None) -> str:
-    """The text that `thinker estimate` prints."""
+    """What `thinker estimate` prints of the work; `thinker.plan.cards` has the memory."""
     model = meta_policy(name, size.num_keyframes, px)
     tokens, flops = video_tokens(model), step_flops(model, size)
     lines = [
@@ -362,9 +335,5 @@ def report(name: str, size: StepSize, px: int | None = None) -> str:
     lines += [f"  {n:<20}{getattr(tokens, n):>16,}" for n in ("visual", "motion", "text", "prompt")]
     lines += ["", "TFLOPs a step"]
     lines += [f"  {stage:<60}{value / 1e12:>12,.1f}" for stage, value in flops.items()]
-    lines += [f"  {'all of it':<60}{sum(flops.values()) / 1e12:>12,.1f}", ""]
-    lines += ["GiB on one device, nothing sharded"]
-    for way, rows in memory_bytes(model, size).items():
-        detail = ", ".join(f"{part} {n / 2**30:.1f}" for part, n in rows.items() if n)
-        lines.append(f"  {way:<24}{sum(rows.values()) / 2**30:>8.1f}  ({detail})")
+    lines += [f"  {'all of it':<60}{sum(flops.values()) / 1e12:>12,.1f}"]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
 
 from thinker import prompts
+from thinker.policies import four_bit
 from thinker.policies.card import model_card
 from thinker.policies.hub import local_folder, push_folder
 from thinker.policies.inputs import STILL_BOUNDS, ClipConfig, PolicyInputs, changed_clip
@@ -61,7 +62,11 @@ class Policy:
 
     def save(self, folder: str | Path) -> None:
         """Write weights (safetensors), configuration, generation config, processor and a model
-        card."""
+        card. Raises ValueError where layers are in 4 bits."""
+        if four_bit.is_four_bit(self.model):
+            raise ValueError(
+                "the language model is in 4 bits; merge its LoRA (merge_lora), then save"
+            )
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         (Path(folder) / "README.md").write_text(model_card(self.model), encoding="utf-8")
@@ -79,21 +84,31 @@ def load_policy(
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     motion: MotionConfig | None = None,
     clip: Mapping[str, Any] | None = None,
+    quantization: Literal["nf4"] | None = None,
+    device: torch.device | str | None = None,
 ) -> Policy:
     """Load a saved Thinker policy, or start one from a plain `-hf` checkpoint.
 
     folder: a local folder, or a name on the hub (`org/name`, `org/name@revision`). dtype: "auto" is
-    that of the weights. `motion` is for
-    a plain checkpoint (its motion part is new, `Policy.new_parts` names it). clip: fields of
-    `ClipConfig` in place of the backbone's; a saved policy brings its own motion and clip settings,
-    of which only the bounds of stills can be changed, and giving others is an error. Raises
-    ValueError naming what is wrong with a checkpoint: another architecture, weights that are
-    pickled, truncated, missing, unknown or of another shape.
+    that of the weights. quantization: "nf4" keeps the linear layers of the language model in 4 bits
+    (four_bit.py), to train LoRA on them: the policy then lies on `device`, None being the GPU where
+    there is one, and can be saved when LoRA is merged. `motion` is for a plain checkpoint (its
+    motion part is new, `Policy.new_parts` names it). clip: fields of `ClipConfig` in place of the
+    backbone's; a saved policy brings its own motion and clip settings, of which only the bounds of
+    stills can be changed, and giving others is an error. Raises ValueError naming what is wrong
+    with a checkpoint: another architecture, weights that are pickled, truncated, missing, unknown
+    or of another shape.
     """
     folder = local_folder(folder)
     name, config = _policy_config(folder, motion, clip)
     backbone = BACKBONES[name]
-    model, missing = _load_model(backbone, folder, config, dtype)
+    options: dict[str, Any] = {}
+    if quantization is not None:
+        with torch.device("meta"):
+            options = four_bit.loading_options(backbone.model(config), device)
+    model, missing = _load_model(backbone, folder, config, dtype, options)
+    if quantization is not None:
+        four_bit.settle(model)
     model.forbid_placeholders()
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     return Policy(
@@ -164,8 +179,11 @@ def _change_clip(backbone: Backbone, config: Any, clip: Mapping[str, Any] | None
         config.clip_config = changed_clip(own, clip, backbone.inputs.resize).to_dict()
 
 
-def _load_model(backbone: Backbone, folder: Path, config, dtype) -> tuple[Any, tuple]:
-    """The model and the names of its new weights, which may only be the motion branch's."""
+def _load_model(
+    backbone: Backbone, folder: Path, config, dtype, options: dict[str, Any]
+) -> tuple[Any, tuple]:
+    """The model and the names of its new weights, which may only be the motion branch's. options:
+    more arguments of `from_pretrained`."""
     read_headers(folder)
     try:
         model, info = backbone.model.from_pretrained(
@@ -175,6 +193,7 @@ def _load_model(backbone: Backbone, folder: Path, config, dtype) -> tuple[Any, t
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # reported instead of ignored, below, with their names
+            **options,
         )
     except OSError as error:
         raise ValueError(f"the weights in {folder} cannot be loaded: {error}") from error

@@ -1,5 +1,7 @@
 """Which backbones there are, and what transformers has to be told of them."""
 
+from dataclasses import fields
+
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -12,7 +14,7 @@ from transformers.conversion_mapping import (
     register_checkpoint_conversion_mapping,
 )
 
-from thinker.policies.backbone import Backbone, host_class
+from thinker.policies.backbone import Backbone, PolicyConfig, host_class
 from thinker.policies.qwen_vl import qwen2_5_vl, qwen2_vl, qwen3_vl
 from thinker.policies.square import internvl3, llava_onevision
 
@@ -76,7 +78,7 @@ def plain_config(config):
     """The configuration of the plain transformers checkpoint inside a policy: ours without motion
     and clip settings, its architecture named."""
     backbone = BACKBONES[backbone_name(config.model_type)]
-    ours = ("model_type", "motion_config", "clip_config", "scoring_question", "auto_map")
+    ours = {"model_type", "auto_map", *(field.name for field in fields(PolicyConfig))}
     values = {key: value for key, value in config.to_dict().items() if key not in ours}
     plain = CONFIG_MAPPING[backbone.plain_type](**values)
     plain.architectures = [host_class(backbone.model).__name__]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils import ModulesToSaveWrapper
 
 from thinker.config.run import IN_PLACE, GrpoStage, LoraSettings, StageSettings
 from thinker.policies import Policy
@@ -63,7 +64,8 @@ def freeze_others(policy: Policy, rates: Mapping[str, float]) -> None:
     LoRA is trained in its place. Raises ValueError for a part that the policy does not have."""
     model = policy.model
     _check_names(rates, model)
-    model.requires_grad_(True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())  # codes of 4 bits take none
     model.freeze([name for name in model.parts() if name not in rates])
     if "language_model" not in rates:
         model.get_output_embeddings().requires_grad_(False)
@@ -158,6 +160,24 @@ def with_lora(policy: Policy, stage: StageSettings, *, is_autocast: bool) -> Any
         if parameter.requires_grad and is_autocast:
             parameter.data = parameter.data.float()
     return model
+
+
+def undo_rounding(model: Any) -> None:
+    """Give what is trained on a base in 4 bits the types back that it would have on another.
+
+    TRL rounds all of it to bfloat16, in which small rates are lost, and projectors in float32 begin
+    as others than the reference's. Nothing was trained yet: the updates are zero, and copies of
+    projectors are made anew. model: of peft.
+    """
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            before = module.original_module.state_dict()
+            for copy in module.modules_to_save.values():
+                for name, parameter in copy.named_parameters():
+                    parameter.data = before[name].clone()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and ".lora_" in name:
+            parameter.data = parameter.data.float()
 
 
 def _parameters_in_place(model: Any, rates: Mapping[str, float]) -> Iterator[torch.nn.Parameter]:

@@ -43,6 +43,7 @@ from thinker.train.sft.run import sft_args, train_sft
 from thinker.train.start import (
     calibrate_motion,
     check_lengths,
+    check_quantization,
     check_start,
     load_start,
     on_gpu,
@@ -72,6 +73,7 @@ def run_training(config: RunConfig) -> dict[str, Any]:
 def _run_training(config: RunConfig) -> dict[str, Any]:
     began = time.perf_counter()
     config = settle_dtype(config)
+    check_quantization(config)
     for number in range(len(config.stages)):  # first: they are checked, torch.distributed starts
         stage_args(config, number)
     check_world(PartialState())
@@ -188,7 +190,8 @@ def run_stage(config: RunConfig, number: int, folder: Path, data: RunData, rewar
     if not is_complete(folder):
         stage, args = config.stages[number], stage_args(config, number)
         Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        policy = load_start(stage_folder(config, number - 1), config, stage.train)
+        before = stage_folder(config, number - 1)
+        policy = load_start(before, config, stage.train, stage.quantization)
         trained, steps = train_stage(config, number, args, policy, data, rewards)
 
         def save(aside: Path) -> None:
@@ -213,6 +216,8 @@ def measure(config: RunConfig, folder: Path, name: str, data: RunData) -> HeldOu
     """Held-out figures of a saved policy, measured once."""
 
     def compute() -> HeldOutFigures:
+        if not data.eval_sets:  # so a policy can be trained where it does not fit whole
+            return {}
         with loaded_whole():
             policy = load_start(folder, config, {})
         policy.model.to(PartialState().device).eval()

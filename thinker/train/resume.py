@@ -38,7 +38,7 @@ from trl.trainer.utils import RepeatSampler
 
 from thinker.config.run import IN_PLACE
 from thinker.policies import Policy, load_policy
-from thinker.policies.adapters import IN_PLACE_WEIGHTS, merge_lora
+from thinker.policies.adapters import IN_PLACE_WEIGHTS, merge_lora, write_base
 from thinker.train import checkpoint as files
 from thinker.train.checkpoint import CheckpointError
 from thinker.train.parts import split_by_part, trained_in_place, without_norms
@@ -187,9 +187,11 @@ class Checkpoints:
         )
 
     def _save_in_place(self, folder: Path) -> None:
-        """What is trained in place beside LoRA, which peft does not save."""
+        """What peft does not save: what is trained in place beside LoRA, and of which kind the base
+        is."""
         trainer = self.trainer
         if trainer.has_adapter and not self.is_sharded and trainer.args.should_save:
+            write_base(folder, trainer.core)
             weights = trained_in_place(trainer.core)
             if weights:
                 save_tree(folder / IN_PLACE_WEIGHTS, {k: v.detach() for k, v in weights.items()})

@@ -15,6 +15,7 @@ from string import Template
 from typing import Any, TypeVar
 
 import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 
 from thinker.config.build import build, foreign_values
@@ -28,6 +29,7 @@ from thinker.policies import (
     outline_policy,
     tiny_policy,
 )
+from thinker.policies.four_bit import check_installed
 from thinker.policies.inputs import STILL_BOUNDS, UNKNOWN_LENGTH
 from thinker.tasks.level import LevelConfig
 from thinker.train.parts import check_parts, freeze_others
@@ -93,6 +95,23 @@ def trainer_args(cls: type[A], config: RunConfig, stage: StageSettings, given: d
     return args
 
 
+def check_quantization(config: RunConfig) -> None:
+    """Raises ValueError where a stage is to train on 4 bits but cannot here: without bitsandbytes,
+    or under DeepSpeed or FSDP, whose shards of such weights were not tested."""
+    for stage in config.stages:
+        if stage.quantization is None:
+            continue
+        try:
+            check_installed()
+        except ValueError as error:
+            raise ValueError(f"stages.{stage.name}.lora: {error}") from None
+        if is_sharding_asked():
+            raise ValueError(
+                f"stages.{stage.name}.lora.quantization is {stage.quantization}, which works on "
+                "one process and by DDP; leave ACCELERATE_CONFIG out, or quantization"
+            )
+
+
 def check_start(config: RunConfig, labels: Labels) -> None:
     """Raises ValueError for what would end the run when its policy is loaded, or at the start of a
     later stage: files that are missing, parts that the policy does not have, LoRA of layers that
@@ -107,6 +126,12 @@ def check_start(config: RunConfig, labels: Labels) -> None:
         raise ValueError("model.slowfast is given, but this policy has no motion branch")
     for stage in config.stages:
         check_parts(stage, model)
+        if stage.quantization and model.config.quantized_base:
+            raise ValueError(
+                f"stages.{stage.name}.lora.quantization is {stage.quantization}, but a LoRA was "
+                f"trained on {config.model.path} before in 4 bits: rounding its weights again "
+                "loses what it has learnt (docs/policies.md); leave quantization out"
+            )
 
 
 def outline(config: RunConfig, labels: Labels) -> Any:
@@ -223,8 +248,16 @@ def calibrate_motion(config: RunConfig, policy: Policy, data: RunData) -> None:
         motion.calibrate(torch.stack([clip.motion_MCHW for clip in first]))
 
 
-def load_start(folder: Path, config: RunConfig, rates: Mapping[str, float]) -> Policy:
-    """What a stage starts from, with gradients for the parts that it trains."""
-    policy = load_policy(folder, dtype=getattr(torch, config.model.dtype))
+def load_start(
+    folder: Path, config: RunConfig, rates: Mapping[str, float], quantization: Any = None
+) -> Policy:
+    """What a stage starts from, with gradients for the parts that it trains. quantization: of the
+    language model, as `load_policy` takes it."""
+    policy = load_policy(
+        folder,
+        dtype=getattr(torch, config.model.dtype),
+        quantization=quantization,
+        device=PartialState().device,
+    )
     freeze_others(policy, rates)
     return policy

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from thinker.policies import Policy, load_policy, plain_config
+from thinker.policies.four_bit import plain_weight
 from thinker.rollout.vllm.engine import ENGINE_ARCHITECTURES
 
 LANGUAGE_PREFIXES = ("model.language_model.", "lm_head.")
@@ -54,7 +55,8 @@ def trains_language(model) -> bool:
 def language_weights(model) -> Iterator[tuple[str, torch.Tensor]]:
     """Names and tensors of a plain checkpoint's language model, one at a time.
 
-    LoRA layers come merged (the model itself is left alone), a tied head as a tensor of its own.
+    LoRA layers come merged (the model itself is left alone), layers in 4 bits as the weights that
+    these stand for, one at a time, and a tied head as a tensor of its own.
     Sharded tensors are gathered: every process must iterate to the end.
     """
     merged_layers = []
@@ -87,8 +89,8 @@ def _merged_weight(name: str, layer) -> torch.Tensor:
 
 
 def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A detached tensor, gathered where it is an FSDP2 shard."""
-    tensor = tensor.detach()
+    """A detached tensor, gathered where it is an FSDP2 shard, plain where it is in 4 bits."""
+    tensor = plain_weight(tensor).detach()
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 

@@ -38,6 +38,7 @@ from thinker.data.examples import Example
 from thinker.data.rows import example_dataset
 from thinker.policies import Policy
 from thinker.policies.encode import eos_token_ids
+from thinker.policies.four_bit import is_four_bit
 from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.train.counters import Counters
@@ -48,6 +49,7 @@ from thinker.train.grpo.one_step_off import AheadOrder, OneStepOff, check_one_st
 from thinker.train.grpo.oom import BackwardRetry, GroupsAtOnce
 from thinker.train.grpo.rewards import RewardTable, WeightedReward, check_tasks
 from thinker.train.grpo.rollouts import RolloutCollector
+from thinker.train.parts import undo_rounding
 from thinker.train.processes.sharded import is_sharded, unsharded
 from thinker.train.processes.traffic import TrafficCounter
 from thinker.train.resume import EpochOrder, Resumable, check_settings
@@ -115,6 +117,8 @@ class ThinkerTrainer(Resumable, GRPOTrainer):
             peft_config=peft_config,
             callbacks=callbacks,
         )
+        if is_four_bit(policy.model):
+            undo_rounding(self.model)
         self.begin(rates)
         self.reward_func_names = [weighted.reward.name for weighted in rewards]
         self.policy = replace(policy, model=self.core)

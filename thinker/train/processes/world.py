@@ -29,6 +29,7 @@ PACKAGES = (
     "accelerate",
     "peft",
     "deepspeed",
+    "bitsandbytes",
     "safetensors",
     "numpy",
 )
