@@ -9,7 +9,11 @@ import pytest
 from tests.helpers.places import REPO
 
 BENCHMARKS = sorted((REPO / "benchmarks").glob("*.py"))
-WITHOUT_MAIN = {"inference_sides": "measure", "gpu_common": "policy_of"}
+WITHOUT_MAIN = {
+    "brisque": "brisque_features",
+    "inference_sides": "measure",
+    "gpu_common": "policy_of",
+}
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
