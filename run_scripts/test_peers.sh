@@ -8,21 +8,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [[ -x .venv/bin/uv ]] || bash setup.sh
-main=$PWD/.venv/bin/python uv=$PWD/.venv/bin/uv
+source run_scripts/lib/environment.sh
 
 folder=${KEEP:-$(mktemp -d)}
 mkdir -p "$folder"
 [[ -n ${KEEP:-} ]] || trap 'rm -rf "$folder"' EXIT
 export PYTHONPATH='' OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} HF_HUB_OFFLINE=1 HF_HOME=$folder/hub TOKENIZERS_PARALLELISM=false
 export THINKER_DATA=$folder/data
-
-# ---- packages from where setup.sh has them
-links=()
-for place in $("$main" -m pip config get global.find-links 2>/dev/null || true); do links+=(--find-links "$place"); done
-index=$("$main" -m pip config get global.index-url 2>/dev/null || true)
-if [[ -n $index ]]; then export UV_DEFAULT_INDEX=${UV_DEFAULT_INDEX:-$index}; fi
-torch=$("$main" -c 'import torch; print(torch.__version__)')
-site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
 # environment NAME OVERRIDES PACKAGE…: makes it where it is not there, and sets py
 environment() {
@@ -31,9 +23,7 @@ environment() {
     shift 2
     py=$folder/$name/bin/python
     if [[ ! -x $py ]]; then
-        "$uv" venv --quiet --python "$main" "$folder/$name"
-        VIRTUAL_ENV=$folder/$name "$uv" pip install --quiet "${links[@]}" --overrides "$folder/$name.overrides" "torch==$torch" --editable . "$@"
-        cp "$(site "$main")"/_thinker_torchvision_cpu_ops.* "$(site "$py")" 2>/dev/null || true # see setup.sh
+        fresh_environment "$folder/$name" --overrides "$folder/$name.overrides" "$@"
     fi
 }
 

@@ -82,13 +82,10 @@ def scorer_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def load_scorer(args: argparse.Namespace) -> "QualityScorer":
     """The scorer of `--model`, on this process's GPU where there is one."""
-    import torch
-
     from thinker.score.scorer import QualityScorer
+    from thinker.utils.tensors import gpu_of_process
 
-    # Under torchrun every process has a GPU of its own.
-    rank = os.environ.get("LOCAL_RANK")
-    device = f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
+    device = gpu_of_process()
     return QualityScorer.from_pretrained(args.model, device=device, **scorer_settings(args))
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from thinker.score.prediction import INVALID_ANSWER, OK, Prediction
 from thinker.score.scorer import QualityScorer
 from thinker.video import Clip, VideoError
-from thinker.video.file import rgb_pixels
+from thinker.video.file import upright_pixels
 from thinker.video.read import clip_from_frames
 from thinker.video.sources.frames import clip_from_picture
 
@@ -136,7 +136,7 @@ def _checked(target: torch.Tensor, in_range: bool) -> torch.Tensor:
 
 def _pixels(picture: Image.Image) -> torch.Tensor:
     """uint8 (3, H, W), turned upright as a picture file is."""
-    return torch.from_numpy(rgb_pixels(ImageOps.exif_transpose(picture))).movedim(-1, 0)
+    return torch.from_numpy(upright_pixels(picture)).movedim(-1, 0)
 
 
 def _clip(scorer: QualityScorer, one: torch.Tensor) -> Clip | Prediction:

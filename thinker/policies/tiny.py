@@ -151,12 +151,13 @@ def wake_vision(tower: torch.nn.Module) -> None:
 
 
 def _wake_energies(tower: torch.nn.Module) -> None:
-    modules = dict(tower.named_modules())
-    block = next(name.removesuffix(".mlp") for name in modules if name.endswith("0.mlp"))
-    linear = [m for m in modules[block].modules() if isinstance(m, torch.nn.Linear)]
-    if len([m for m in modules[f"{block}.mlp"].modules() if m in linear]) != 2:
+    def linear(module: torch.nn.Module) -> list[torch.nn.Linear]:
+        return [m for m in module.modules() if isinstance(m, torch.nn.Linear)]
+
+    name, mlp = next(named for named in tower.named_modules() if named[0].endswith("0.mlp"))
+    if len(linear(mlp)) != 2:
         return
-    attention, into, back = linear[-3:]
+    attention, into, back = linear(tower.get_submodule(name.removesuffix(".mlp")))[-3:]
     attention.weight.mul_(0.3)
     width = into.in_features
     for layer in (into, back):

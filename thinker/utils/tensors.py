@@ -1,8 +1,16 @@
 """Small pieces of tensor code that several rooms need."""
 
+import os
 from typing import Any
 
 import torch
+
+
+def gpu_of_process() -> str | None:
+    """`cuda:N` of a process that torchrun started, which has a GPU of its own; None of another one,
+    and where there is no GPU."""
+    rank = os.environ.get("LOCAL_RANK")
+    return f"cuda:{rank}" if rank is not None and torch.cuda.is_available() else None
 
 
 def to_device(inputs: dict, device) -> dict:

@@ -248,6 +248,13 @@ def _check_size(path: Path, image: Image.Image) -> None:
         raise VideoError(path, "too_large", f"{detail} GB, at most {MAX_PICTURE_BYTES / 1e9:g} GB")
 
 
+def upright_pixels(image: Image.Image) -> np.ndarray:
+    """The pixels (H, W, 3) of a picture in memory, turned upright by its EXIF orientation."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return rgb_pixels(image)
+
+
 def rgb_pixels(image: Image.Image) -> np.ndarray:
     """The pixels (H, W, 3), strip by strip: PIL would hold a second picture meanwhile."""
     picture_HWC = np.empty((image.height, image.width, 3), dtype=np.uint8)

@@ -38,20 +38,11 @@ def score(facts: Sequence[Facts], style: Style) -> list[Draft]:
     """The MOS of every rated medium on the answer scale, in the form that a score is read from. A
     share of .25 of the range is `<answer>2.00</answer>`.
     """
-    drafts = []
-    for known in facts:
-        if known.share is not None:
-            question = style.word("score", known.path, medium=known.kind)
-            answer = f"<answer>{SHARES.to_answer(known.share):.2f}</answer>"
-            drafts.append(
-                Draft(
-                    paths=(known.path,),
-                    medium=known.kind,
-                    task="open",  # what task `score` reads is a MOS; it has no words to teach
-                    asked=(Asked(question=question, answer=answer, keep=(answer,)),),
-                )
-            )
-    return drafts
+    return [
+        _scored(known, style, f"<answer>{SHARES.to_answer(known.share):.2f}</answer>")
+        for known in facts
+        if known.share is not None
+    ]
 
 
 def reasoning(facts: Sequence[Facts], style: Style) -> list[Draft]:
@@ -66,25 +57,22 @@ def reasoning(facts: Sequence[Facts], style: Style) -> list[Draft]:
             place = (
                 style.words.index(known.level) + draw_of(style.seed, "number", known.path).random()
             )
-            answer = scoring_answer(
-                f"{known.named(with_severity=style.with_severity)}, {known.level} quality",
-                f"{SHARES.to_answer(place / len(style.words)):.2f}",
-            )
-            drafts.append(
-                Draft(
-                    paths=(known.path,),
-                    medium=known.kind,
-                    task="open",
-                    asked=(
-                        Asked(
-                            question=style.word("score", known.path, medium=known.kind),
-                            answer=answer,
-                            keep=(answer,),
-                        ),
-                    ),
-                )
-            )
+            reason = f"{known.named(with_severity=style.with_severity)}, {known.level} quality"
+            number = SHARES.to_answer(place / len(style.words))
+            drafts.append(_scored(known, style, scoring_answer(reason, f"{number:.2f}")))
     return drafts
+
+
+def _scored(known: Facts, style: Style, answer: str) -> Draft:
+    """The question for a score with its answer: task "open", as what task "score" reads is a MOS;
+    it has no words to teach."""
+    question = style.word("score", known.path, medium=known.kind)
+    return Draft(
+        paths=(known.path,),
+        medium=known.kind,
+        task="open",
+        asked=(Asked(question=question, answer=answer, keep=(answer,)),),
+    )
 
 
 def streaming(facts: Sequence[Facts], style: Style, infos: Mapping[str, FileInfo]) -> list[Draft]:

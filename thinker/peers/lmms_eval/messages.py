@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from thinker.prompts import IMAGE, VIDEO, Turn, words
 from thinker.score.prediction import Prediction
@@ -17,7 +17,7 @@ from thinker.score.question import Question
 from thinker.score.scorer import QualityScorer
 from thinker.tasks import TASKS
 from thinker.video import Clip, Medium, VideoError
-from thinker.video.file import rgb_pixels
+from thinker.video.file import upright_pixels
 from thinker.video.sources.frames import clip_from_picture
 
 Message = Mapping[str, Any]
@@ -90,6 +90,6 @@ def _clip(part: Mapping[str, Any], scorer: QualityScorer) -> Clip | Prediction:
             "picture of PIL's"
         )
     try:
-        return clip_from_picture(rgb_pixels(ImageOps.exif_transpose(shown)), scorer.clip_spec)
+        return clip_from_picture(upright_pixels(shown), scorer.clip_spec)
     except VideoError as error:
         return scorer.failed(error)

@@ -23,6 +23,7 @@ from thinker.score.question import Question
 from thinker.score.scorer import QualityScorer
 from thinker.score.stream import window_predictions
 from thinker.utils.progress import Progress
+from thinker.utils.tensors import gpu_of_process
 from thinker.video.read_ahead import Reading
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class ThinkerModel(lmms):
         self.reading = Reading(num_workers=num_workers, timeout_seconds=timeout)
         self.scorer = QualityScorer.from_pretrained(
             Path(pretrained),
-            device=_own_device(device),
+            device=(gpu_of_process() if device in (None, "cuda") else None) or device,
             calibration=calibration,
             mode=mode,
             backend=backend,
@@ -136,14 +137,6 @@ class ThinkerModel(lmms):
         raise NotImplementedError(
             "the model thinker answers tasks of output_type generate_until, one question each"
         )
-
-
-def _own_device(device: str | None) -> str | None:
-    """Of several processes each has a GPU of its own."""
-    rank = os.environ.get("LOCAL_RANK")
-    if rank is not None and device in (None, "cuda") and torch.cuda.is_available():
-        return f"cuda:{rank}"
-    return device
 
 
 def _by_task(requests: Sequence[Any]) -> list[list[int]]:

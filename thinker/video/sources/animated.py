@@ -13,13 +13,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from thinker.video.decode import FrameIndex
-from thinker.video.file import VideoError, opened_picture, rgb_pixels
+from thinker.video.file import VideoError, opened_picture, upright_pixels
 from thinker.video.sources.chunks import start_seconds, starts_of
-
-_ORIENTATION = 0x0112  # EXIF
 
 
 class AnimatedPicture:
@@ -47,7 +45,7 @@ class AnimatedPicture:
         with opened_picture(self.path) as image:
             for number in wanted:
                 image.seek(number + self._first)
-                yield number, _upright(image)
+                yield number, upright_pixels(image)
 
 
 def _hidden_pictures(image: Image.Image) -> int:
@@ -63,9 +61,3 @@ def _avif_seconds(path: Path, image: Image.Image) -> list[float]:
         image.load()
         durations.append(Fraction(image.info.get("duration", 0), 1000))
     return starts_of(path, durations)
-
-
-def _upright(image: Image.Image) -> np.ndarray:
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        return rgb_pixels(ImageOps.exif_transpose(image))
-    return rgb_pixels(image)
