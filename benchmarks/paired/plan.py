@@ -25,7 +25,9 @@ class Plan:
     config: str
     """The run configuration (YAML) that all conditions start from."""
     overrides: tuple[str, ...] = ()
-    """Overrides of every run, as `thinker train` takes them: `stages.grpo.trainer.beta=0.02`."""
+    """Overrides of every run, as `thinker train` takes them: `stages.grpo.trainer.beta=0.02`. In
+    these and in those of a condition `{seed}` stands for the seed of the run, so that each can
+    begin with a policy of its own: `model.path=runs/warm/runs/plain/seed_{seed}/final`."""
     conditions: dict[str, tuple[str, ...]]
     """By name, the overrides that make a condition. The others, if any, are compared with the
     first one, whose list may be empty. Another data set is an override too:

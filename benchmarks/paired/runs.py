@@ -60,8 +60,9 @@ def finish_all(plan: Plan, folder: Path, jobs: int, say: Callable[[str], None]) 
 
 def _finish(plan: Plan, run: Run) -> dict[str, Any] | str:
     """Do what of a run is not done yet; `thinker` itself continues what was killed."""
+    given = [*plan.overrides, *plan.conditions[run.condition]]
     train = [
-        "train", "--config", plan.config, *plan.overrides, *plan.conditions[run.condition],
+        "train", "--config", plan.config, *(o.replace("{seed}", str(run.seed)) for o in given),
         f"seed={run.seed}", f"output_dir={json.dumps(str(run.folder))}",
     ]  # fmt: skip
     summary = _command(run, train, run.folder / "summary.json")

@@ -118,7 +118,7 @@ def test_four_real_runs_are_compared_and_not_run_again(
         return subprocess.CompletedProcess(command, outcome.codes[0])
 
     monkeypatch.setattr(subprocess, "run", run)
-    overrides = [f"data.variables.DEMO_ROOT='{demo}'", f"data.cache='{demo}/cache'"]
+    overrides = [f"data.variables.DEMO_ROOT='{demo}'", f"data.cache='{demo}/cache_{{seed}}'"]
     doubled = "stages.grpo.rewards=[{name: format, weight: 2}]"
     conditions = {"base": [], "doubled": [doubled]}
     path = plan(overrides=overrides, conditions=conditions)
@@ -130,6 +130,7 @@ def test_four_real_runs_are_compared_and_not_run_again(
             folder = tmp_path / "out" / "runs" / name / f"seed_{seed}"
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
             assert summary["seed"] == seed
+            assert (demo / f"cache_{seed}").is_dir()
             assert summary["config"]["stages"][0]["rewards"][0]["weight"] == weight
     written = json.loads((tmp_path / "out" / "ablation.json").read_text(encoding="utf-8"))
     assert list(written["differences"]) == ["stages.grpo.rewards"]

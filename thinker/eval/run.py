@@ -16,9 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from thinker.data.examples import Example
 from thinker.eval.fingerprint import scorer_fingerprint, sets_fingerprint
 from thinker.eval.sets import LoadedSet
 from thinker.eval.summary import write_results
@@ -28,6 +28,7 @@ from thinker.score.stream import window_predictions
 from thinker.utils.journal import Row, RowJournal, check_claimed, claimed_folder, read_rows
 from thinker.utils.lock import check_output_folder, folder_lock
 from thinker.utils.progress import Progress
+from thinker.video.perturb import read_perturbed_clip
 from thinker.video.read_ahead import Reading
 
 WINDOW = 64
@@ -103,7 +104,7 @@ def evaluate(
         statuses = Counter(row["status"] for j in journals for row in j.rows.values())
         tell_failed(statuses, retry)
         for one, journal in zip(loaded, journals, strict=True):
-            _answer_shard(scorer, one.examples, journal, shard, reading, retry, claim)
+            _answer_shard(scorer, one, journal, shard, reading, retry, claim)
     with folder_lock(output_dir, "merge", wait=True):
         return _merge(output_dir, loaded, shard, fingerprint)
 
@@ -130,7 +131,7 @@ def _has_rows(output_dir: Path) -> bool:
 
 def _answer_shard(
     scorer: QualityScorer,
-    examples: Sequence[Example],
+    one: LoadedSet,
     journal: RowJournal,
     shard: Shard,
     reading: Reading,
@@ -138,6 +139,7 @@ def _answer_shard(
     claim: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """Complete this shard's windows of one set: rows that are missing, and those to be retried."""
+    examples = one.examples
     own = [
         window
         for number, window in enumerate(windows(len(examples)))
@@ -150,9 +152,10 @@ def _answer_shard(
         if i not in journal.rows or journal.rows[i]["status"] in retry
     }
     todo = [window for window in own if not wanted.isdisjoint(window)]
+    read = one.perturbed and partial(read_perturbed_clip, spec=scorer.clip_spec, kind=one.perturbed)
     total = sum(map(len, todo))
     with Progress(total, unit="video", name=journal.path.stem) as progress:
-        for index, prediction in window_predictions(scorer, examples, todo, reading):
+        for index, prediction in window_predictions(scorer, examples, todo, reading, read or None):
             row: Row = {"id": examples[index].id, **prediction.to_row()}
             if index in wanted:
                 with nullcontext() if journal.rows else claim():

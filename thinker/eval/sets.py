@@ -66,6 +66,13 @@ class LoadedSet:
     """What cannot be used; none unless the user asked to skip it."""
     subset: Subset | None = None
     """What was asked for, where that is not all of it; `examples` holds no other."""
+    perturbed: str | None = None
+    """How the frames of its videos are rearranged before they are seen (perturbed.py)."""
+
+    @property
+    def true_key(self) -> str:
+        """The key of the set of the true videos: its own unless it is perturbed."""
+        return self.key.removesuffix(f"_{self.perturbed}")
 
     @property
     def media_root(self) -> Path:

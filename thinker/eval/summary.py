@@ -14,6 +14,7 @@ from typing import Any
 
 from thinker.eval.judge import set_report
 from thinker.eval.metrics import ScoreReport, format_answers, format_table, summarise
+from thinker.eval.perturbed import format_time, time_report
 from thinker.eval.rows import write_rows
 from thinker.eval.sets import LoadedSet
 from thinker.utils.atomic import write_atomic
@@ -28,9 +29,13 @@ def write_results(
     output_dir: Path, sets: Sequence[tuple[LoadedSet, Sequence[Row]]], fingerprint: Row
 ) -> str:
     """Write every file, of each set from a row for each of its examples; returns the table."""
-    scores, answers, entries = [], [], {}
+    scores, answers, entries, of_time = [], [], {}, {}
+    by_key = {one.key: (one, rows) for one, rows in sets}
     for one, rows in sets:
         statuses = write_rows(output_dir / f"{one.key}.csv", one, rows)
+        if one.perturbed:  # its labels are those of the true videos, so it has no other figures
+            of_time[one.true_key] = time_report(one, rows, *by_key[one.true_key])
+            continue
         report = set_report(one.task, one.mos_scale, one.examples, rows, len(statuses))
         if isinstance(report, ScoreReport):
             scores.append((one.name, one.domain, report))
@@ -50,9 +55,11 @@ def write_results(
     summary = summarise(scores) if scores else None
     tables = [format_table(summary)] if summary else []
     tables += [format_answers(answers)] if answers else []
+    tables += [format_time(by_key[key][0].name, report) for key, report in of_time.items()]
     table = "\n\n".join([*tables, format_statuses(entries)])
     values = {
         "sets": entries,
+        "perturbed": {key: asdict(report) for key, report in of_time.items()},
         "averages": [asdict(average) for average in summary.averages] if summary else [],
         "configuration": fingerprint,
         "versions": versions(),

@@ -15,7 +15,7 @@ from thinker.score.question import Question, read_questions
 from thinker.score.scorer import QualityScorer
 from thinker.video import VideoError, read_clip
 from thinker.video.medium import Source
-from thinker.video.read_ahead import Reading, read_ahead
+from thinker.video.read_ahead import Read, Reading, read_ahead
 
 
 def predictions(
@@ -40,16 +40,17 @@ def window_predictions(
     examples: Sequence[Example],
     windows: Sequence[range],
     reading: Reading,
+    read: Read | None = None,
 ) -> Iterator[tuple[int, Prediction]]:
     """(index, prediction) of every example whose index lies in one of `windows`, in the order of
     the windows, and within one as soon as its batch is done.
 
     Examples of different windows are never answered together, so the prediction of one depends on
     its own window only. While one window is answered, the next one is read: two windows of clips
-    are what memory holds.
+    are what memory holds. read: how a medium becomes a clip, if not by `read_clip` alone.
     """
     todo = [examples[index] for window in windows for index in window]
-    read = partial(read_clip, spec=scorer.clip_spec)
+    read = read or partial(read_clip, spec=scorer.clip_spec)
     items = read_questions(todo, read, reading, ahead=max(map(len, windows), default=0))
     for window in windows:
         for place, prediction in scorer.answer_as_done([next(items) for _ in window]):

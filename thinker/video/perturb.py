@@ -17,11 +17,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from thinker.video import Clip
+from thinker.utils.names import path_text
+from thinker.video import Clip, ClipSpec, Medium, read_clip
 
 LOCAL_WINDOW = 4  # places per window of "local_shuffle" (VQAThinker)
 MAX_CHANGED = 3  # "duplicate" and "drop" touch 1 to 3 places (VQAThinker)
@@ -155,6 +157,13 @@ def perturb_clip(clip: Clip, kind: str, seed: int) -> Clip:
         motion_MCHW=_apply(clip.motion_MCHW, motion_map),
         variant=f"{clip.variant}{kind}:{seed}",
     )
+
+
+def read_perturbed_clip(source: Medium, *, spec: ClipSpec, kind: str) -> Clip:
+    """`read_clip`, then `perturb_clip`. The order depends on the last two parts of the path, so
+    that it is the same wherever a set lies."""
+    name = path_text(Path(*source.path.parts[-2:]))
+    return perturb_clip(read_clip(source, spec), kind, perturbation_seed(0, 0, name))
 
 
 def _apply(frames_TCHW: torch.Tensor, frame_map: FrameMap) -> torch.Tensor:

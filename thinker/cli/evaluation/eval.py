@@ -23,11 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-dir", type=Path, required=True, help="CSVs and summary go here")
     parser.add_argument("--shard", help="i/n, i from 0; by default what torchrun says, else 0/1")
     parser.add_argument(
+        "--perturbed",
+        metavar="KIND",
+        help="show every video a second time, its frames in another order (shuffle, local_shuffle, "
+        "reverse, jitter, duplicate or drop), and say how often the true one has the higher score",
+    )
+    parser.add_argument(
         "--retry", help="statuses of rows to try again, such as missing,timeout (docs/scoring.md)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
+    from thinker.eval.perturbed import with_perturbed
     from thinker.eval.run import check_folder, evaluate, parse_shard
     from thinker.eval.sets import load_sets, read_subset
     from thinker.score.retry import parse_retry
@@ -38,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     subset = None if args.subset is None else read_subset(args.subset)
     check_folder(args.output_dir, args.mode, shard)
     loaded = load_sets(sources, skip_bad_lines=args.skip_bad_lines, subset=subset)
+    if args.perturbed is not None:
+        loaded = with_perturbed(loaded, args.perturbed)
     check_model_options(args, [one.task for one in loaded])
     scorer = load_scorer(args)
     print(evaluate(scorer, loaded, args.output_dir, reading, shard=shard, retry=retry))
