@@ -23,6 +23,7 @@ from rewards.distortion import (
 from rewards.format import FormatReward
 from rewards.level import LevelReference, LevelReward, parse_level
 from rewards.ranking import RankingReward
+from rewards.reasoning import ReasoningReward
 from rewards.regression import RegressionConfig, RegressionReward
 from rewards.temporal import TemporalConfig, TemporalReward
 
@@ -34,6 +35,7 @@ __all__ = [
     "DistortionReference",
     "InvalidAnswer",
     "LevelReference",
+    "ReasoningReward",
     "Reward",
     "build_reward",
     "parse_answer",
@@ -65,8 +67,8 @@ class Reward(Protocol):
         """One reward per row; None = cannot be judged, 0.0 = judged, badly.
 
         `target` holds floats for the rows of scores, None for others. `columns` has `task`,
-        `reference` (as the task parsed it) and `options`, too; a reward ignores what it does not
-        know.
+        `reference` (as the task parsed it), `options` and `tags` (name to value), too; a reward
+        ignores what it does not know.
         """
         ...
 
@@ -81,6 +83,7 @@ REWARDS: dict[str, tuple[type | None, type]] = {
     "distortion": (DistortionConfig, DistortionReward),
     "boxes": (BoxesConfig, BoxesReward),
     "level": (None, LevelReward),
+    "reasoning": (DistortionConfig, ReasoningReward),
 }
 
 

@@ -157,6 +157,13 @@ def test_forms_of_the_label(tmp_path: Path, root: Path, value: object, mos: floa
     assert isinstance(sample.mos, float)
 
 
+def test_a_line_may_have_tags(tmp_path: Path, root: Path) -> None:
+    path = write(tmp_path, record(tags={"distortion": "noise"}), record(id=1, image="b.jpg"))
+    assert [one.tags for one in read(path, root).examples] == [(("distortion", "noise"),), ()]
+    with pytest.raises(BadLinesError, match=r"train.jsonl:1: tags is \['noise'\], expected"):
+        read(write(tmp_path, record(tags=["noise"])), root)
+
+
 @pytest.mark.parametrize("image", ["b.jpg", ["b.jpg"]])
 def test_image_may_be_a_string_and_a_picture(tmp_path: Path, root: Path, image: object) -> None:
     (sample,) = read(write(tmp_path, record(image=image, id="v-7")), root).examples

@@ -82,7 +82,8 @@ def every_reward() -> list[Reward]:
 
 def call(reward: Reward, completions: Any, sample_id: Any, target: Any, **columns: Any) -> Any:
     reference = SHOWN.get(reward.tasks[0])
-    columns = {"reference": [reference] * len(completions), **columns}
+    rows = len(completions)
+    columns = {"reference": [reference] * rows, "tags": [{"distortion": "noise"}] * rows, **columns}
     return reward(completions, sample_id, target, perturbed_completions=completions, **columns)
 
 
@@ -108,6 +109,7 @@ def test_config_keys_are_frozen() -> None:
         "distortion": {"severity_part": 0.5},
         "boxes": {"thresholds": (0.1, 0.3, 0.5, 0.7, 0.9)},
         "level": {},
+        "reasoning": {"severity_part": 0.5},
     }
 
 
@@ -123,6 +125,7 @@ def test_names_and_perturbed() -> None:
         "distortion": ("distortion",),
         "boxes": ("boxes",),
         "level": ("level",),
+        "reasoning": ("score",),
     }
 
 
@@ -138,7 +141,7 @@ def test_build_with_config() -> None:
         (
             "rankng",
             None,
-            r"'choice', 'distortion', 'boxes', 'level'\].*mean 'ranking'\?",
+            r"'choice', 'distortion', 'boxes', 'level', 'reasoning'\].*mean 'ranking'\?",
         ),
         ("xyz", None, r"expected one of \[[^]]*\] or a dotted path package\.module\.Class$"),
         ("regression", {"sgima": 1}, r"key 'sgima'; expected one of .*; did you mean 'sigma'\?"),

@@ -140,6 +140,7 @@ def judged(table, examples, texts, perturbed):
             "target": example.target,
             "reference": parsed_reference(example),
             "options": example.options,
+            "tags": dict(example.tags),
         }
         for example in examples
         for _ in range(2)
@@ -186,6 +187,17 @@ def test_scores_in_a_mixed_batch_get_exactly_the_rewards_that_they_get_alone():
     nan = math.nan  # "3.00" and "x" name no option
     expected = torch.tensor([nan, 1, 1, 0, 1, nan, 0, 1])
     torch.testing.assert_close(of_choices[:, 4], expected, equal_nan=True)
+
+
+def test_reasoning_is_compared_with_the_tag_of_each_example():
+    one, two, *_ = samples()
+    tagged = [dataclasses.replace(one, tags=(("distortion", "frame_drops"),)), two]
+    said = ["frame drops, poor", "stutter, poor", "frame drops, poor", "stutter, poor"]
+    texts = [f"<think>{text}</think><answer>2.00</answer>" for text in said]
+    table = judged(table_of(("regression", "reasoning")), tagged, texts, None)
+    nan = math.nan
+    expected = torch.tensor([1, 0, nan, nan])
+    torch.testing.assert_close(table.rewards[:, 1], expected, equal_nan=True)
 
 
 def test_a_reward_sees_the_rows_of_its_tasks_only_and_is_not_called_without_any():

@@ -47,7 +47,8 @@ class Record(NamedTuple):
     content: str | None = None
     """The source content that the file names, if it does; None leaves it to the path."""
     tags: tuple[tuple[str, str], ...] = ()
-    """Name and value of each tag, by which figures are broken down. Meta files only."""
+    """Name and value of each tag, by which figures are broken down; "distortion" is what the
+    reward `reasoning` compares with."""
 
 
 def train_record(raw: bytes) -> Record:
@@ -71,6 +72,7 @@ def train_record(raw: bytes) -> Record:
         video=file_name(image, "image"),
         mos=_label(member(line, "conversations")),
         content=_content(line),
+        tags=tag_pairs(line.get("tags")),
     )
 
 

@@ -61,6 +61,7 @@ class _ExampleColumns:
             columns[name] = [tuple(read[medium][place] for medium in e.media) for e in examples]
         for name in ("task", "target", "options", "turns"):
             columns[name] = [getattr(example, name) for example in examples]
+        columns["tags"] = [dict(example.tags) for example in examples]
         columns["reference"] = [parsed_reference(example) for example in examples]
         return columns
 

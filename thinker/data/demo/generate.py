@@ -39,7 +39,7 @@ from thinker.data.demo.scenes import Scene
 from thinker.utils.atomic import write_atomic
 
 # Part of the manifest's hash: raise it with any change to labels or pixels, scenes included.
-GENERATOR_VERSION = 9
+GENERATOR_VERSION = 10
 
 DATASET = "demo"
 
@@ -225,4 +225,5 @@ def _train_line(number: int, plan: ClipPlan) -> dict[str, Any]:
             {"from": "human", "value": prompts.QUESTION},
             {"from": "gpt", "value": plan.mos},
         ],
+        "tags": {"distortion": plan.distortion},
     }

@@ -86,6 +86,7 @@ class RewardTable:
                 "target": row["target"],
                 "reference": row["reference"],
                 "options": row["options"],
+                "tags": row["tags"],
                 "perturbed_completions": other,
                 "drawn": facts,
             }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trl import GRPOConfig
 
-from rewards import build_reward
+from rewards import ReasoningReward, build_reward
 from thinker.config.run import GrpoStage, RunConfig
 from thinker.data.mixture import Source, union
 from thinker.policies import Policy
@@ -109,10 +109,13 @@ def check_grpo(stage: GrpoStage, args: GRPOConfig, sources: Sequence[Source], se
 def checked_rewards(stage: GrpoStage, sources: Sequence[Source]) -> list[WeightedReward]:
     """The rewards of a stage. Raises ValueError for one that cannot be built, for a task of the
     data that none of them judges, and where one needs perturbed copies that the stage does not
-    make."""
+    make or tags that the data does not have."""
     rewards = stage_rewards(stage)
-    tasks = (example.task for source in sources for example in source.examples)
-    check_tasks([weighted.reward for weighted in rewards], tasks)
+    examples = [example for source in sources for example in source.examples]
+    check_tasks([weighted.reward for weighted in rewards], (e.task for e in examples))
+    for weighted in rewards:
+        if isinstance(weighted.reward, ReasoningReward):
+            weighted.reward.check([dict(e.tags) for e in examples if e.task == "score"])
     needy = [weighted.reward.name for weighted in rewards if weighted.reward.needs_perturbed]
     if needy and not stage.perturbations:
         raise ValueError(
