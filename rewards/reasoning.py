@@ -7,25 +7,41 @@ what `thinker faithfulness` measures beside it.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from rewards.answer import InvalidAnswer, parse_answer
 from rewards.checks import check_columns, check_rows
-from rewards.distortion import DistortionConfig, DistortionReward, read_distortion
+from rewards.distortion import (
+    NONE,
+    SEVERITY_WORDS,
+    DistortionConfig,
+    DistortionReference,
+    DistortionReward,
+    read_distortion,
+)
 
 TAG = "distortion"
 """The tag of an example that says what impairs it: "noise", "severe noise", "none"."""
+SEVERITY_TAG = "severity"
+"""The tag that says how strongly, by a word; others (a number) are not compared with."""
 
-_known = lru_cache(read_distortion)
+
+@lru_cache
+def _known(name: str, severity: str | None) -> DistortionReference:
+    known = read_distortion(name)
+    if known.severity is None and known.name != NONE and severity in SEVERITY_WORDS:
+        return replace(known, severity=severity)
+    return known
 
 
 class ReasoningReward:
     """1.0 for reasoning that names the known distortion and no other, 0.0 for any other reasoning
     and for none at all, None for an invalid answer and for a video whose distortion is not known.
 
-    Names are read as those of the task `distortion`. Where the tag has a severity, the right type
-    alone earns `1 - severity_part`.
+    Names are read as those of the task `distortion`. Where the severity is known, too, the right
+    type alone earns `1 - severity_part`.
 
     >>> words = ("noise, poor", "blur, poor", "poor")
     >>> said = [f"<think>{text}</think><answer>2.10</answer>" for text in words]
@@ -57,16 +73,16 @@ class ReasoningReward:
     def check(self, tags: Sequence[Mapping[str, str]]) -> None:
         """Raises ValueError where no video of the training data has a distortion that is known, and
         for a tag that names none."""
-        known = {one[TAG] for one in tags if TAG in one}
+        known = {(one[TAG], one.get(SEVERITY_TAG)) for one in tags if TAG in one}
         if not known:
             raise ValueError(
                 f"reward {self.name!r}: no training example of a score has the tag {TAG!r}; "
                 'expected one such as "tags": {"distortion": "noise"} in its line; add it or leave '
                 "the reward out"
             )
-        for text in sorted(known):
+        for name, severity in known:
             try:
-                _known(text)
+                _known(name, severity)
             except ValueError as error:
                 raise ValueError(f"reward {self.name!r}: tag {TAG!r}: {error}") from None
 
@@ -74,6 +90,6 @@ class ReasoningReward:
         answer = parse_answer(completion)
         if isinstance(answer, InvalidAnswer) or TAG not in tags:
             return None
-        reasoning, known = answer.reasoning or "", _known(tags[TAG])
+        reasoning, known = answer.reasoning or "", _known(tags[TAG], tags.get(SEVERITY_TAG))
         (value,) = self._of_words([reasoning], [sample], [None], reference=[known])
         return value or 0.0

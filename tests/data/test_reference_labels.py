@@ -472,12 +472,11 @@ def test_the_data_set_reader_takes_the_labels_by_their_name(made):
     assert eval_set.label_name == "ssim"
     assert not {one.content for one in train} & {one.content for one in held_out}
     by_path = {entry["path"]: entry for entry in lines(output / "clips.jsonl")}
-    for example in held_out:
-        word = by_path[str(Path(example.media[0].path).relative_to(output / "clips"))]["word"]
-        assert example.tags == (("distortion", word),)
     for example in (*train, *held_out):
         (one,) = example.media
         entry = by_path[str(one.path.relative_to(output / "clips"))]
+        severity = {} if entry["severity"] is None else {"severity": entry["severity"]}
+        assert dict(example.tags) == {"distortion": entry["word"], **severity}
         assert example.mos == entry["label"] and example.target == 1 + 4 * entry["label"]
         assert example.content == entry["content"]
     assert len(train) + len(held_out) == len(by_path)

@@ -36,7 +36,9 @@ def test_what_is_pristine_has_to_be_said_to_be():
 def test_a_severity_is_a_part_where_it_is_known():
     said = ["severe noise, poor", "slight noise, poor", "severe blur, poor"]
     assert judged(said, {"distortion": "severe noise"}, severity_part=0.3) == [1.0, 0.7, 0.0]
-    assert judged(said, NOISE) == [1.0, 1.0, 0.0]
+    assert judged(said, {**NOISE, "severity": "severe"}, severity_part=0.3) == [1.0, 0.7, 0.0]
+    assert judged(said, {**NOISE, "severity": "3"}) == judged(said, NOISE) == [1.0, 1.0, 0.0]
+    assert judged(["none, good"], {"distortion": "none", "severity": "severe"}) == [1.0]
 
 
 def test_rows_that_cannot_be_judged():

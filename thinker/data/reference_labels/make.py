@@ -32,7 +32,7 @@ from thinker.video.find import VIDEO_SUFFIXES, find_videos
 
 logger = logging.getLogger(__name__)
 
-MAKER_VERSION = 3
+MAKER_VERSION = 4
 """Part of the run's configuration: raise it with any change of pictures, files or labels."""
 WINDOW_LIMITS = Limits(seconds=3600.0, memory_bytes=8 * 2**30)
 """A window of 4K takes the slower encoders minutes a condition, and every version of it is in

@@ -120,6 +120,7 @@ def _train_line(entry: Entry, name: str) -> str:
             "conversations": turns,
             "content": entry["content"],
             "label_name": entry["label_name"],
+            "tags": _tags(entry),
         }
     )
 
@@ -131,8 +132,14 @@ def _annotation(entry: Entry) -> dict[str, Any]:
         "score": entry["label"],
         "content": entry["content"],
         "label_name": entry["label_name"],
-        "tags": {"distortion": entry["word"]},
+        "tags": _tags(entry),
     }
+
+
+def _tags(entry: Entry) -> dict[str, str]:
+    """What figures are given apart by, and what the reward `reasoning` compares with."""
+    severity = {} if entry["severity"] is None else {"severity": entry["severity"]}
+    return {"distortion": entry["word"], **severity}
 
 
 def _write_lines(path: Path, lines: Iterator[str]) -> None:
