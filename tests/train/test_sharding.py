@@ -1,6 +1,7 @@
 """Two processes learn what one does, however the weights are sharded: real launches, over gloo.
 
-The long matrix of what may differ is run_scripts/test_distributed.sh.
+DDP is in test_distributed.py (supervised) and test_resume.py. The long matrix of what may differ,
+DDP among it, is run_scripts/test_distributed.sh.
 """
 
 from itertools import combinations, product
@@ -20,7 +21,6 @@ SETTINGS = {
     "backbone": "internvl3",
 }
 WAYS = {
-    "ddp": ("MULTI_CPU", 0.0),
     "zero2": ("DEEPSPEED", 0.0),
     "zero3": ("DEEPSPEED", 0.04),
     "fsdp2": ("FSDP", 0.04),
