@@ -13,7 +13,7 @@ read -r oldest behind <<<"$range"
 versions=("$@")
 if [[ ${#versions[@]} == 0 ]]; then versions=("==$oldest" "<$behind"); else versions=("${versions[@]/#/==}"); fi
 
-tests=(tests/policies tests/tasks tests/score tests/eval/test_metrics.py)
+tests=(tests/policies tests/tasks tests/score tests/eval/metrics)
 left_out=(--ignore tests/policies/test_shared_prompt.py --ignore tests/score/test_archive.py --ignore tests/score/test_archive_input.py)
 
 failed=0
@@ -22,7 +22,7 @@ for version in "${versions[@]}"; do
     py=$folder/env/bin/python
     # The set's own torch, so that the range of transformers is what differs.
     fresh_environment "$folder/env" "transformers$version" pytest pytest-timeout psutil matplotlib \
-        accelerate peft # the last two are of helpers that count
+        accelerate peft pycocotools # the first two are of helpers that count, the last one counts boxes
     "$py" -c 'import huggingface_hub as h, transformers as t; print("transformers", t.__version__, "huggingface_hub", h.__version__)'
     PYTHONPATH=$PWD "$py" -m pytest -q -p no:cacheprovider "${tests[@]}" "${left_out[@]}" || failed=1
     rm -rf "$folder"

@@ -310,11 +310,7 @@ NAMES = (
     ),
     Name(
         path="transformers.modeling_outputs.BaseModelOutputWithPast",
-        why="what DeepStack's forward gives where transformers has no output of Qwen3-VL's own",
-    ),
-    Name(
-        path="transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLModelOutputWithPast",
-        why="what its forward returns, made of what the language model returns",
+        why="its fields tell what this release calls a cache: `past_key_values`, or `cache`",
     ),
     Name(
         path="transformers.models.qwen3_vl.modeling_qwen3_vl.Qwen3VLTextModel.forward",

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from tests.helpers.places import REPO
+from thinker.policies import releases
 
 SHELL_SCRIPTS = ("setup.sh", "run_scripts/test.sh", ".ci/run")
 SHIM = REPO / "run_scripts" / "torchvision_cpu_ops.py"
@@ -50,6 +52,11 @@ def test_installed_packages_satisfy_the_metadata(project: dict) -> None:
         if not r.specifier.contains(version(r.name), prereleases=True)
     ]
     assert not wrong
+
+
+def test_the_range_of_transformers_is_that_of_the_metadata(project: dict) -> None:
+    core = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
+    assert core["transformers"] == SpecifierSet(f">={releases.OLDEST},<{releases.NEXT}")
 
 
 def test_version_is_defined_once(project: dict) -> None:

@@ -89,7 +89,8 @@ def test_a_video_ends_with_a_newline():
         [embeds] = model.encode_media(**media)
         frames = model.get_video_features(media["pixel_values"][None]).pooler_output[0]
     visual = torch.cat([embeds[:9], embeds[11:20]])  # two motion tokens stand between them
-    torch.testing.assert_close(visual, frames.view(18, -1))
+    theirs = frames.flatten(0, -2)[:18]  # behind them some releases put the newline
+    torch.testing.assert_close(visual, theirs)
     assert torch.equal(embeds[20], model.image_newline)
 
 

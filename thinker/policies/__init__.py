@@ -12,8 +12,10 @@ Flow: clips → `PolicyInputs` (prompt ids, pixels) → `MotionBackbone` (embedd
 - `convert/`: released layouts → policies; `shards.py`: what weight files hold
 - `four_bit.py`, `adapters.py`: a language model in 4 bits; LoRA becomes part of the weights
 - `card.py`, `cost.py`, `digest.py`: the model card, what a step costs, a name for the weights
+- `releases.py`: the releases of transformers that all of this works with
 """
 
+from thinker.policies import releases as releases  # first: refuses what the others do not know
 from thinker.policies.backbone import Backbone
 from thinker.policies.inputs import ClipConfig, PolicyInputs, Prompt
 from thinker.policies.motion import MotionConfig

@@ -390,7 +390,6 @@ class MotionBackbone(nn.Module):
         input_ids=None,
         attention_mask=None,
         position_ids=None,
-        past_key_values=None,
         inputs_embeds=None,
         media_embeds=None,
         media_rows=None,
@@ -415,7 +414,6 @@ class MotionBackbone(nn.Module):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             **given,
             **kwargs,
         )

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from thinker.policies import Policy
 from thinker.policies.encode import EncodedPrompt, eos_token_ids, following_positions
+from thinker.policies.releases import CACHE
 from thinker.rollout.base import Completion, Sampling
 from thinker.rollout.tree import Kept
 from thinker.utils.tensors import left_pad
@@ -121,7 +122,7 @@ class HfRollout:
                 use_cache=True,
                 hidden_from=-1,
             )
-        return Kept(cache=output.past_key_values, mask_BP=mask)
+        return Kept(cache=output[CACHE], mask_BP=mask)
 
     @contextmanager
     def _apart(self, seed: int) -> Iterator[None]:
@@ -151,9 +152,9 @@ class HfRollout:
         output = self.model.generate(
             input_ids=ids,
             attention_mask=mask,
-            past_key_values=cache,
             generation_config=self._generation_config(sampling),
             logits_processor=LogitsProcessorList([heard]),
+            **{CACHE: cache},
         )
         new_tokens = [self._cut(row) for row in output[:, ids.shape[1] :].tolist()]
         logprobs = heard.rows(output)
@@ -180,7 +181,7 @@ class HfRollout:
             media_embeds=[request.embeds for request in requests],
             use_cache=True,
         )
-        return ids, mask, output.past_key_values
+        return ids, mask, output[CACHE]
 
     def _generation_config(self, sampling: Sampling) -> GenerationConfig:
         greedy = sampling.temperature == 0

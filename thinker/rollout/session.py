@@ -13,8 +13,10 @@ from typing import Any
 import torch
 
 from thinker.policies.encode import EncodedPrompt
+from thinker.policies.releases import CACHE
 from thinker.rollout.base import Sampling
 from thinker.rollout.hf import HfRollout
+from thinker.rollout.tree import shorten
 
 
 class HfSession:
@@ -63,7 +65,7 @@ class HfSession:
                 break
             common += 1
         if self._cache is not None:
-            self._cache.crop(common - len(self._ids))  # negative: so many tokens go
+            shorten(self._cache, common)
         self._ids = self._ids[:common]
         rest = ids[common:]
         image_token = self._rollout.model.config.image_token_id
@@ -83,15 +85,15 @@ class HfSession:
                 input_ids=torch.tensor([ids], device=device),
                 attention_mask=torch.ones(1, total, dtype=torch.long, device=device),
                 position_ids=positions.unsqueeze(-2),
-                past_key_values=self._cache,
                 media_embeds=embeds or None,
                 use_cache=True,
                 hidden_from=-1,
+                **{CACHE: self._cache},
             )
         except BaseException:
             self.clear()  # some layers may hold the tokens, others not
             raise
-        self._cache = output.past_key_values
+        self._cache = output[CACHE]
         self._ids += ids
         return output.last_hidden_state
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from thinker.policies.encode import EncodedPrompt
+from thinker.policies.releases import CACHE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,13 @@ class Kept:
     """transformers' cache; column P + i holds token i of each completion."""
     mask_BP: torch.Tensor
     """1 where a column is a token of the prompt."""
+
+
+def shorten(cache: Any, length: int) -> None:
+    """Drop all columns of transformers' cache but the first `length`."""
+    surplus = cache.get_seq_length() - length
+    if surplus > 0:  # 0 would be a length, and drop all of them, before transformers 5.15
+        cache.crop(-surplus)
 
 
 @dataclass(eq=False)
@@ -73,8 +81,7 @@ class Tree:
         self._has_axes = requests[0].positions.dim() == 2  # M-RoPE
         num_prompt = kept.mask_BP.shape[1]
         length = num_prompt + max(starts) - 1
-        # What was written behind the latest root goes; negative: so many tokens.
-        self._cache.crop(length - self._cache.get_seq_length())
+        shorten(self._cache, length)  # what was written behind the latest root goes
         columns = torch.arange(length - num_prompt, device=kept.mask_BP.device)
         counts = torch.tensor(starts, device=kept.mask_BP.device)[:, None] - 1
         self._granted_BL = torch.cat([kept.mask_BP.bool(), columns < counts], dim=1)
@@ -110,7 +117,7 @@ class Tree:
             input_ids=ids,
             attention_mask=seen[:, None],  # ready-made: with four axes it is handed on as it is
             position_ids=positions.expand(3, -1, -1) if self._has_axes else positions,
-            past_key_values=self._cache,
             use_cache=True,
+            **{CACHE: self._cache},
         )
         return output.last_hidden_state

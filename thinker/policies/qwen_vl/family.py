@@ -93,17 +93,23 @@ class QwenVLBackbone(MotionBackbone):
         """Width of the tower's hidden states."""
         return self.config.vision_config.hidden_size
 
+    def run_tower(self, pixel_values: torch.Tensor, grid: torch.Tensor) -> Any:
+        """What the tower gives for all slots together: `last_hidden_state` before the merger,
+        `pooler_output` behind it. transformers' `get_image_features` divides some of it among the
+        slots, not the same in every release."""
+        return self.visual(pixel_values.to(self.visual.dtype), grid_thw=grid, return_dict=True)
+
     def encode_slots(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """Patches (sum t·h·w, C·2·14·14) with `image_grid_thw`, one row (1, h, w) a slot → N
         tensors (h·w/4, D)."""
         grid = grids["image_grid_thw"]
-        return list(self.get_image_features(pixel_values, grid, return_dict=True).pooler_output)
+        return self.by_slot(self.run_tower(pixel_values, grid).pooler_output, grid)
 
     def tower_features(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
         """As `encode_slots`, before the merger: N tensors (h·w, vision width), patches in the order
         in which the tower has them."""
         grid = grids["image_grid_thw"]
-        hidden = self.get_image_features(pixel_values, grid, return_dict=True).last_hidden_state
+        hidden = self.run_tower(pixel_values, grid).last_hidden_state
         return list(hidden.split(grid.prod(-1).tolist()))
 
     def project_slots(self, features: list[torch.Tensor], **grids) -> list[torch.Tensor]:
@@ -227,13 +233,16 @@ class QwenVLInputs(PolicyInputs):
         """Patches of frame pairs from transformers' own video processor, and a (1, h, w) grid a
         pair."""
         patches, grids = [], []
+        process = self.processor.video_processor
+        # Without effect here; unset, there is a warning in the releases that have the setting.
+        uncapped = {name: False for name in ["cap_pixels_per_frame"] if hasattr(process, name)}
         for frames in videos:
-            output = self.processor.video_processor(
+            output = process(
                 videos=[frames],
                 do_resize=False,
                 do_sample_frames=False,
                 return_tensors="pt",
-                cap_pixels_per_frame=False,  # without effect here; unset, there is a warning
+                **uncapped,
             )
             patches.append(output["pixel_values_videos"])
             num_slots, height, width = output["video_grid_thw"][0].tolist()

@@ -24,15 +24,6 @@ from thinker.policies.inputs import ClipConfig
 from thinker.policies.qwen_vl.family import QwenVLBackbone, QwenVLInputs, tiny, tiny_vision
 from thinker.policies.tiny import TinySize, qwen3_text_config
 
-try:  # the head reads `rope_deltas` off it, up to transformers 5.19
-    from transformers.models.qwen3_vl.modeling_qwen3_vl import (
-        Qwen3VLModelOutputWithPast as ModelOutput,
-    )
-except ImportError:
-    from transformers.modeling_outputs import (
-        BaseModelOutputWithPast as ModelOutput,
-    )
-
 
 class ThinkerQwen3VLConfig(PolicyConfig, Qwen3VLConfig):
     """Qwen3-VL's configuration and what `PolicyConfig` adds to it."""
@@ -44,14 +35,24 @@ class DeepStackModel(Qwen3VLModel):
     """Qwen3-VL's model with a forward that takes visual features which are already known.
 
     transformers' own makes the arguments of DeepStack of pixels only, and hands `None` to the
-    language model where there are none. So it is left out here: what it does beyond that is done by
-    who calls, with embeddings and position ids.
+    language model where there are none. They are put in their place on the way. All else, and what
+    a head reads off the output, is transformers' own, whose fields differ between its releases.
     """
 
-    def forward(self, *args, **kwargs):
-        if kwargs.get("deepstack_visual_embeds") is None:
+    def forward(self, *args, visual_pos_masks=None, deepstack_visual_embeds=None, **kwargs):
+        if deepstack_visual_embeds is None:
             return super().forward(*args, **kwargs)
-        return ModelOutput(**self.language_model(*args, **kwargs))
+        deeper = {
+            "visual_pos_masks": visual_pos_masks,
+            "deepstack_visual_embeds": deepstack_visual_embeds,
+        }
+        hook = self.language_model.register_forward_pre_hook(
+            lambda module, args, given: (args, given | deeper), with_kwargs=True
+        )
+        try:
+            return super().forward(*args, **kwargs)
+        finally:
+            hook.remove()
 
 
 class ThinkerQwen3VLModel(QwenVLBackbone, DeepStackModel):
@@ -82,8 +83,8 @@ class ThinkerQwen3VLModel(QwenVLBackbone, DeepStackModel):
         """Patches (sum t·h·w, C·2·16·16) with `image_grid_thw`, one row (1, h, w) a slot → N
         tensors (h·w/4, D · (1 + levels))."""
         grid = grids["image_grid_thw"]
-        output = self.get_image_features(pixel_values, grid, return_dict=True)
-        wide = [torch.cat(output.pooler_output), *output.deepstack_features]
+        output = self.run_tower(pixel_values, grid)
+        wide = [output.pooler_output, *output.deepstack_features]
         return self.by_slot(torch.cat(wide, dim=-1), grid)
 
     def tower_features(self, pixel_values: torch.Tensor, **grids) -> list[torch.Tensor]:
