@@ -65,7 +65,12 @@ def test_a_plain_checkpoint_needs_no_settings(backbone, tmp_path):
     """`MODEL=… run_grpo_lsvq.sh` gives none; InternVL's default of 6 keyframes does not divide the
     128 dense frames of `MotionConfig`'s default, so every keyframe gets a window of its 16."""
     plain_checkpoint(backbone, tmp_path)
-    motion = load_policy(tmp_path).inputs.motion_config
+    changes = {}
+    if backbone == "llava_onevision":  # SigLIP takes one size, and this tower's is not the default
+        with pytest.raises(ValueError, match="384, expected the 40 px that the vision tower"):
+            load_policy(tmp_path)
+        changes = {"keyframe_px": 40}
+    motion = load_policy(tmp_path, clip=changes).inputs.motion_config
     clip = policies.BACKBONES[backbone].default_clip
     assert motion.num_keyframes == clip.num_keyframes
     assert motion.num_motion_frames == 16 * clip.num_keyframes

@@ -189,7 +189,7 @@ def prompt_lengths(trainer) -> list[int]:
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_step_encodes_k_frames_without_and_k_with_gradient(tmp_path, backbone):
     """β = 0, nothing frozen, perturbed copies of kinds reverse and drop."""
-    trainer = make_trainer(tmp_path, backbone, rollout=scripted(), max_steps=2)
+    trainer = make_trainer(tmp_path, backbone, rollout=scripted(backbone=backbone), max_steps=2)
     lengths = count_runs(trainer)
     trainer.train()
     log = trainer.state.log_history[0]

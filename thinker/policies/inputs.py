@@ -270,6 +270,11 @@ class PolicyInputs:
         """Visual tokens of the largest still that is read at its own resolution."""
         raise NotImplementedError
 
+    def max_slots(self) -> tuple[int, ...]:
+        """Visual tokens of each slot of the longest video."""
+        count = -(-self.clip_config.num_keyframes // self.pair)
+        return (self.max_slot_tokens(),) * count
+
     def max_prompt_tokens(
         self, kinds: Sequence[str] = (prompts.VIDEO,), turns: tuple[Turn, ...] = ()
     ) -> int:
@@ -281,9 +286,8 @@ class PolicyInputs:
         self, kinds: Sequence[str] = (prompts.VIDEO,), turns: tuple[Turn, ...] = ()
     ) -> list[int]:
         """As `prompt_ids`, for media of these kinds and of the largest size."""
-        slots = (self.max_slot_tokens(),) * -(-self.clip_config.num_keyframes // self.pair)
         video = still = _Shape(
-            prompts.VIDEO, slots, self._num_behind(self.motion_config.num_motion_frames)
+            prompts.VIDEO, self.max_slots(), self._num_behind(self.motion_config.num_motion_frames)
         )
         if self.clip_config.stills == "image":  # else they are read as videos
             still = _Shape(prompts.IMAGE, (self.max_image_tokens(),))

@@ -266,7 +266,11 @@ class LlavaOnevisionInputs(SquareInputs):
         return (*tiles, self.side**2) if still.has_base else tiles
 
     def max_slot_tokens(self) -> int:
-        return self.pooled + 1  # with the newline, which only the last slot has
+        return self.pooled
+
+    def max_slots(self) -> tuple[int, ...]:
+        *others, last = super().max_slots()
+        return (*others, last + 1)  # the newline
 
     def max_image_tokens(self) -> int:
         tiles = min(self.clip_config.max_patches, int(SHRINK_ABOVE**2 * self.most_tiles))
