@@ -57,7 +57,7 @@ def test_gradient_reaches_every_part_and_frozen_slowfast_does_not_move(tmp_path,
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_first_step_kl_is_exactly_zero_and_later_ones_are_not(tmp_path, backbone, lora):
     trainer = make_trainer(
-        tmp_path, backbone, lora=lora, beta=0.04, max_steps=3, rollout=scripted()
+        tmp_path, backbone, lora=lora, beta=0.04, max_steps=3, rollout=scripted(backbone=backbone)
     )
     trainer.train()
     kl = [log["kl"] for log in trainer.state.log_history if "kl" in log]
