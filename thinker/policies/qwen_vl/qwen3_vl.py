@@ -39,13 +39,11 @@ class DeepStackModel(Qwen3VLModel):
     a head reads off the output, is transformers' own, whose fields differ between its releases.
     """
 
-    def forward(self, *args, visual_pos_masks=None, deepstack_visual_embeds=None, **kwargs):
-        if deepstack_visual_embeds is None:
+    def forward(self, *args, **kwargs):
+        names = ("visual_pos_masks", "deepstack_visual_embeds")
+        deeper = {name: kwargs.pop(name) for name in names if name in kwargs}
+        if not deeper:
             return super().forward(*args, **kwargs)
-        deeper = {
-            "visual_pos_masks": visual_pos_masks,
-            "deepstack_visual_embeds": deepstack_visual_embeds,
-        }
         hook = self.language_model.register_forward_pre_hook(
             lambda module, args, given: (args, given | deeper), with_kwargs=True
         )
