@@ -35,7 +35,6 @@ __all__ = [
     "DistortionReference",
     "InvalidAnswer",
     "LevelReference",
-    "ReasoningReward",
     "Reward",
     "build_reward",
     "parse_answer",
@@ -48,7 +47,11 @@ __all__ = [
 
 
 class Reward(Protocol):
-    """What the trainer calls, once a step, with the rows of all processes that are of its tasks."""
+    """What the trainer calls, once a step, with the rows of all processes that are of its tasks.
+
+    A reward that needs tags may have `check_tags(tags)`, which is called before training with those
+    of all examples of its tasks and raises ValueError for what it cannot judge.
+    """
 
     name: str
     """What metrics call it."""

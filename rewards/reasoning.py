@@ -70,7 +70,7 @@ class ReasoningReward:
         check_columns(self.name, {"completions": completions}, tags=tags)
         return [self._judge(*row) for row in zip(completions, sample_id, tags, strict=True)]
 
-    def check(self, tags: Sequence[Mapping[str, str]]) -> None:
+    def check_tags(self, tags: Sequence[Mapping[str, str]]) -> None:
         """Raises ValueError where no video of the training data has a distortion that is known, and
         for a tag that names none."""
         known = {(one[TAG], one.get(SEVERITY_TAG)) for one in tags if TAG in one}

@@ -52,8 +52,8 @@ def test_rows_that_cannot_be_judged():
 
 def test_tags_are_checked_before_training():
     reward = ReasoningReward()
-    reward.check([NOISE, {}])
+    reward.check_tags([NOISE, {}])
     with pytest.raises(ValueError, match="no training example of a score has the tag 'distortion'"):
-        reward.check([{}, {"concern": "spatial"}])
+        reward.check_tags([{}, {"concern": "spatial"}])
     with pytest.raises(ValueError, match="tag 'distortion': reference 'blur or noise"):
-        reward.check([NOISE, {"distortion": "blur or noise, who knows?"}])
+        reward.check_tags([NOISE, {"distortion": "blur or noise, who knows?"}])

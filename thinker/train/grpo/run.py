@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trl import GRPOConfig
 
-from rewards import ReasoningReward, build_reward
+from rewards import build_reward
 from thinker.config.run import GrpoStage, RunConfig
 from thinker.data.mixture import Source, union
 from thinker.policies import Policy
@@ -114,8 +114,9 @@ def checked_rewards(stage: GrpoStage, sources: Sequence[Source]) -> list[Weighte
     examples = [example for source in sources for example in source.examples]
     check_tasks([weighted.reward for weighted in rewards], (e.task for e in examples))
     for weighted in rewards:
-        if isinstance(weighted.reward, ReasoningReward):
-            weighted.reward.check([dict(e.tags) for e in examples if e.task == "score"])
+        check_tags = getattr(weighted.reward, "check_tags", None)
+        if check_tags is not None:
+            check_tags([dict(e.tags) for e in examples if e.task in weighted.reward.tasks])
     needy = [weighted.reward.name for weighted in rewards if weighted.reward.needs_perturbed]
     if needy and not stage.perturbations:
         raise ValueError(
