@@ -11,7 +11,7 @@ from dataclasses import fields
 import transformers
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-OLDEST, NEXT = "5.10.4", "5.25"
+OLDEST, NEXT = "5.15.1", "5.25"
 """The first release that is supported and the first one behind them, as in pyproject.toml."""
 
 CACHE = {"cache", "past_key_values"}.intersection(
@@ -25,11 +25,11 @@ def check_release(version: str) -> None:
     """Raises ValueError for a release of transformers that is not supported.
 
     >>> check_release("5.17.0")
-    >>> check_release("5.9.2")
+    >>> check_release("5.10.4")
     Traceback (most recent call last):
     ...
-    ValueError: transformers 5.9.2 is installed, expected one that is tested: pip install \
-'transformers>=5.10.4,<5.25'
+    ValueError: transformers 5.10.4 is installed, expected one that is tested: pip install \
+'transformers>=5.15.1,<5.25'
     """
     if not _numbers(OLDEST) <= _numbers(version) < _numbers(NEXT):
         raise ValueError(

@@ -16,7 +16,6 @@ from thinker.policies.encode import EncodedPrompt
 from thinker.policies.releases import CACHE
 from thinker.rollout.base import Sampling
 from thinker.rollout.hf import HfRollout
-from thinker.rollout.tree import shorten
 
 
 class HfSession:
@@ -65,7 +64,7 @@ class HfSession:
                 break
             common += 1
         if self._cache is not None:
-            shorten(self._cache, common)
+            self._cache.crop(common - len(self._ids))  # negative: so many tokens go
         self._ids = self._ids[:common]
         rest = ids[common:]
         image_token = self._rollout.model.config.image_token_id

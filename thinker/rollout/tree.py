@@ -31,13 +31,6 @@ class Kept:
     """1 where a column is a token of the prompt."""
 
 
-def shorten(cache: Any, length: int) -> None:
-    """Drop all columns of transformers' cache but the first `length`."""
-    surplus = cache.get_seq_length() - length
-    if surplus > 0:  # 0 would be a length, and drop all of them, before transformers 5.15
-        cache.crop(-surplus)
-
-
 @dataclass(eq=False)
 class Node:
     """A token that may follow, and what is known of it once it was forwarded."""
@@ -81,7 +74,8 @@ class Tree:
         self._has_axes = requests[0].positions.dim() == 2  # M-RoPE
         num_prompt = kept.mask_BP.shape[1]
         length = num_prompt + max(starts) - 1
-        shorten(self._cache, length)  # what was written behind the latest root goes
+        # What was written behind the latest root goes; negative: so many tokens.
+        self._cache.crop(length - self._cache.get_seq_length())
         columns = torch.arange(length - num_prompt, device=kept.mask_BP.device)
         counts = torch.tensor(starts, device=kept.mask_BP.device)[:, None] - 1
         self._granted_BL = torch.cat([kept.mask_BP.bool(), columns < counts], dim=1)
