@@ -68,7 +68,9 @@ def test_all_backbones_run_the_whole_path(demo, tmp_path, backbone):
     lines = (tmp_path / "rollouts.jsonl").read_text(encoding="utf-8").splitlines()
     rollouts = [json.loads(line) for line in lines]
     assert len(rollouts) == 2 * 8
-    assert set(rollouts[0]["rewards"]) == {"regression", "ranking", "format", "temporal"}
+    rewards = {"regression", "ranking", "format", "temporal", "reasoning"}
+    assert set(rollouts[0]["rewards"]) == rewards
+    assert all(row["rewards"]["reasoning"] in (None, 0, 1) for row in rollouts)
     assert load_policy(tmp_path / "final").new_parts == ()
     video = next((demo / "videos").rglob("*.mp4"))
     prediction = QualityScorer.from_pretrained(tmp_path / "final", max_new_tokens=8).score(video)
