@@ -2,8 +2,8 @@
 
 Rewards of the score alone leave the reasoning to itself: any words before a right number earn the
 same. Where the distortion of a video is known (it was made, or somebody named it), this reward
-holds the words to it. It asks for the name only; whether the score falls with the distortion is
-what `thinker faithfulness` measures beside it.
+holds the words to it: the name, and the severity where that is known, too. Whether the score falls
+with the distortion is what `thinker faithfulness` measures beside it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,16 +73,16 @@ class ReasoningReward:
     def check_tags(self, tags: Sequence[Mapping[str, str]]) -> None:
         """Raises ValueError where no video of the training data has a distortion that is known, and
         for a tag that names none."""
-        known = {(one[TAG], one.get(SEVERITY_TAG)) for one in tags if TAG in one}
-        if not known:
+        names = {one[TAG] for one in tags if TAG in one}
+        if not names:
             raise ValueError(
                 f"reward {self.name!r}: no training example of a score has the tag {TAG!r}; "
                 'expected one such as "tags": {"distortion": "noise"} in its line; add it or leave '
                 "the reward out"
             )
-        for name, severity in known:
+        for name in sorted(names):
             try:
-                _known(name, severity)
+                read_distortion(name)
             except ValueError as error:
                 raise ValueError(f"reward {self.name!r}: tag {TAG!r}: {error}") from None
 

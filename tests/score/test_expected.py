@@ -103,7 +103,9 @@ def test_the_distribution_is_that_of_plain_forwards_over_every_likely_path(backb
                 elif own >= PRUNED:
                     following.append(([*path, token], own))
         level = following
-    assert len(found) > 1 and count > 2  # there is a tree; how large depends on the drawn weights
+    # There is a tree; by the weights of the others one of three nodes and two scores, or more.
+    few, many = (3, 5) if backbone in ("internvl3", "qwen2_5_vl") else (1, 2)
+    assert len(found) > few and count > many
     assert expected.kept == pytest.approx(sum(found.values()), abs=1e-5)
     assert expected.num_forwarded == count
     assert dict(expected.distribution) == pytest.approx(

@@ -11,18 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from thinker.eval.metrics import MetricResult
-from thinker.eval.metrics.agreement import with_interval
-from thinker.eval.metrics.bootstrap import (
-    content_codes,
-    count_units,
-    mean_statistic,
-    resample,
-)
+from thinker.eval.metrics.bootstrap import content_codes, mean_statistic
+from thinker.eval.metrics.figures import resampled
 from thinker.eval.sets import LoadedSet
 from thinker.utils.journal import Row
 from thinker.video.perturb import PERTURBATIONS
-
-NUM_RESAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +88,11 @@ def time_report(
 
 
 def _mean(values: np.ndarray, contents: Sequence[str]) -> MetricResult:
-    """With a percentile bootstrap over contents."""
+    """With its interval, by a bootstrap over contents."""
     if not values.size:
         return MetricResult(value=None, n=0, reason="no video has a score beside its copy")
-    codes = content_codes(contents, values.size)
-    drawn = resample({"mean": mean_statistic(values)}, codes, NUM_RESAMPLES, seed=0)["mean"]
     result = MetricResult(value=float(values.mean()), n=values.size)
-    return with_interval(result, drawn, count_units(codes))
+    return resampled(result, mean_statistic(values), content_codes(contents, values.size))
 
 
 def format_time(name: str, report: TimeReport) -> str:

@@ -28,6 +28,7 @@ from thinker.score.stream import window_predictions
 from thinker.utils.journal import Row, RowJournal, check_claimed, claimed_folder, read_rows
 from thinker.utils.lock import check_output_folder, folder_lock
 from thinker.utils.progress import Progress
+from thinker.video import read_clip
 from thinker.video.perturb import read_perturbed_clip
 from thinker.video.read_ahead import Reading
 
@@ -152,10 +153,10 @@ def _answer_shard(
         if i not in journal.rows or journal.rows[i]["status"] in retry
     }
     todo = [window for window in own if not wanted.isdisjoint(window)]
-    read = one.perturbed and partial(read_perturbed_clip, spec=scorer.clip_spec, kind=one.perturbed)
+    read = partial(read_perturbed_clip, kind=one.perturbed) if one.perturbed else read_clip
     total = sum(map(len, todo))
     with Progress(total, unit="video", name=journal.path.stem) as progress:
-        for index, prediction in window_predictions(scorer, examples, todo, reading, read or None):
+        for index, prediction in window_predictions(scorer, examples, todo, reading, read):
             row: Row = {"id": examples[index].id, **prediction.to_row()}
             if index in wanted:
                 with nullcontext() if journal.rows else claim():

@@ -6,16 +6,16 @@ answer through here. They differ in what may be answered together: `predictions`
 come, `window_predictions` takes fixed sets of examples.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from thinker.data.examples import Example
 from thinker.score.prediction import Prediction
 from thinker.score.question import Question, read_questions
 from thinker.score.scorer import QualityScorer
-from thinker.video import VideoError, read_clip
+from thinker.video import Clip, VideoError, read_clip
 from thinker.video.medium import Source
-from thinker.video.read_ahead import Read, Reading, read_ahead
+from thinker.video.read_ahead import Reading, read_ahead
 
 
 def predictions(
@@ -40,18 +40,18 @@ def window_predictions(
     examples: Sequence[Example],
     windows: Sequence[range],
     reading: Reading,
-    read: Read | None = None,
+    read: Callable[..., Clip] = read_clip,
 ) -> Iterator[tuple[int, Prediction]]:
     """(index, prediction) of every example whose index lies in one of `windows`, in the order of
     the windows, and within one as soon as its batch is done.
 
     Examples of different windows are never answered together, so the prediction of one depends on
     its own window only. While one window is answered, the next one is read: two windows of clips
-    are what memory holds. read: how a medium becomes a clip, if not by `read_clip` alone.
+    are what memory holds. read: how a medium becomes a clip of a `spec`, as `read_clip` does.
     """
     todo = [examples[index] for window in windows for index in window]
-    read = read or partial(read_clip, spec=scorer.clip_spec)
-    items = read_questions(todo, read, reading, ahead=max(map(len, windows), default=0))
+    as_asked = partial(read, spec=scorer.clip_spec)
+    items = read_questions(todo, as_asked, reading, ahead=max(map(len, windows), default=0))
     for window in windows:
         for place, prediction in scorer.answer_as_done([next(items) for _ in window]):
             yield window[place], prediction

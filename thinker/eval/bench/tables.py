@@ -11,11 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinker.eval.metrics import Judged, MetricResult, Resampling
-from thinker.eval.metrics.agreement import with_interval
-from thinker.eval.metrics.bootstrap import content_codes, count_units, mean_statistic, resample
-from thinker.eval.metrics.figures import accuracy
-
-NUM_RESAMPLES, SEED = 1000, 0
+from thinker.eval.metrics.bootstrap import content_codes, mean_statistic
+from thinker.eval.metrics.figures import accuracy, resampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,7 @@ def mean(points: Sequence[Point]) -> MetricResult:
         return MetricResult(value=None, n=0, reason="no question")
     if all(point.value in (0.0, 1.0) for point in points):
         rows = [Judged(is_valid=True, is_correct=p.value == 1.0, content=p.content) for p in points]
-        return accuracy(rows, Resampling(num_resamples=NUM_RESAMPLES, seed=SEED))
+        return accuracy(rows, Resampling())
     values = np.array([point.value for point in points], dtype=np.float64)
     result = MetricResult(value=float(values.mean()), n=values.size)
     codes = content_codes([point.content for point in points], values.size)
@@ -75,8 +72,7 @@ def mean(points: Sequence[Point]) -> MetricResult:
         return MetricResult(
             value=result.value, n=result.n, reason=f"no interval: all {values.size} are equal"
         )
-    drawn = resample({"mean": mean_statistic(values)}, codes, NUM_RESAMPLES, SEED)
-    return with_interval(result, drawn["mean"], count_units(codes))
+    return resampled(result, mean_statistic(values), codes)
 
 
 def percent(result: MetricResult) -> str:

@@ -28,6 +28,7 @@ from thinker.eval.metrics.agreement import (
 from thinker.eval.metrics.bootstrap import (
     CONFIDENCE,
     FloatArray,
+    Statistic,
     content_codes,
     count_units,
     mean_statistic,
@@ -102,6 +103,23 @@ class Resampling:
     """Of the draws."""
 
 
+def resampled(
+    result: MetricResult,
+    statistic: Statistic,
+    codes: npt.NDArray[np.intp],
+    resampling: Resampling | None = None,
+) -> MetricResult:
+    """A figure with the percentile interval of its bootstrap over contents.
+
+    statistic: the figure of each resample. codes: the content (N,) of each row (`content_codes`).
+    """
+    resampling = resampling or Resampling()
+    if not resampling.num_resamples:
+        return result
+    drawn = resample({"": statistic}, codes, resampling.num_resamples, resampling.seed)
+    return with_interval(result, drawn[""], count_units(codes))
+
+
 CORRELATIONS = ("srcc", "plcc")
 """The figures of scores that are given for each value of a tag."""
 
@@ -133,12 +151,7 @@ def matched_f1(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
         return MetricResult(value=None, n=0, reason="no answer has boxes to compare with")
     values = np.array([row.matched_f1 for row in compared], dtype=np.float64)
     result = MetricResult(value=float(values.mean()), n=values.size)
-    if not resampling.num_resamples:
-        return result
-    codes = _content_codes(compared)
-    statistics = {"": mean_statistic(values)}
-    drawn = resample(statistics, codes, resampling.num_resamples, resampling.seed)
-    return with_interval(result, drawn[""], count_units(codes))
+    return resampled(result, mean_statistic(values), _content_codes(compared), resampling)
 
 
 def map_50(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
@@ -171,9 +184,7 @@ def _share(
     shared = num_contents < correct.size
     # Equal values have no spread to resample; the number of contents still says how sure they are.
     if shared and num_contents > 1 and np.ptp(correct) > 0:
-        statistics = {"accuracy": mean_statistic(correct)}
-        drawn = resample(statistics, codes, resampling.num_resamples, resampling.seed)
-        return with_interval(result, drawn["accuracy"], num_contents)
+        return resampled(result, mean_statistic(correct), codes, resampling)
     if shared and num_contents == 1:
         return replace(result, reason="no interval: one source content")
     num_right = round(result.value * num_contents) if result.value is not None else 0
@@ -206,11 +217,7 @@ def macro_f1(rows: Sequence[Judged], resampling: Resampling) -> MetricResult:
         return (f1_RC * is_drawn_RC).sum(axis=1) / is_drawn_RC.sum(axis=1)
 
     result = MetricResult(value=float(statistic(np.ones((1, len(compared))))[0]), n=len(compared))
-    if not resampling.num_resamples:
-        return result
-    codes = _content_codes(compared)
-    drawn = resample({"": statistic}, codes, resampling.num_resamples, resampling.seed)
-    return with_interval(result, drawn[""], count_units(codes))
+    return resampled(result, statistic, _content_codes(compared), resampling)
 
 
 def _of_scores(figure: ScoreFigure) -> Figure:
@@ -221,12 +228,10 @@ def _of_scores(figure: ScoreFigure) -> Figure:
         x, y = columns([r.score for r in scored], [r.label for r in scored])  # type: ignore[misc]
         mapping = fit_logistic(x, y) if figure.is_mapped else "not mapped"
         result = figure.value(x, y, mapping)
-        if result.value is None or not resampling.num_resamples:
+        if result.value is None:
             return result
-        codes = _content_codes(scored)
-        statistics = {"": figure.statistic(x, y, mapping)}
-        drawn = resample(statistics, codes, resampling.num_resamples, resampling.seed)
-        return with_interval(result, drawn[""], count_units(codes))
+        statistic = figure.statistic(x, y, mapping)
+        return resampled(result, statistic, _content_codes(scored), resampling)
 
     return measure
 

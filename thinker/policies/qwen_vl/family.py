@@ -235,7 +235,8 @@ class QwenVLInputs(PolicyInputs):
         patches, grids = [], []
         process = self.processor.video_processor
         # Without effect here; unset, there is a warning in the releases that have the setting.
-        uncapped = {name: False for name in ["cap_pixels_per_frame"] if hasattr(process, name)}
+        knows_cap = hasattr(process, "cap_pixels_per_frame")
+        uncapped = {"cap_pixels_per_frame": False} if knows_cap else {}
         for frames in videos:
             output = process(
                 videos=[frames],
