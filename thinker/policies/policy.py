@@ -226,7 +226,10 @@ def tiny_policy(
     if backbone not in BACKBONES:
         raise ValueError(f"no tiny policy for backbone {backbone!r}; known: {sorted(BACKBONES)}")
     built = BACKBONES[backbone]
-    config, processor = built.tiny(size or TinySize(), texts)
+    size = size or TinySize()
+    config, processor = built.tiny(size, texts)
+    if size.patch_energies and not getattr(config, "patch_energies", False):
+        raise ValueError(f"patch_energies is for InternVL's tower, not for that of {backbone}")
     _change_clip(built, config, clip)
     tokenizer = processor.tokenizer
     config.eos_token_id = tokenizer.eos_token_id
@@ -236,7 +239,8 @@ def tiny_policy(
         model = built.model(config)
         if model.model.motion is not None and model.model.motion.config.has_own_frames:
             wake_motion(model.model.motion)
-        wake_vision(model.model.vision_part)
+        if not size.patch_energies:
+            wake_vision(model.model.vision_part)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.forbid_placeholders()

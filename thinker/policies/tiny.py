@@ -60,6 +60,10 @@ class TinySize:
     patch_px: int = 8
     """Side of a patch of the vision tower."""
 
+    patch_energies: bool = False
+    """Whether InternVL's patches are the energies of their frequencies (`EnergyPatches`), nothing
+    of which is learnt, in place of an embedding. They need a `vision_width` of 126 or more."""
+
     patches_merged: int = 4
     """Side of the square of patches that InternVL's pixel shuffle makes one token of (2 in
     InternVL3)."""
@@ -118,11 +122,11 @@ def wake_vision(tower: torch.nn.Module) -> None:
     """Give an untrained tower filters to start from, and their energies; a pretrained one has its
     own.
 
-    The lowest 2-D cosines of a patch, as many as there are channels, on luma. Amplitudes of natural
-    pictures fall as 1 / frequency (Field 1987), so each is scaled by its frequency and all answer
-    about equally strongly (standard deviation 1; 4.7 for the mean of a patch, unscaled). Random
-    filters answer to the mean of a patch alone: coding artefacts and noise, which change the small
-    coefficients, are lost in the first layer normalisation (docs/log.md).
+    The lowest 2-D cosines of a patch, as many as there are channels, on luma, each scaled by its
+    relief (`cosines`), so that all answer about equally strongly (standard deviation 1; 4.7 for the
+    mean of a patch, unscaled). Random filters answer to the mean of a patch alone: coding artefacts
+    and noise, which change the small coefficients, are lost in the first layer normalisation
+    (docs/log.md).
 
     The first block attends weakly and adds the magnitude of each coefficient, gelu(2x)/2 +
     gelu(-2x)/2, about |x|: a mean over patches sees how much of a frequency there is, while its
@@ -132,15 +136,10 @@ def wake_vision(tower: torch.nn.Module) -> None:
     _wake_energies(tower)
     convolutions = (torch.nn.Conv2d, torch.nn.Conv3d)
     projection = next(m for m in tower.modules() if isinstance(m, convolutions))
-    side = projection.kernel_size[-1]
-    place = torch.arange(side)
-    cosines_UX = torch.cos(torch.pi * place[:, None] * (2 * place + 1) / (2 * side))
-    cosines_UX *= (2 / side) ** 0.5
-    cosines_UX[0] /= 2**0.5
-    squared_UV = place[:, None] ** 2 + place**2
-    gain_UV = (0.12 + squared_UV).sqrt() / 1.6
+    cosines_UX, relief_UV = cosines(projection.kernel_size[-1])
+    gain_UV = relief_UV / 1.6
     filters = torch.einsum("uv,uy,vx->uvyx", gain_UV, cosines_UX, cosines_UX).flatten(0, 1)
-    lowest = squared_UV.flatten().argsort(stable=True)[: projection.out_channels]
+    lowest = relief_UV.flatten().argsort(stable=True)[: projection.out_channels]
     weight = projection.weight[: len(lowest)]  # (filters, channels, [frames,] side, side)
     if weight.dim() == 4:
         weight = weight.unsqueeze(2)
@@ -148,6 +147,23 @@ def wake_vision(tower: torch.nn.Module) -> None:
     shares_T = 1.0 / torch.arange(1, weight.shape[2] + 1)
     shares_T /= shares_T.sum() * weight.shape[1]
     weight.copy_(filters[lowest][:, None, None] * shares_T[:, None, None])
+
+
+def cosines(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Orthonormal cosines of U = `side` frequencies at X = `side` places, and the relief (U, U) by
+    which an amplitude of a natural picture is multiplied to be about as large at each pair of
+    frequencies: sqrt(.12 + u² + v²), for amplitudes fall as 1 / frequency (Field 1987).
+
+    >>> cosines_UX, relief_UV = cosines(2)
+    >>> [round(x, 3) for x in cosines_UX[1].tolist()], round(relief_UV[1, 1].item(), 3)
+    ([0.707, -0.707], 1.456)
+    """
+    place = torch.arange(side)
+    cosines_UX = torch.cos(torch.pi * place[:, None] * (2 * place + 1) / (2 * side))
+    cosines_UX *= (2 / side) ** 0.5
+    cosines_UX[0] /= 2**0.5
+    squared_UV = place[:, None] ** 2 + place**2
+    return cosines_UX, (0.12 + squared_UV).sqrt()
 
 
 def _wake_energies(tower: torch.nn.Module) -> None:

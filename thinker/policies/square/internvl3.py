@@ -30,6 +30,7 @@ from thinker.policies.backbone import (
     with_chunks,
 )
 from thinker.policies.inputs import ClipConfig
+from thinker.policies.square.energies import EnergyPatches
 from thinker.policies.square.family import SquareBackbone, SquareInputs, tiny_clip, tiny_vision
 from thinker.policies.tiny import (
     CHAT_TEMPLATE,
@@ -56,11 +57,20 @@ class ThinkerInternVLConfig(PolicyConfig, InternVLConfig):
 
     model_type = "thinker_internvl"
 
+    patch_energies: bool = False
+    """Whether patches are the energies of their frequencies (`EnergyPatches`) in place of a learnt
+    embedding; of tiny policies only."""
+
 
 class ThinkerInternVLModel(SquareBackbone, InternVLModel):
     """InternVL's vision tower and language model with the motion branch."""
 
     config: ThinkerInternVLConfig
+
+    def __init__(self, config: ThinkerInternVLConfig):
+        super().__init__(config)
+        if config.patch_energies:
+            self.vision_tower.embeddings.patch_embeddings = EnergyPatches(config.vision_config)
 
     @property
     def vision_projector(self) -> nn.Module:
@@ -170,6 +180,7 @@ def tiny(
         image_seq_length=tokens,
         downsample_ratio=1 / size.patches_merged,
         tie_word_embeddings=False,
+        patch_energies=size.patch_energies,
         motion_config=motion_config(size),
         clip_config=tiny_clip(size).to_dict(),
     )
