@@ -12,6 +12,7 @@ from PIL import Image
 
 import thinker
 import thinker.video.decode
+from tests.helpers.plain_factory import plain_checkpoint
 from tests.helpers.policy_factory import (
     BACKBONES,
     SIZE,
@@ -297,7 +298,27 @@ def test_round_trip_from_a_folder(policy, videos, tmp_path):
     assert got.model == str(tmp_path / "model")
 
 
-@pytest.mark.parametrize("damage", ["no folder", "empty folder", "no weights", "cut weights"])
+def test_a_plain_checkpoint_is_scored_without_a_drawn_motion_branch(videos, tmp_path, caplog):
+    """Else two loads of one checkpoint would give two scores."""
+    plain_checkpoint("qwen2_5_vl", tmp_path)
+    loaded = QualityScorer.from_pretrained(tmp_path, mode="level")
+    assert loaded.policy.new_parts == () and loaded.policy.model.model.motion is None
+    assert "is a plain checkpoint" in caplog.text
+    assert loaded.score(videos / "a.mp4").status == "ok"
+
+
+def test_weights_that_are_no_numbers_make_a_row_without_a_score(videos):
+    broken = small_policy("internvl3")
+    with torch.no_grad():
+        broken.model.lm_head.weight.fill_(torch.nan)
+    for mode in ("level", "reason", "expected"):
+        row = QualityScorer(broken, mode=mode).score(videos / "a.mp4")
+        assert (row.score, row.status) == (None, "invalid_answer") and row.error
+
+
+@pytest.mark.parametrize(
+    "damage", ["no folder", "empty folder", "no weights", "cut weights", "no tokenizer"]
+)
 def test_unreadable_model_is_one_message(policy, tmp_path, damage):
     folder = tmp_path / "model"
     if damage != "no folder":
@@ -307,6 +328,8 @@ def test_unreadable_model_is_one_message(policy, tmp_path, damage):
             weights.write_bytes(weights.read_bytes()[:1000])
         if damage == "no weights":
             weights.unlink()
+        if damage == "no tokenizer":
+            (folder / "tokenizer.json").unlink()
         if damage == "empty folder":
             shutil.rmtree(folder)
             folder.mkdir()

@@ -101,6 +101,7 @@ def load_policy(
     """
     folder = local_folder(folder)
     name, config = _policy_config(folder, motion, clip)
+    _check_tokenizer(folder)
     backbone = BACKBONES[name]
     options: dict[str, Any] = {}
     if quantization is not None:
@@ -132,6 +133,23 @@ def outline_policy(
     read_headers(folder)
     with torch.device("meta"):
         return BACKBONES[name].model(config)
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether there is a plain `-hf` checkpoint in `folder`, and no policy. Raises ValueError for a
+    model that is neither."""
+    values, _ = PreTrainedConfig.get_config_dict(folder)
+    kind = values.get("model_type")
+    return kind == BACKBONES[backbone_name(kind)].plain_type
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """transformers makes an empty one where there is none."""
+    forms = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+    if not any(all((folder / name).is_file() for name in names) for names in forms):
+        raise ValueError(
+            f"{folder} holds no tokenizer, expected tokenizer.json, or vocab.json and merges.txt"
+        )
 
 
 def _policy_config(

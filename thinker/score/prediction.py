@@ -7,6 +7,7 @@ words.
 
 import bisect
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -62,7 +63,8 @@ class Prediction:
     """On the 1..5 answer scale; of a level word its place on that scale. None unless `status` is
     "ok", and for tasks whose answers are no scores."""
     status: str
-    """"ok"; "invalid_answer", where the task cannot read the text; "out_of_memory", where this
+    """"ok"; "invalid_answer", where the task cannot read the text, or level words have no finite
+    probabilities; "out_of_memory", where this
     question alone does not fit; "prompt_too_long", where it leaves no room in the model's context
     for an answer; or the reason of a `VideoError` ("missing", "timeout", …)."""
     task: str = "score"
@@ -221,8 +223,10 @@ def of_levels(blank: Prediction, distribution: Distribution) -> Prediction:
     """The prediction that probabilities of level words make, each word at its score.
 
     blank: the row of the question, without an answer. Its answer is the mean, or where a level was
-    asked for the most probable word.
+    asked for the most probable word. It stays without one where a probability is not finite.
     """
+    if not all(math.isfinite(probability) for _, probability in distribution):
+        return replace(blank, error="the model gives no finite probabilities of the level words")
     score = mean(distribution)
     likeliest = max(range(len(distribution)), key=lambda level: distribution[level][1])
     return replace(

@@ -28,10 +28,11 @@ from safetensors import SafetensorError
 
 from thinker.config.run import BACKENDS
 from thinker.data.examples import Example
-from thinker.policies import Policy, load_policy
+from thinker.policies import MotionConfig, Policy, load_policy
 from thinker.policies.encode import Encode, EncodedPrompt, encode_prompts
 from thinker.policies.hub import local_folder
 from thinker.policies.inputs import Prompt
+from thinker.policies.policy import is_plain
 from thinker.prompts import Turn
 from thinker.rollout.base import Completion, Rollout, Sampling
 from thinker.rollout.build import scoring_rollout
@@ -142,7 +143,8 @@ class QualityScorer:
         calibration: str | None = None,
         **settings,
     ) -> "QualityScorer":
-        """Load a saved policy: in bfloat16 on a GPU, in float32 on the CPU.
+        """Load a saved policy, or a plain checkpoint, which has no motion branch: in bfloat16 on a
+        GPU, in float32 on the CPU.
 
         device: such as "cuda:1" or "cpu"; a GPU where there is one, if it is None.
         calibration: key of the data set whose calibration gives scores an interval, where the
@@ -156,7 +158,11 @@ class QualityScorer:
         dtype = torch.float32 if device == "cpu" else torch.bfloat16
         try:
             local = local_folder(folder)
-            policy = load_policy(local, dtype=dtype)
+            motion = None
+            if is_plain(local):  # a branch of drawn weights would speak to it of nothing
+                motion = MotionConfig(mode="none")
+                logger.warning("%s is a plain checkpoint: no motion branch, no training", folder)
+            policy = load_policy(local, dtype=dtype, motion=motion)
         except (ValueError, OSError, KeyError, SafetensorError) as error:  # not all name the folder
             raise ValueError(f"no policy can be loaded from {folder}: {error}") from error
         policy.model.to(device).eval()
