@@ -49,6 +49,7 @@ def test_without_the_extra_it_says_how_to_install_it(model, monkeypatch, capsys)
     ("options", "message"),
     [
         (["nowhere/at/all"], "there is no such folder"),
+        (["./m/nope"], "m/nope: there is no such folder"),
         (["MODEL", "--port", "70000"], "--port is 70000, expected 0 to 65535"),
         (["MODEL", "--max-upload", "0"], "max_upload_mb is 0"),
         (["MODEL", "--num-samples", "1"], "num_samples is 1"),

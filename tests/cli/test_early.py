@@ -61,6 +61,7 @@ META_SET = "--meta meta.json --video-root videos --mos-scale 1:5:identity"
         (f"{SCORE} --timeout 0", "timeout_seconds 0.0, expected"),
         ("score --model nowhere/at/all --video a.mp4", "nowhere/at/all: there is no such folder"),
         ("score --model videos/model --video a.mp4", "videos/model: there is no such folder"),
+        ("score --model ./m/nope --video a.mp4", "m/nope: there is no such folder"),
         ("score --model model --video no\x1bfile.mp4", "none of the files exists: no\\x1bfile.mp4"),
         ("score --model file --video a.mp4", "file is a file, expected the folder"),
         (f"{SCORE} --engine ray --output file", "cannot be written to file: file is a file"),

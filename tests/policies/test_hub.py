@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from tests.helpers.hub_server import hub_server
 from tests.helpers.places import REPO
 from tests.helpers.policy_factory import small_policy
+from thinker.cli.model_options import model_folder
 from thinker.policies.hub import check_folder, local_folder, pinned, push_folder, split_name
 
 FETCH_AND_SEND = """
@@ -108,6 +110,17 @@ def test_a_folder_is_itself_and_a_slip_is_not_sent_to_the_hub(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file"):
         local_folder(tmp_path / "file")
+
+
+def test_a_missing_folder_with_a_dot_is_no_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    for text in ("./m/nope", "./nope", "../m/nope", ".m/nope", "/m/nope", "./m/../nope/"):
+        with pytest.raises(ValueError, match="nope: there is no such folder"):
+            check_folder(model_folder(text))
+    for text in ("org/name", "org/name@v1", "./there", "."):
+        assert model_folder(text) == Path(text)
+        check_folder(model_folder(text))
 
 
 def test_only_whole_policies_are_sent(tmp_path):

@@ -25,7 +25,15 @@ from tests.helpers.policy_factory import (
     small_policy,
 )
 from thinker import policies
-from thinker.policies import ClipConfig, MotionConfig, Policy, Prompt, load_policy, tiny_policy
+from thinker.policies import (
+    ClipConfig,
+    MotionConfig,
+    Policy,
+    Prompt,
+    load_policy,
+    outline_policy,
+    tiny_policy,
+)
 from thinker.policies.card import count_parameters
 from thinker.policies.encode import encode_prompts
 from thinker.policies.inputs import STILL_BOUNDS
@@ -197,6 +205,18 @@ def test_another_architecture(tmp_path):
 def test_no_checkpoint_at_all(tmp_path):
     with pytest.raises(ValueError, match="no configuration of a model in"):
         load_policy(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("load", [load_policy, outline_policy])
+def test_a_folder_without_a_configuration_or_with_an_adapter(load, tmp_path):
+    small_policy("internvl3").save(tmp_path / "policy")
+    for folder in (tmp_path, tmp_path / "policy"):
+        (tmp_path / "policy" / "config.json").unlink(missing_ok=True)
+        with pytest.raises(ValueError, match=r"no configuration of .*no config\.json"):
+            load(folder)
+    (tmp_path / "policy" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"policy holds an adapter .*merge it first"):
+        load(tmp_path / "policy")
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

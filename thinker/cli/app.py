@@ -7,13 +7,13 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 
 from thinker.cli.model_options import (
     add_engine_arguments,
     add_reading_arguments,
     check_model_options,
     load_scorer,
+    model_folder,
     reading_settings,
 )
 
@@ -26,7 +26,10 @@ NEEDED = ("gradio", "matplotlib")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="a saved policy: folder, or org/name[@revision]"
+        "model",
+        type=model_folder,
+        metavar="MODEL",
+        help="a saved policy: folder, or org/name[@revision]",
     )
     parser.add_argument("--port", type=int, default=7860, help="0 takes a free one")
     parser.add_argument(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
-        type=Path,
+        type=model_folder,
         required=True,
         help="a saved policy: folder, or org/name[@revision] on a hub",
     )
@@ -33,6 +33,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "several (thinker calibrate)",
     )
     add_engine_arguments(parser)
+
+
+def model_folder(text: str) -> Path:
+    """The path of a policy, or its name on a hub. A missing folder that is given as `./name` gets
+    its whole path: `Path` drops `./`, and what is left would be looked up on the hub."""
+    path = Path(text)
+    is_path = text.startswith(".") and not path.exists()
+    return path.absolute() if is_path else path
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
+from transformers.utils import CONFIG_NAME
 
 from thinker import prompts
 from thinker.policies import four_bit
@@ -21,7 +22,7 @@ from thinker.policies.hub import local_folder, push_folder
 from thinker.policies.inputs import STILL_BOUNDS, ClipConfig, PolicyInputs, changed_clip
 from thinker.policies.motion import MotionConfig
 from thinker.policies.registry import BACKBONES, Backbone, backbone_name
-from thinker.policies.shards import read_headers
+from thinker.policies.shards import check_whole, read_headers
 from thinker.policies.tiny import TinySize, wake_motion, wake_vision
 from thinker.tasks.level import LevelConfig
 
@@ -156,6 +157,12 @@ def _policy_config(
     folder: Path, motion: MotionConfig | None, clip: Mapping[str, Any] | None
 ) -> tuple[str, Any]:
     """Backbone name and configuration of what lies in `folder`."""
+    check_whole(folder)
+    if not (folder / CONFIG_NAME).is_file():  # of which not every release of transformers complains
+        raise ValueError(
+            f"no configuration of a model in {folder}: it holds no {CONFIG_NAME}, expected the "
+            "folder of a saved policy or of a plain checkpoint"
+        )
     try:
         values, _ = PreTrainedConfig.get_config_dict(folder)
     except OSError as error:

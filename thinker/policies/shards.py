@@ -20,11 +20,7 @@ def read_headers(folder: Path) -> Headers:
 
     Raises ValueError where there are none, one is damaged, or they differ from their index.
     """
-    if (folder / ADAPTER_CONFIG).exists():
-        # transformers would load the model that this file names in place of the folder's own.
-        raise ValueError(
-            f"{folder} holds an adapter ({ADAPTER_CONFIG}), expected whole weights: merge it first"
-        )
+    check_whole(folder)
     index_path, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index_path.is_file():
         weight_map = _weight_map(index_path)
@@ -47,6 +43,15 @@ def read_headers(folder: Path) -> Headers:
             f"{index_path} and the shards disagree about:\n" + "\n".join(sorted(wrong))
         )
     return headers
+
+
+def check_whole(folder: Path) -> None:
+    """Raises ValueError for the folder of an adapter: transformers would load the model that it
+    names in place of the folder's own."""
+    if (folder / ADAPTER_CONFIG).exists():
+        raise ValueError(
+            f"{folder} holds an adapter ({ADAPTER_CONFIG}), expected whole weights: merge it first"
+        )
 
 
 def _weight_map(index_path: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from thinker.cli.model_options import model_folder
 from thinker.utils.names import path_text
 
 NAME = "card"
@@ -10,7 +11,7 @@ HELP = "write the figures of evaluations into a policy's model card"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, help="of a saved policy")
+    parser.add_argument("folder", type=model_folder, help="of a saved policy")
     parser.add_argument(
         "--evaluation", type=Path, action="append", required=True, metavar="FOLDER",
         help="what thinker eval or thinker bench wrote about it; may be given several times",

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from thinker.cli.model_options import model_folder
 from thinker.utils.lock import check_output_folder
 from thinker.utils.names import path_text
 
@@ -12,7 +13,7 @@ HELP = "put a LoRA adapter into the weights of its policy"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", type=Path, required=True, help="the policy that training began with"
+        "--model", type=model_folder, required=True, help="the policy that training began with"
     )
     parser.add_argument("--adapter", type=Path, required=True, help="folder that peft wrote")
     parser.add_argument("--to", dest="target", type=Path, required=True, help="a new folder")
