@@ -139,9 +139,22 @@ def outline_policy(
 def is_plain(folder: Path) -> bool:
     """Whether there is a plain `-hf` checkpoint in `folder`, and no policy. Raises ValueError for a
     model that is neither."""
-    values, _ = PreTrainedConfig.get_config_dict(folder)
-    kind = values.get("model_type")
+    kind = _config_values(folder).get("model_type")
     return kind == BACKBONES[backbone_name(kind)].plain_type
+
+
+def _config_values(folder: Path) -> dict[str, Any]:
+    check_whole(folder)
+    if not (folder / CONFIG_NAME).is_file():  # of which not every release of transformers complains
+        raise ValueError(
+            f"no configuration of a model in {folder}: it holds no {CONFIG_NAME}, expected the "
+            "folder of a saved policy or of a plain checkpoint"
+        )
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(folder)
+    except OSError as error:
+        raise ValueError(f"no configuration of a model in {folder}: {error}") from error
+    return values
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -157,16 +170,7 @@ def _policy_config(
     folder: Path, motion: MotionConfig | None, clip: Mapping[str, Any] | None
 ) -> tuple[str, Any]:
     """Backbone name and configuration of what lies in `folder`."""
-    check_whole(folder)
-    if not (folder / CONFIG_NAME).is_file():  # of which not every release of transformers complains
-        raise ValueError(
-            f"no configuration of a model in {folder}: it holds no {CONFIG_NAME}, expected the "
-            "folder of a saved policy or of a plain checkpoint"
-        )
-    try:
-        values, _ = PreTrainedConfig.get_config_dict(folder)
-    except OSError as error:
-        raise ValueError(f"no configuration of a model in {folder}: {error}") from error
+    values = _config_values(folder)
     name = backbone_name(values.get("model_type"))
     backbone = BACKBONES[name]
     # Said explicitly: unset, transformers asks on a terminal whether to run a checkpoint's code.
