@@ -29,6 +29,7 @@ from thinker.eval.rows import load_rows, safe_cell
 from thinker.eval.run import Shard, evaluate, parse_shard
 from thinker.eval.sets import Subset, load_sets, record_set
 from thinker.eval.summary import load_summary
+from thinker.policies import load_policy
 from thinker.score.scorer import QualityScorer
 from thinker.utils.journal import RowJournal, encode_row, read_rows
 from thinker.utils.lock import folder_lock
@@ -43,7 +44,8 @@ if __name__ == "__main__":  # decoding processes import this file, too
     import sys, time
     import thinker.eval.run
     from thinker.cli.main import main
-    from thinker.score.scorer import QualityScorer
+    from thinker.policies import load_policy
+from thinker.score.scorer import QualityScorer
     thinker.eval.run.WINDOW = 2
     fitting, left = QualityScorer._fitting, [int(sys.argv[1])]
     def stalling(self, questions, mode):  # in the batch after so many
@@ -207,6 +209,15 @@ def test_every_record_has_a_row_with_what_was_asked_and_what_is_right(whole):
     assert entry["report"]["figures"]["accuracy"]["value"] == pytest.approx(right / 9)
     assert (entry["report"]["n_answered"], entry["report"]["n_total"]) == (9, 11)
     assert set(entry["report"]["by_tag"]["type"]) == {"what", "how"}
+
+
+@only_choices
+def test_a_card_takes_an_evaluation_of_its_policy_wherever_that_is_saved(whole, tmp_path):
+    load_policy(whole.model).save(tmp_path / "again")
+    command = ["card", str(tmp_path / "again"), "--evaluation", str(whole.output)]
+    assert main(command) == 0
+    valid = load_summary(whole.output)["sets"]["probe"]["report"]["n_valid"]
+    assert f"| {valid} of 11 | accuracy" in (tmp_path / "again/README.md").read_text()
 
 
 def test_cells_are_safe_in_a_spreadsheet():

@@ -22,6 +22,7 @@ from pathlib import Path
 from thinker.eval.fingerprint import scorer_fingerprint, sets_fingerprint
 from thinker.eval.sets import LoadedSet
 from thinker.eval.summary import write_results
+from thinker.policies.digest import content_digest
 from thinker.score.retry import check_retry, tell_failed
 from thinker.score.scorer import QualityScorer, check_mode
 from thinker.score.stream import window_predictions
@@ -107,7 +108,9 @@ def evaluate(
         for one, journal in zip(loaded, journals, strict=True):
             _answer_shard(scorer, one, journal, shard, reading, retry, claim)
     with folder_lock(output_dir, "merge", wait=True):
-        return _merge(output_dir, loaded, shard, fingerprint)
+        # For `thinker card`; whether a run may go on is decided without it.
+        content = {"content": content_digest(scorer.model_name)}
+        return _merge(output_dir, loaded, shard, fingerprint | content)
 
 
 def check_folder(output_dir: Path, mode: str, shard: Shard) -> None:

@@ -19,7 +19,8 @@ from thinker.eval.rows import write_rows
 from thinker.eval.sets import LoadedSet
 from thinker.utils.atomic import write_atomic
 from thinker.utils.journal import Row
-from thinker.utils.names import path_text
+from thinker.utils.json_file import read_json_object
+from thinker.utils.names import path_text, printable
 
 PACKAGES = ("vqa-thinker", "torch", "transformers", "av", "numpy")
 """Their versions are recorded beside results; another version is no other configuration."""
@@ -104,8 +105,20 @@ def _counted(entry: dict[str, Any]) -> str:
 
 
 def load_summary(folder: Path) -> dict[str, Any]:
-    """`summary.json` of a finished evaluation."""
+    """`summary.json` of a finished evaluation. Raises ValueError where there is none, and for one
+    whose sets are not as `write_results` writes them."""
     path = folder / "summary.json"
     if not path.is_file():
         raise ValueError(f"{folder} holds no summary.json; expected the folder of a finished eval")
-    return json.loads(path.read_text(encoding="utf-8"))
+    summary = read_json_object(path)
+    sets = summary.get("sets")
+    if not isinstance(sets, dict):
+        raise ValueError(f"{path_text(path)}: sets is {sets!r:.80}, expected an object of sets")
+    for key, entry in sets.items():
+        for name, kind in (("name", str), ("task", str), ("report", dict)):
+            if not (isinstance(entry, dict) and isinstance(entry.get(name), kind)):
+                raise ValueError(
+                    f"{path_text(path)}: sets.{printable(key)} has no {name}; expected what "
+                    "thinker eval wrote"
+                )
+    return summary

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinker.policies.convert import internvl_chat, vida, vital, vqa2, vqathinker
-from thinker.policies.convert.writing import all_shapes, read_config
+from thinker.policies.convert.reading import read_config
+from thinker.policies.convert.writing import all_shapes
 from thinker.policies.shards import read_headers
 
 

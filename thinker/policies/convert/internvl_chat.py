@@ -32,16 +32,16 @@ from thinker.policies.convert.internvl_names import (
     our_names,
     their_name,
 )
-from thinker.policies.convert.writing import (
-    all_shapes,
-    check_keys,
+from thinker.policies.convert.reading import (
+    errors_in_a_line,
     read_config,
+    read_tokenizer,
     unlike,
-    write_policy,
 )
+from thinker.policies.convert.writing import all_shapes, check_keys, write_policy
 from thinker.policies.inputs import ClipConfig
 from thinker.policies.motion import IMAGENET_MEAN_STD, MotionConfig, SlowFast, SlowFastConfig
-from thinker.policies.shards import Headers, read_headers
+from thinker.policies.shards import read_headers
 from thinker.policies.square.internvl3 import (
     IMAGE_TOKENS,
     ThinkerInternVLConfig,
@@ -63,6 +63,9 @@ CHAT_TEMPLATE = (
     "{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+WORDS = ("<img>", "</img>", "<IMG_CONTEXT>")
+"""Tokens around and of a frame."""
 
 # What the released code fixes, as (keys in config.json, the value we reproduce).
 REQUIRED = (
@@ -102,9 +105,10 @@ def convert_internvl_chat(source: Path, target: Path, recipe: Recipe) -> int:
     released = read_released_config(source, recipe.name)
     headers = read_headers(source)
     refuse_parts(source, all_shapes(headers))
-    tokenizer = read_tokenizer(source, released)
-    config = policy_config(released, headers, recipe, tokenizer)
-    with torch.device("meta"):
+    tokenizer = read_tokenizer(source, released["llm_config"]["vocab_size"], IMAGE_TOKENS, WORDS)
+    recipe = complete_recipe(recipe, released, all_shapes(headers))
+    with errors_in_a_line(f"{source / 'config.json'} cannot be used"), torch.device("meta"):
+        config = policy_config(released, recipe, tokenizer)
         model = ThinkerInternVLForConditionalGeneration(config)
     check_keys(headers, expected_shapes(model, released))
     processor = released_processor(tokenizer, config, released["template"])
@@ -130,10 +134,11 @@ def read_released_config(source: Path, name: str) -> dict[str, Any]:
     if released.get("template") not in SYSTEM_MESSAGES:
         known = ", ".join(SYSTEM_MESSAGES)
         problems.append(f"template is {released.get('template')!r}, expected one of {known}")
-    for section, names in (("llm_config", ("hidden_size",)), ("vision_config", ("image_size",))):
-        for key in (*names, "num_hidden_layers", "num_attention_heads", "intermediate_size"):
-            if key not in (released.get(section) or {}):
-                problems.append(f"{section}.{key} is missing")
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    own = {"llm_config": ("vocab_size",), "vision_config": ("image_size", "patch_size")}
+    for section, names in own.items():
+        there = released.get(section) or {}
+        problems += [f"{section}.{key} is missing" for key in names + sizes if key not in there]
     if problems:
         raise ValueError(f"{path} is not of the released layout of {name}:\n" + "\n".join(problems))
     return released
@@ -154,44 +159,33 @@ def refuse_parts(source: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         )
 
 
-def read_tokenizer(source: Path, released: dict[str, Any]) -> Qwen2TokenizerFast:
-    """The checkpoint's tokenizer, with the names that transformers' InternVL processor asks for."""
-    try:
-        tokenizer = Qwen2TokenizerFast.from_pretrained(
-            source, extra_special_tokens=IMAGE_TOKENS, padding_side="left"
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{source} holds no Qwen2 tokenizer: {error}") from None
-    size = released["llm_config"]["vocab_size"]
-    for token in ("<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>", "<|im_end|>"):
-        number = tokenizer.convert_tokens_to_ids(token)
-        if number is None or number >= size or len(tokenizer.encode(token)) != 1:
-            raise ValueError(
-                f"the tokenizer in {source} does not know {token}, or gives it an id of {size} or "
-                "more, which the embedding does not have"
-            )
-    tokenizer.eos_token = "<|im_end|>"
-    return tokenizer
-
-
 # Configuration and processor
 
 
-def policy_config(
-    released: dict[str, Any], headers: Headers, recipe: Recipe, tokenizer: Qwen2TokenizerFast
-) -> ThinkerInternVLConfig:
-    """Our configuration of a released checkpoint; SlowFast's sizes are read off its weights."""
-    text, vision = released["llm_config"], released["vision_config"]
-    patch, px = vision["patch_size"], recipe.clip.keyframe_px
+def complete_recipe(
+    recipe: Recipe, released: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+) -> Recipe:
+    """The recipe with the sizes of the motion branch: SlowFast's are read off the weights, whose
+    shapes these are. Raises ValueError for weights that it does not fit."""
+    patch, px = released["vision_config"]["patch_size"], recipe.clip.keyframe_px
     if px % (2 * patch):
         raise ValueError(
             f"patch_size is {patch}, expected frames of {px} px to be a multiple of twice that: "
             "pixel shuffle merges 2 x 2 patches"
         )
-    shapes = all_shapes(headers)
     slowfast = slowfast_config(shapes)
     check_mode(recipe.motion.mode, motion_mode(shapes, slowfast))
-    motion = replace(recipe.motion, hidden_size=text["hidden_size"], slowfast=slowfast)
+    width = released["llm_config"]["hidden_size"]
+    motion = replace(recipe.motion, hidden_size=width, slowfast=slowfast)
+    return replace(recipe, motion=motion)
+
+
+def policy_config(
+    released: dict[str, Any], recipe: Recipe, tokenizer: Qwen2TokenizerFast
+) -> ThinkerInternVLConfig:
+    """Our configuration of a released checkpoint; the recipe is complete."""
+    text, vision = released["llm_config"], released["vision_config"]
+    patch, px = vision["patch_size"], recipe.clip.keyframe_px
     return ThinkerInternVLConfig(
         vision_config={
             ours: vision[theirs] for theirs, ours in VISION_KEYS.items() if theirs in vision
@@ -207,7 +201,7 @@ def policy_config(
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=(px // patch // 2) ** 2,
         tie_word_embeddings=False,
-        motion_config=motion.to_dict(),
+        motion_config=recipe.motion.to_dict(),
         clip_config=recipe.clip.to_dict(),
         level_config=None if recipe.levels is None else recipe.levels.to_dict(),
         dtype=released.get("torch_dtype", "float32"),

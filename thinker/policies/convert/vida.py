@@ -8,6 +8,7 @@ a picture is nothing but its placeholders (`vqa2_bare`), and its level is read b
 sentence.
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, GenerationConfig, Qwen2VLConfig
 
+from thinker.policies.backbone import PolicyConfig
+from thinker.policies.convert.reading import (
+    check_tokenizer_files,
+    errors_in_a_line,
+    read_config,
+)
 from thinker.policies.convert.writing import (
     Renames,
     all_shapes,
     check_keys,
-    read_config,
     rename,
     write_policy,
 )
@@ -32,6 +38,8 @@ from thinker.policies.qwen_vl.qwen2_vl import (
 )
 from thinker.policies.shards import read_headers
 from thinker.tasks.level import LevelConfig
+from thinker.utils.json_file import read_json_object
+from thinker.utils.names import path_text
 
 MODEL_TYPE = "qwen2_vl"
 RENAMES: Renames = (
@@ -61,9 +69,10 @@ def convert_checkpoint(source: Path, target: Path, setting: str = "inference") -
     setting: a key of `SETTINGS`. Raises ValueError for whatever `source` lacks or has too much of;
     `target` then does not exist.
     """
-    config = policy_config(source, SETTINGS[setting])
+    released = read_released_config(source)
     headers = read_headers(source)
-    with torch.device("meta"):
+    with errors_in_a_line(f"{source / 'config.json'} cannot be used"), torch.device("meta"):
+        config = policy_config(released, SETTINGS[setting])
         model = ThinkerQwen2VLForConditionalGeneration(config)
     is_newer = any(key.startswith(NEWER) for key in all_shapes(headers))
     renames = tuple((new, new) for _, new in RENAMES) if is_newer else RENAMES
@@ -86,8 +95,8 @@ def convert_checkpoint(source: Path, target: Path, setting: str = "inference") -
     )
 
 
-def policy_config(source: Path, max_tokens: int) -> ThinkerQwen2VLConfig:
-    """Our configuration of a released checkpoint. Raises ValueError for another model."""
+def read_released_config(source: Path) -> dict[str, Any]:
+    """What config.json holds. Raises ValueError for another model."""
     if (source / "adapter_config.json").is_file():
         raise ValueError(
             f"{source} holds adapters; convert what the published script merges them into"
@@ -98,6 +107,17 @@ def policy_config(source: Path, max_tokens: int) -> ThinkerQwen2VLConfig:
             f"{source / 'config.json'} has model_type {released.get('model_type')!r}, expected "
             f"{MODEL_TYPE!r}, that of the released ViDA"
         )
+    ours = [field.name for field in fields(PolicyConfig) if field.name in released]
+    if ours:
+        raise ValueError(
+            f"{source / 'config.json'} has {', '.join(ours)}, as a policy of Thinker, expected the "
+            "configuration of the released ViDA, which has none"
+        )
+    return released
+
+
+def policy_config(released: dict[str, Any], max_tokens: int) -> ThinkerQwen2VLConfig:
+    """Our configuration of a released checkpoint."""
     values: dict[str, Any] = Qwen2VLConfig.from_dict(released).to_dict()
     values.pop("model_type")
     factor = 28**2
@@ -120,18 +140,21 @@ def policy_config(source: Path, max_tokens: int) -> ThinkerQwen2VLConfig:
 
 def released_processor(source: Path) -> Any:
     """transformers' processor, as the checkpoint's files say."""
-    try:
+    check_tokenizer_files(source)
+    with errors_in_a_line(f"{path_text(source)} holds no Qwen2-VL processor"):
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{source} holds no Qwen2-VL processor: {error}") from None
     processor.tokenizer.padding_side = "left"
     return processor
 
 
 def own_generation(source: Path) -> GenerationConfig | None:
     """The checkpoint's, where it has one."""
-    has_own = (source / "generation_config.json").is_file()
-    return GenerationConfig.from_pretrained(source) if has_own else None
+    path = source / "generation_config.json"
+    if not path.is_file():
+        return None
+    values = read_json_object(path)
+    with errors_in_a_line(f"{path_text(path)} cannot be used"):
+        return GenerationConfig.from_dict(values)
 
 
 def expected_shapes(model: Any, renames: Renames) -> dict[str, tuple[int, ...]]:

@@ -18,13 +18,17 @@ from transformers import Qwen2Config, Qwen2TokenizerFast
 
 from thinker.policies.convert.internvl_chat import slowfast_config
 from thinker.policies.convert.internvl_names import TEXT_KEYS
+from thinker.policies.convert.reading import (
+    errors_in_a_line,
+    read_config,
+    read_tokenizer,
+    unlike,
+)
 from thinker.policies.convert.writing import (
     Renames,
     all_shapes,
     check_keys,
-    read_config,
     rename,
-    unlike,
     write_policy,
 )
 from thinker.policies.inputs import ClipConfig
@@ -145,9 +149,14 @@ def convert_checkpoint(source: Path, target: Path, setting: str = "paper") -> in
     released = read_released_config(source)
     headers = read_headers(source)
     shapes = all_shapes(headers)
-    tokenizer = read_tokenizer(source, released)
-    config = policy_config(released, shapes, SETTINGS[setting], tokenizer)
-    with torch.device("meta"):
+    # `<video>` is new, at an id that the embedding has.
+    words = (IMAGE_TOKEN, VIDEO_TOKEN)
+    tokenizer = read_tokenizer(source, released["vocab_size"], NAMED_TOKENS, words)
+    tokenizer.pad_token = "<|endoftext|>"
+    motion = motion_config(released, shapes, twice=SETTINGS[setting].twice)
+    vision = vision_config(shapes)
+    with errors_in_a_line(f"{source / 'config.json'} cannot be used"), torch.device("meta"):
+        config = policy_config(released, motion, vision, SETTINGS[setting], tokenizer)
         model = ThinkerLlavaOnevisionForConditionalGeneration(config)
     check_keys(headers, expected_shapes(model))
     patch = config.vision_config.patch_size
@@ -175,36 +184,12 @@ def read_released_config(source: Path) -> dict[str, Any]:
     return released
 
 
-def read_tokenizer(source: Path, released: dict[str, Any]) -> Qwen2TokenizerFast:
-    """The checkpoint's tokenizer, with the tokens that transformers' processor asks for: `<video>`
-    is new, at an id that the embedding has."""
-    try:
-        tokenizer = Qwen2TokenizerFast.from_pretrained(
-            source, extra_special_tokens=NAMED_TOKENS, padding_side="left"
-        )
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"{source} holds no Qwen2 tokenizer: {error}") from None
-    size = released["vocab_size"]
-    for token in (IMAGE_TOKEN, VIDEO_TOKEN, "<|im_start|>", "<|im_end|>"):
-        number = tokenizer.convert_tokens_to_ids(token)
-        if number is None or number >= size or len(tokenizer.encode(token)) != 1:
-            raise ValueError(
-                f"the tokenizer in {source} does not know {token}, or gives it an id of {size} or "
-                "more, which the embedding does not have"
-            )
-    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
-    return tokenizer
-
-
-def policy_config(
-    released: dict[str, Any],
-    shapes: dict[str, tuple[int, ...]],
-    setting: ReleasedSetting,
-    tokenizer: Qwen2TokenizerFast,
-) -> ThinkerLlavaOnevisionConfig:
-    """Our configuration of a released checkpoint."""
+def motion_config(
+    released: dict[str, Any], shapes: dict[str, tuple[int, ...]], *, twice: bool
+) -> MotionConfig:
+    """Of the motion branch, whose sizes are read off the weights."""
     max_positions = _shape(shapes, f"{SLOWFAST}position_embedding.weight")[0]
-    motion = MotionConfig(
+    return MotionConfig(
         mode="frames",
         hidden_size=released["hidden_size"],
         num_keyframes=MAX_KEYFRAMES,
@@ -212,8 +197,18 @@ def policy_config(
         num_motion_frames=max_positions,
         motion_px=PX,
         max_positions=max_positions,
-        twice=setting.twice,
+        twice=twice,
     )
+
+
+def policy_config(
+    released: dict[str, Any],
+    motion: MotionConfig,
+    vision: dict[str, Any],
+    setting: ReleasedSetting,
+    tokenizer: Qwen2TokenizerFast,
+) -> ThinkerLlavaOnevisionConfig:
+    """Our configuration of a released checkpoint. vision: fields of its vision tower's."""
     clip = ClipConfig(
         num_keyframes=MAX_KEYFRAMES,
         keyframe_px=PX,
@@ -228,7 +223,7 @@ def policy_config(
     # Their class sets rope_scaling to null, whatever the file says; the head is never tied.
     text = {key: released[key] for key in TEXT_KEYS if key in released} | {"rope_scaling": None}
     return ThinkerLlavaOnevisionConfig(
-        vision_config=vision_config(shapes),
+        vision_config=vision,
         text_config=Qwen2Config(
             **text,
             bos_token_id=None,

@@ -1,4 +1,4 @@
-"""What all converters do: check that every tensor is known, then write one shard at a time.
+"""What all converters write: check that every tensor is known, then write one shard at a time.
 
 In: the headers of the source's shards. Out: one output shard for each that holds something, and the
 index. The headers of all shards are read, and every key is accounted for, before anything is
@@ -40,30 +40,6 @@ def rename(name: str, renames: Renames) -> str | None:
         if match:
             return new.format(*match.groups())
     return None
-
-
-Required = Sequence[tuple[tuple[str, ...], Any]]
-"""Keys of a value in config.json, from the outside in, and the value that a converter follows."""
-
-
-def read_config(source: Path) -> dict[str, Any]:
-    """What config.json of a checkpoint's folder holds; a ValueError where there is none."""
-    path = source / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{source} holds no config.json; expected the folder of a checkpoint")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def unlike(released: dict[str, Any], required: Required) -> list[str]:
-    """A sentence for each value of a configuration that is not the required one."""
-    problems = []
-    for keys, expected in required:
-        value: Any = released
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value != expected:
-            problems.append(f"{'.'.join(keys)} is {value!r}, expected {expected!r}")
-    return problems
 
 
 def check_keys(headers: Headers, expected: dict[str, tuple[int, ...]]) -> None:

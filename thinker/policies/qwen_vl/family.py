@@ -52,8 +52,7 @@ def check_sections(text: Any) -> None:
         raise ValueError(
             f"mrope_section is {sections}, which fills heads of {2 * sum(sections)}, but those of "
             f"a width of {text.hidden_size} and {text.num_attention_heads} heads have "
-            f"{own or text.hidden_size / text.num_attention_heads:g}; a tiny policy takes a width "
-            "of the heads that 16 divides"
+            f"{own or text.hidden_size / text.num_attention_heads:g}"
         )
 
 
@@ -320,4 +319,9 @@ def tiny_sections(size: TinySize) -> list[int]:
     head_dim = size.width // size.heads
     temporal = head_dim // 8
     spatial = (head_dim // 2 - temporal) // 2
+    if 2 * (temporal + 2 * spatial) != head_dim:
+        raise ValueError(
+            f"heads of a tiny policy are {head_dim} wide ({size.width} by {size.heads}), expected "
+            "a width that 16 divides"
+        )
     return [temporal, spatial, spatial]
