@@ -152,8 +152,6 @@ def test_other_tensors_than_those_of_the_adapted_model_are_refused(
         ({"modules_to_save": None}, r"missing \[\], unexpected .*multi_modal_projector"),
         ({"use_dora": True}, r"missing .*lora_magnitude_vector.*unexpected \[\]"),
         ({"r": 3}, r"of another shape \(given, expected\) .*lora_A.*\(2, 32\), \(3, 32\)"),
-        ({"r": "two"}, "does not fit"),
-        ({"target_modules": "nothing"}, "does not fit.*No modules were targeted"),
         ({"target_modules": "("}, "does not fit"),
         ({"peft_type": None}, "has peft_type None, expected 'LORA'"),
         ({"peft_type": "NEW"}, "has peft_type 'NEW', expected 'LORA'"),

@@ -65,5 +65,5 @@ def content_digest(folder: str) -> str | None:
 def _tensor_digest(tensor: Tensor) -> bytes:
     """Of type, shape and bytes."""
     digest = hashlib.blake2b(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.digest()
