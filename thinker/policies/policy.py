@@ -22,7 +22,7 @@ from thinker.policies.hub import local_folder, push_folder
 from thinker.policies.inputs import STILL_BOUNDS, ClipConfig, PolicyInputs, changed_clip
 from thinker.policies.motion import MotionConfig
 from thinker.policies.registry import BACKBONES, Backbone, backbone_name
-from thinker.policies.shards import check_whole, read_headers
+from thinker.policies.shards import check_tokenizer_files, check_whole, read_headers
 from thinker.policies.tiny import TinySize, wake_motion, wake_vision
 from thinker.tasks.level import LevelConfig
 
@@ -102,7 +102,7 @@ def load_policy(
     """
     folder = local_folder(folder)
     name, config = _policy_config(folder, motion, clip)
-    _check_tokenizer(folder)
+    check_tokenizer_files(folder)
     backbone = BACKBONES[name]
     options: dict[str, Any] = {}
     if quantization is not None:
@@ -155,15 +155,6 @@ def _config_values(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"no configuration of a model in {folder}: {error}") from error
     return values
-
-
-def _check_tokenizer(folder: Path) -> None:
-    """transformers makes an empty one where there is none."""
-    forms = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-    if not any(all((folder / name).is_file() for name in names) for names in forms):
-        raise ValueError(
-            f"{folder} holds no tokenizer, expected tokenizer.json, or vocab.json and merges.txt"
-        )
 
 
 def _policy_config(

@@ -1,6 +1,7 @@
-"""The weight files of a checkpoint folder: what they hold, without reading their data.
+"""The files of a checkpoint folder: what those of the weights hold, without reading their data, and
+whether there is a tokenizer.
 
-This finds a missing, truncated or pickled weight file before a model is built, and names it.
+This finds what is missing, truncated or pickled before a model is built, and names it.
 """
 
 import json
@@ -9,6 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from thinker.utils.atomic import PICKLE_SUFFIXES
+from thinker.utils.json_file import read_json_object
+from thinker.utils.names import path_text
 
 ADAPTER_CONFIG = "adapter_config.json"
 Headers = dict[Path, dict[str, tuple[int, ...]]]
@@ -52,6 +55,20 @@ def check_whole(folder: Path) -> None:
         raise ValueError(
             f"{folder} holds an adapter ({ADAPTER_CONFIG}), expected whole weights: merge it first"
         )
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """Raises ValueError where files of a Qwen2 tokenizer are missing, of which transformers would
+    make one without any words, and where one of them is no JSON."""
+    there = {path.name for path in folder.iterdir()}
+    if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
+        raise ValueError(
+            f"{path_text(folder)} holds no Qwen2 tokenizer, expected tokenizer.json, or vocab.json "
+            "and merges.txt"
+        )
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "added_tokens.json"):
+        if name in there:
+            read_json_object(folder / name)
 
 
 def _weight_map(index_path: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from transformers import Qwen2TokenizerFast
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from thinker.policies.shards import check_tokenizer_files
 from thinker.utils.json_file import read_json_object
 from thinker.utils.names import path_text
 
@@ -91,20 +92,6 @@ def errors_in_a_line(failed: str) -> Iterator[None]:
         reason = " ".join(str(error).split())
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"{failed}: {kind}{reason}") from error
-
-
-def check_tokenizer_files(source: Path) -> None:
-    """Raises ValueError where files of a Qwen2 tokenizer are missing, of which transformers would
-    make one without any words, and where one of them is no JSON."""
-    there = {path.name for path in source.iterdir()}
-    if "tokenizer.json" not in there and not {"vocab.json", "merges.txt"} <= there:
-        raise ValueError(
-            f"{path_text(source)} holds no Qwen2 tokenizer, expected tokenizer.json, or vocab.json "
-            "and merges.txt"
-        )
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "added_tokens.json"):
-        if name in there:
-            read_json_object(source / name)
 
 
 def read_tokenizer(

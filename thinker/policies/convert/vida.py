@@ -18,7 +18,6 @@ from transformers import AutoProcessor, GenerationConfig, Qwen2VLConfig
 
 from thinker.policies.backbone import PolicyConfig
 from thinker.policies.convert.reading import (
-    check_tokenizer_files,
     errors_in_a_line,
     read_config,
 )
@@ -36,7 +35,7 @@ from thinker.policies.qwen_vl.qwen2_vl import (
     ThinkerQwen2VLConfig,
     ThinkerQwen2VLForConditionalGeneration,
 )
-from thinker.policies.shards import read_headers
+from thinker.policies.shards import check_tokenizer_files, read_headers
 from thinker.tasks.level import LevelConfig
 from thinker.utils.json_file import read_json_object
 from thinker.utils.names import path_text
