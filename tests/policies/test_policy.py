@@ -207,6 +207,18 @@ def test_no_checkpoint_at_all(tmp_path):
         load_policy(tmp_path / "nowhere")
 
 
+def test_a_configuration_that_is_none_or_half_a_policys_is_refused(tmp_path):
+    plain_checkpoint("qwen2_vl", tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"motion_config": {"mode": "none"}}))
+    with pytest.raises(ValueError, match="plain checkpoint by its model_type 'qwen2_vl', but its"):
+        load_policy(tmp_path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match=r"config.json holds \[\], expected a JSON object"):
+        load_policy(tmp_path)
+
+
 @pytest.mark.parametrize("load", [load_policy, outline_policy])
 def test_a_folder_without_a_configuration_or_with_an_adapter(load, tmp_path):
     small_policy("internvl3").save(tmp_path / "policy")

@@ -25,6 +25,7 @@ from thinker.policies.registry import BACKBONES, Backbone, backbone_name
 from thinker.policies.shards import check_tokenizer_files, check_whole, read_headers
 from thinker.policies.tiny import TinySize, wake_motion, wake_vision
 from thinker.tasks.level import LevelConfig
+from thinker.utils.json_file import read_json_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +151,7 @@ def _config_values(folder: Path) -> dict[str, Any]:
             f"no configuration of a model in {folder}: it holds no {CONFIG_NAME}, expected the "
             "folder of a saved policy or of a plain checkpoint"
         )
+    read_json_object(folder / CONFIG_NAME)  # transformers takes a list for a configuration
     try:
         values, _ = PreTrainedConfig.get_config_dict(folder)
     except OSError as error:
@@ -178,6 +180,12 @@ def _policy_config(
         return name, config
     values = config.to_dict()
     values.pop("model_type")
+    ours = sorted({"motion_config", "clip_config"} & values.keys())
+    if ours:
+        raise ValueError(
+            f"{folder} is a plain checkpoint by its model_type {config.model_type!r}, but its "
+            f"{CONFIG_NAME} has {', '.join(ours)}, which only a saved policy has"
+        )
     clip_config = changed_clip(backbone.default_clip, clip or {}, backbone.inputs.resize)
     if motion is None:  # windows as long as the default's, however many keyframes there are
         default = MotionConfig()
