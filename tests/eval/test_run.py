@@ -44,8 +44,7 @@ if __name__ == "__main__":  # decoding processes import this file, too
     import sys, time
     import thinker.eval.run
     from thinker.cli.main import main
-    from thinker.policies import load_policy
-from thinker.score.scorer import QualityScorer
+    from thinker.score.scorer import QualityScorer
     thinker.eval.run.WINDOW = 2
     fitting, left = QualityScorer._fitting, [int(sys.argv[1])]
     def stalling(self, questions, mode):  # in the batch after so many

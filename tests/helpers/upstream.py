@@ -365,6 +365,14 @@ NAMES = (
         "`modules_to_save`",
     ),
     Name(
+        path="transformers.activations.ACT2FN",
+        why="which activations a released configuration may name",
+    ),
+    Name(
+        path="transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS",
+        why="which kinds of rotary positions a released configuration may name",
+    ),
+    Name(
         path="transformers.quantizers.base.HfQuantizer.remove_quantization_config",
         passes=("model",),
         why="the configuration of a model in 4 bits is that of a plain one again; its "

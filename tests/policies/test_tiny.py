@@ -89,8 +89,3 @@ def test_a_policy_of_energies_is_saved_and_trained_without_them(tmp_path):
 def test_a_tower_without_room_for_energies_is_refused(backbone, change, says):
     with pytest.raises(ValueError, match=says):
         tiny_policy(backbone, size=replace(ENERGIES, **change))
-
-
-def test_heads_that_the_sections_do_not_fill_are_refused():
-    with pytest.raises(ValueError, match=r"24 wide \(48 by 2\), expected a width that 16 divides"):
-        tiny_policy("qwen2_vl", size=replace(SIZE, width=48, heads=2))

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
-from transformers.utils import CONFIG_NAME
 
 from thinker import prompts
 from thinker.policies import four_bit
@@ -26,6 +25,8 @@ from thinker.policies.shards import check_tokenizer_files, check_whole, read_hea
 from thinker.policies.tiny import TinySize, wake_motion, wake_vision
 from thinker.tasks.level import LevelConfig
 from thinker.utils.json_file import read_json_object
+
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +147,12 @@ def is_plain(folder: Path) -> bool:
 
 def _config_values(folder: Path) -> dict[str, Any]:
     check_whole(folder)
-    if not (folder / CONFIG_NAME).is_file():  # of which not every release of transformers complains
+    if not (folder / CONFIG).is_file():  # of which not every release of transformers complains
         raise ValueError(
-            f"no configuration of a model in {folder}: it holds no {CONFIG_NAME}, expected the "
+            f"no configuration of a model in {folder}: it holds no {CONFIG}, expected the "
             "folder of a saved policy or of a plain checkpoint"
         )
-    read_json_object(folder / CONFIG_NAME)  # transformers takes a list for a configuration
+    read_json_object(folder / CONFIG)  # transformers takes a list for a configuration
     try:
         values, _ = PreTrainedConfig.get_config_dict(folder)
     except OSError as error:
@@ -184,7 +185,7 @@ def _policy_config(
     if ours:
         raise ValueError(
             f"{folder} is a plain checkpoint by its model_type {config.model_type!r}, but its "
-            f"{CONFIG_NAME} has {', '.join(ours)}, which only a saved policy has"
+            f"{CONFIG} has {', '.join(ours)}, which only a saved policy has"
         )
     clip_config = changed_clip(backbone.default_clip, clip or {}, backbone.inputs.resize)
     if motion is None:  # windows as long as the default's, however many keyframes there are
