@@ -108,9 +108,7 @@ def evaluate(
         for one, journal in zip(loaded, journals, strict=True):
             _answer_shard(scorer, one, journal, shard, reading, retry, claim)
     with folder_lock(output_dir, "merge", wait=True):
-        # For `thinker card`; whether a run may go on is decided without it.
-        content = {"content": content_digest(scorer.model_name)}
-        return _merge(output_dir, loaded, shard, fingerprint | content)
+        return _merge(output_dir, loaded, shard, fingerprint, scorer.model_name)
 
 
 def check_folder(output_dir: Path, mode: str, shard: Shard) -> None:
@@ -175,7 +173,9 @@ def windows(count: int) -> list[range]:
 # merging
 
 
-def _merge(output_dir: Path, loaded: Sequence[LoadedSet], shard: Shard, fingerprint: Row) -> str:
+def _merge(
+    output_dir: Path, loaded: Sequence[LoadedSet], shard: Shard, fingerprint: Row, model: str
+) -> str:
     """Write the results if every row of every shard is there, else say how many are."""
     merged = [(one, _all_rows(output_dir, one, shard.count)) for one in loaded]
     num_rows = sum(len(rows) for _, rows in merged)
@@ -186,7 +186,9 @@ def _merge(output_dir: Path, loaded: Sequence[LoadedSet], shard: Shard, fingerpr
             "The last shard to finish writes the results"
         )
     ordered = [(one, [rows[i] for i in range(len(one.examples))]) for one, rows in merged]
-    return write_results(output_dir, ordered, fingerprint)
+    # For `thinker card`; whether a run may go on is decided without it.
+    content = {"content": content_digest(model)}
+    return write_results(output_dir, ordered, fingerprint | content)
 
 
 def _all_rows(output_dir: Path, one: LoadedSet, num_shards: int) -> dict[int, Row]:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-from transformers import AutoConfig, AutoProcessor, PreTrainedConfig
+from transformers import AutoConfig, AutoProcessor
 
 from thinker import prompts
 from thinker.policies import four_bit
@@ -152,12 +152,7 @@ def _config_values(folder: Path) -> dict[str, Any]:
             f"no configuration of a model in {folder}: it holds no {CONFIG}, expected the "
             "folder of a saved policy or of a plain checkpoint"
         )
-    read_json_object(folder / CONFIG)  # transformers takes a list for a configuration
-    try:
-        values, _ = PreTrainedConfig.get_config_dict(folder)
-    except OSError as error:
-        raise ValueError(f"no configuration of a model in {folder}: {error}") from error
-    return values
+    return read_json_object(folder / CONFIG)  # transformers takes a list for a configuration
 
 
 def _policy_config(

@@ -64,9 +64,9 @@ class Prediction:
     "ok", and for tasks whose answers are no scores."""
     status: str
     """"ok"; "invalid_answer", where the task cannot read the text, or level words have no finite
-    probabilities; "out_of_memory", where this
-    question alone does not fit; "prompt_too_long", where it leaves no room in the model's context
-    for an answer; or the reason of a `VideoError` ("missing", "timeout", …)."""
+    probabilities; "out_of_memory", where this question alone does not fit; "prompt_too_long", where
+    it leaves no room in the model's context for an answer; or the reason of a `VideoError`
+    ("missing", "timeout", …)."""
     task: str = "score"
     """What was asked: a key of `thinker.tasks.TASKS`."""
     answer: float | str | None = None

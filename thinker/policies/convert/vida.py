@@ -17,10 +17,7 @@ from torch import Tensor
 from transformers import AutoProcessor, GenerationConfig, Qwen2VLConfig
 
 from thinker.policies.backbone import PolicyConfig
-from thinker.policies.convert.reading import (
-    errors_in_a_line,
-    read_config,
-)
+from thinker.policies.convert.reading import errors_in_a_line, read_config
 from thinker.policies.convert.writing import (
     Renames,
     all_shapes,
