@@ -8,7 +8,14 @@ from thinker.prompts import RECOGNITION
 from thinker.tasks import TASKS
 from thinker.tasks.base import Verdict
 from thinker.tasks.choice import INSTRUCTION
-from thinker.tasks.level import LEVEL_QUESTION, LEVELS, VQA2_WORDS, level_word
+from thinker.tasks.level import (
+    LEVEL_QUESTION,
+    LEVELS,
+    VQA2_LEVELS,
+    VQA2_WORDS,
+    LevelConfig,
+    level_word,
+)
 
 CHOICE, LEVEL, SCORE, OPEN = (TASKS[name] for name in ("choice", "level", "score", "open"))
 DISTORTION, DESCRIBE = TASKS["distortion"], TASKS["describe"]
@@ -41,6 +48,15 @@ def test_level_words_of_scores() -> None:
 )  # fmt: skip
 def test_references_of_levels(raw: object, word: str | None) -> None:
     assert LEVEL.read_reference(raw, ()) == LevelReference(levels=LEVELS, answer=word)
+
+
+def test_the_sentence_of_a_level_has_the_words_of_the_policy() -> None:
+    table = {0.0: "low", 1.79: "low", 2.4: "poor", 2.6: "fair", 5.0: "high"}
+    assert {t: VQA2_LEVELS.sentence("image", t).split()[-1] for t in table} == {
+        target: f"{word}." for target, word in table.items()
+    }
+    assert VQA2_LEVELS.sentence("image", 5.0) == "The overall quality of the image is high."
+    assert LevelConfig(video_prefix="").sentence("video", 4.0) == "good"
 
 
 def test_levels_in_the_words_of_vqa2() -> None:

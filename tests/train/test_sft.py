@@ -245,6 +245,18 @@ def test_taught_are_all_answers_with_their_end_tokens():
     ]  # fmt: skip
 
 
+def test_a_level_with_a_mos_is_taught_by_its_word():
+    """A number would be no answer to the question; the words are those of the policy."""
+    policy = small_policy("internvl3")
+    rated = dataclasses.replace(
+        example(20, ["1.mp4"], ask("<video>\nHow is it?"), "2.4"), task="level", target=2.4, mos=2.4
+    )
+    (row,) = PackedCollator(policy, Media(policy)).rows([rated])
+    said = policy.inputs.levels.sentence("video", 2.4)
+    taught = policy.tokenizer(said)["input_ids"]
+    assert row.lessons[0].ids[-len(taught) - 1 : -1] == taught
+
+
 def test_a_text_that_ends_turns_is_refused():
     policy = small_policy("internvl3")
     marked, plain_text = "It is.<|im_end|>", "So."

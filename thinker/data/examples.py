@@ -6,6 +6,7 @@ from typing import Any
 
 from thinker.prompts import Turn
 from thinker.tasks import TASKS
+from thinker.tasks.level import LevelConfig
 from thinker.video.medium import Medium
 
 
@@ -69,13 +70,17 @@ def parsed_reference(example: Example) -> Any:
     return TASKS[example.task].read_reference(raw, example.options)
 
 
-def lesson_turns(example: Example) -> tuple[Turn, ...]:
+def lesson_turns(example: Example, levels: LevelConfig | None = None) -> tuple[Turn, ...]:
     """The whole conversation, for supervised training: what is asked, then the answer.
 
-    The answer is the reference as the task teaches it. An example that asks the policy's own
+    The answer is the reference as the task teaches it; of a level whose label is a MOS it is the
+    sentence of `levels`, the policy's (None: the usual ones). An example that asks the policy's own
     scoring question has one turn, the assistant's. Raises ValueError where there is no answer in
     words.
     """
+    if example.task == "level" and example.target is not None:
+        said = (levels or LevelConfig()).sentence(example.media[0].kind, example.target)
+        return (*example.turns, Turn(role="assistant", text=said))
     if not isinstance(example.reference, str):
         raise ValueError(
             f"example {example.id!r} has no answer in words to learn (its reference is "

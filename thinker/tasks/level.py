@@ -99,6 +99,16 @@ class LevelConfig:
         """What the answer about a medium of a kind is forced to begin with."""
         return self.image_prefix if kind == "image" else self.video_prefix
 
+    def sentence(self, kind: str, target: float) -> str:
+        """The answer that a score on the 1..5 answer scale is taught by, about a medium of a kind.
+        Targets of sets whose labels begin at 0 may lie below 1: the lowest level, too.
+
+        >>> LevelConfig().sentence("video", 2.4)
+        'The quality of the video is poor.'
+        """
+        word = self.words[LEVELS.index(level_word(max(target, 1.0)))]
+        return f"{self.prefix(kind)} {word}." if self.prefix(kind) else word
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `from_dict` reads them back."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -101,9 +101,13 @@ class PackedCollator:
                 logger.warning("left out of a batch: %s", error)
                 continue
             shown = tuple(clips[medium] for medium in group[0].media)
-            lessons = [tokenise(self.policy, shown, lesson_turns(example)) for example in group]
+            lessons = [self._lesson(example, shown) for example in group]
             rows += self._shared(lessons, shown)
         return rows
+
+    def _lesson(self, example: Example, clips: tuple[Clip, ...]) -> Lesson:
+        turns = lesson_turns(example, self.policy.inputs.levels)
+        return tokenise(self.policy, clips, turns)
 
     def _shared(self, lessons: list[Lesson], clips: tuple[Clip, ...]) -> list[Row]:
         """One row where the common prefix holds all media, else one a lesson."""
