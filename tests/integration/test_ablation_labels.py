@@ -27,6 +27,10 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def write_lines(path: Path, rows: list[dict]) -> None:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+
+
 def test_every_variant_of_the_labels_can_be_read(module, tmp_path, monkeypatch):
     size = SyntheticConfig(num_train_contents=50, num_eval_contents=6, clips_per_content=2)
     demo = generate_demo_set(tmp_path / "demo", size, num_workers=1)
@@ -59,6 +63,33 @@ def test_every_variant_of_the_labels_can_be_read(module, tmp_path, monkeypatch):
     for line in lines(root / "assessed/score.jsonl"):
         mos = truths[line["video"][0]]["mos"]
         assert line["conversations"][1]["value"].endswith(f"</think><answer>{mos:.2f}</answer>")
+
+
+def test_codecs_of_the_film_can_be_left_out(module, tmp_path, monkeypatch):
+    film, root = tmp_path / "film_data" / "film", tmp_path / "labels"
+    film.mkdir(parents=True)
+    clips = {"a_vp9.mp4": "libvpx-vp9", "b_x264.mp4": "libx264", "c_blur.mp4": None}
+    write_lines(film / "clips.jsonl", [{"path": p, "encoder": e} for p, e in clips.items()])
+    scored = [{"video": path, "conversations": []} for path in clips]
+    for name in ("train_words", "train_levels", "train_reasoning"):
+        write_lines(film / f"{name}.jsonl", scored)
+    write_lines(film / "vmaf_train.jsonl", [{"image": [path]} for path in clips])
+    held_out = [{"image_id": path, "score": 50.0, "content": "meadow"} for path in clips]
+    (film / "vmaf_eval.json").write_text(json.dumps({"annotations": held_out}), encoding="utf-8")
+    paths = ["--film", str(film.parent), "--output", str(root)]
+    monkeypatch.setattr(sys, "argv", ["ablation_labels.py", *paths])
+    assert module("ablation_labels").main() == 0
+
+    for name in ("train_words", "train_levels", "train_reasoning", "vmaf_train"):
+        assert lines(root / f"all/{name}.jsonl") == lines(film / f"{name}.jsonl")
+        assert lines(root / f"unseen_codec/{name}.jsonl") == lines(film / f"{name}.jsonl")[1:]
+    for side, expected in (("unseen", held_out[:1]), ("seen", held_out[1:])):
+        meta = json.loads((root / f"eval_{side}_codec.json").read_text(encoding="utf-8"))
+        assert meta["annotations"] == expected
+    monkeypatch.setenv("FILM_ROOT", str(film.parent))
+    for config in sorted((REPO / "benchmarks" / "film_labels").iterdir()):
+        names = {"ABLATION_ROOT": str(root), "LABELS": "unseen_codec"}
+        assert load_dataset_config(config, variables=names).train
 
 
 def test_local_ranking_compares_with_the_videos_beside(module):
