@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         plan = load_plan(args.plan)
+        plan.check_data()
         with folder_lock(args.output_dir):
             runs = args.output_dir / "runs"
             with claimed_folder(args.output_dir, plan.identity(), runs.exists):

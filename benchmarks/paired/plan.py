@@ -12,6 +12,7 @@ from typing import Any
 from thinker.config.build import build
 from thinker.config.run import load_run_config
 from thinker.config.yaml_file import read_settings
+from thinker.data.datasets import load_dataset_config
 from thinker.train.run_folder import IGNORED, flat_config
 
 OWN_KEYS = ("seed", "output_dir")
@@ -64,6 +65,20 @@ class Plan:
         config = load_run_config(self.config, [*self.overrides, *overrides])
         flat = flat_config(config)
         return {key: value for key, value in flat.items() if key not in (*OWN_KEYS, *IGNORED)}
+
+    def check_data(self) -> None:
+        """Raises ValueError for a condition whose data sets are described wrongly, or need a
+        variable that is not set: before the first run, not hours later at its own."""
+        for name, given in self.conditions.items():
+            config = load_run_config(self.config, [*self.overrides, *given])
+            trained_on = (source for stage in config.stages for source in stage.data)
+            for place in (*trained_on, *config.data.eval):
+                try:
+                    load_dataset_config(
+                        place.config, variables=config.data.variables, overrides=place.overrides
+                    )
+                except ValueError as error:
+                    raise ValueError(f"condition {name}: {error}") from None
 
     def identity(self) -> dict[str, Any]:
         """What decides the results of the runs. Other figures may be read from finished ones."""

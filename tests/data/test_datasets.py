@@ -347,6 +347,21 @@ def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert repr(dotted) in str(caught.value)
 
 
+def test_overrides_of_record_files_and_by_variables(tmp_path: Path) -> None:
+    text = "name: x\ntrain:\n  - records: [a.jsonl, b.jsonl]\n    media_root: media\nsource: s\n"
+    path = write_yaml(tmp_path, text)
+    overrides = {"train.0.records.1": "${HERE}/c.jsonl", "train.0.media_root": "${HERE}/media"}
+    (source,) = load_dataset_config(path, variables={"HERE": "/h"}, overrides=overrides).train
+    assert isinstance(source, RecordSource)
+    assert source.records == (tmp_path / "a.jsonl", Path("/h/c.jsonl"))
+    assert source.media_root == Path("/h/media")
+    for dotted in ("train.0.records", "train.0.records.2", "train.0.records.x", "train.0.0"):
+        with pytest.raises(ValueError, match=r"such as train\.0\.records\.0"):
+            load_dataset_config(path, overrides={dotted: "/x"})
+    with pytest.raises(ValueError, match=r"override 'train\.0\.media_root': .*NO_SUCH_V, which is"):
+        load_dataset_config(path, overrides={"train.0.media_root": "${NO_SUCH_V}/x"})
+
+
 # --- samples
 
 

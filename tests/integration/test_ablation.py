@@ -59,8 +59,9 @@ def ablation(monkeypatch):
 
 
 @pytest.fixture
-def plan(tmp_path):
+def plan(tmp_path, monkeypatch):
     """Writes a plan; keys given replace its own."""
+    monkeypatch.setenv("DEMO_ROOT", "/no/demo")
 
     def write(**keys):
         run = tmp_path / "run.yaml"
@@ -269,5 +270,27 @@ def write_evaluation(folder, offset):
 
 def test_committed_plans_are_valid(ablation, monkeypatch):
     monkeypatch.chdir(REPO)
+    for name in (
+        "DEMO_ROOT",
+        "ABLATION_ROOT",
+        "FILM_ROOT",
+        "LOCAL_ROOT",
+        "ASSISTANT_ROOT",
+        "STALLED_ROOT",
+    ):
+        monkeypatch.setenv(name, "/data")
     plans = sorted((REPO / "benchmarks").glob("ablation_*.yaml"))
-    assert plans and all(ablation.load_plan(path) for path in plans)
+    assert plans
+    for path in plans:
+        ablation.load_plan(path).check_data()
+
+
+def test_data_that_a_condition_describes_wrongly_stops_the_plan_before_its_runs(
+    ablation, plan, no_command, tmp_path, capsys
+):
+    wrong = ["stages.grpo.data.0.overrides={train.0.records: /labels.jsonl}"]
+    path = plan(conditions={"all": [], "other": wrong})
+    with pytest.raises(SystemExit) as stopped:
+        ablation.main([str(path), "--output-dir", str(tmp_path / "out")])
+    assert stopped.value.code == 2 and no_command == []
+    assert "condition other: " in (said := capsys.readouterr().err) and "train.0.records" in said

@@ -43,6 +43,7 @@ DOMAINS = ("in", "out")
 MOS = "MOS"
 """What labels are unless a YAML names them."""
 PATH_KEYS = ("jsonl", "meta", "video_root", "media_root", "json_path")
+PATHS_KEY = "records"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -61,15 +62,20 @@ def _look_up(text: object, info: ValidationInfo) -> object:
     assert isinstance(lookup, _Lookup)
     if not isinstance(text, str):
         return text
+    return str(lookup.base / _filled_in(text, lookup.variables))
+
+
+def _filled_in(text: str, variables: Mapping[str, str]) -> str:
+    """The text with the values of its `${NAME}`. Raises ValueError for one without a value."""
     if "${" in _VARIABLE.sub("", text):
         raise ValueError(f"given {text!r}, expected variables in the form ${{NAME}}")
     for name in _VARIABLE.findall(text):
-        if not lookup.variables.get(name):
+        if not variables.get(name):
             raise ValueError(
                 f"{text!r} needs the variable {name}, which is not set; set it, or give the path "
                 "itself in place of the one in the YAML"
             )
-    return str(lookup.base / _VARIABLE.sub(lambda match: lookup.variables[match[1]], text))
+    return _VARIABLE.sub(lambda match: variables[match[1]], text)
 
 
 DataPath = Annotated[Path, BeforeValidator(_look_up)]
@@ -252,15 +258,19 @@ def load_dataset_config(
     """The configuration in one YAML file; a file of a single evaluation set becomes its `eval`.
 
     `variables` are the values of `${NAME}` in paths and win over the environment. `overrides`
-    replaces paths by their dotted place, `{"video_root": "/videos"}` or
-    `{"train.0.jsonl": "my.jsonl"}`, before variables are looked up; a relative one is relative to
-    the current folder. Raises ValueError with file, key, what was given and what was expected.
+    replaces paths by their dotted place, `{"video_root": "/videos"}`, `{"train.0.jsonl":
+    "my.jsonl"}` or `{"train.0.records.0": "${DEMO_ROOT}/my.jsonl"}`, before variables of the paths
+    beside them are looked up; a relative one is relative to the current folder. Raises ValueError
+    with file, key, what was given and what was expected.
     """
     path = Path(path)
     raw = read_settings(path)
-    for dotted, value in (overrides or {}).items():
-        _override_path(raw, dotted, value, str(path))
     lookup = _Lookup(path.absolute().parent, {**os.environ, **(variables or {})})
+    for dotted, value in (overrides or {}).items():
+        try:
+            _override_path(raw, dotted, _filled_in(value, lookup.variables))
+        except ValueError as error:
+            raise ValueError(f"{path}: cannot override {dotted!r}: {error}") from None
     if "datasets" in raw:
         raw = sources_of_list(raw, path)
     if "meta" not in raw and "records" not in raw:
@@ -389,18 +399,26 @@ def parse_mos_scale(text: str) -> MosScale:
         raise ValueError(f"MOS scale {text!r}: {error}") from None
 
 
-def _override_path(raw: dict[str, Any], dotted: str, value: str, where: str) -> None:
+def _override_path(raw: dict[str, Any], dotted: str, value: str) -> None:
     """Replaces the path at a dotted place, in place."""
     *parents, last = dotted.split(".")
     node: Any = raw
     for part in parents:
-        if isinstance(node, list) and part.isdecimal() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            node = node.get(part) if isinstance(node, dict) else None
-    if last not in PATH_KEYS or not isinstance(node, dict) or last not in node:
+        node = node.get(part) if isinstance(node, dict) else _entry(node, part)
+    if isinstance(node, dict) and last in PATH_KEYS and last in node:
+        node[last] = str(Path(value).absolute())
+    elif parents and parents[-1] == PATHS_KEY and _entry(node, last) is not None:
+        node[int(last)] = str(Path(value).absolute())
+    else:
         raise ValueError(
-            f"{where}: cannot override {dotted!r}: expected the place of an existing path, "
-            f"ending in one of {', '.join(PATH_KEYS)}, such as video_root or train.0.jsonl"
+            f"expected the place of an existing path, ending in one of {', '.join(PATH_KEYS)}, "
+            f"such as video_root or train.0.jsonl, or the number of one of {PATHS_KEY}, such as "
+            f"train.0.{PATHS_KEY}.0"
         )
-    node[last] = str(Path(value).absolute())
+
+
+def _entry(node: Any, number: str) -> Any:
+    """The entry of a list by its number; None where there is none."""
+    if isinstance(node, list) and number.isdecimal() and int(number) < len(node):
+        return node[int(number)]
+    return None
