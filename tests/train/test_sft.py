@@ -14,7 +14,13 @@ from tests.helpers.policy_factory import (
     random_still,
     small_policy,
 )
-from thinker.config.run import LoraSettings, SftStage, SourceSettings
+from thinker.config.run import (
+    LoraSettings,
+    ModelSettings,
+    RunConfig,
+    SftStage,
+    SourceSettings,
+)
 from thinker.data.examples import Example
 from thinker.data.mixture import Source
 from thinker.policies import Prompt, load_policy
@@ -22,9 +28,11 @@ from thinker.policies.shared_prompt import enable_shared_prompt
 from thinker.prompts import Turn, ask
 from thinker.tasks.stall_text import stall_text
 from thinker.train.parts import freeze_others, trained_parameters, with_lora
+from thinker.train.run_data import Labels
 from thinker.train.sft.collator import PackedCollator
 from thinker.train.sft.tokens import tokenise
 from thinker.train.sft.trainer import SupervisedTrainer, packed_loss
+from thinker.train.start import tokenizer_texts
 from thinker.video import VideoError
 from thinker.video.medium import medium
 from thinker.video.stalls.intervals import FrameStalls, Stalls
@@ -255,6 +263,22 @@ def test_a_level_with_a_mos_is_taught_by_its_word():
     said = policy.inputs.levels.sentence("video", 2.4)
     taught = policy.tokenizer(said)["input_ids"]
     assert row.lessons[0].ids[-len(taught) - 1 : -1] == taught
+
+
+def test_a_tiny_policy_knows_the_level_words_that_its_run_gives_it():
+    rated = dataclasses.replace(
+        example(21, ["1.mp4"], ask("<video>\nHow is it?"), "2.4"), task="level", target=2.4, mos=2.4
+    )
+    stage = SftStage(
+        name="levels",
+        kind="sft",
+        data=(SourceSettings(config="c.yaml"),),
+        train={"language_model": 1e-4},
+    )
+    own = ["dire", "weak", "mild", "nice", "superb"]
+    config = RunConfig(model=ModelSettings(levels={"words": own}), stages=(stage,))
+    labels = Labels(stages={"levels": [Source(examples=(rated,))]}, eval_sets=[])
+    assert "The quality of the video is weak." in tokenizer_texts(config, labels)
 
 
 def test_a_text_that_ends_turns_is_refused():

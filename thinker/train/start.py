@@ -119,8 +119,7 @@ def check_start(config: RunConfig, labels: Labels) -> None:
     slowfast = config.model.slowfast
     if slowfast is not None and not Path(slowfast).is_file():
         raise ValueError(f"model.slowfast is {slowfast!r}, expected the file of a checkpoint")
-    if config.model.levels:
-        build(LevelConfig, config.model.levels, "model.levels")
+    own_levels(config)
     model = outline(config, labels)
     if slowfast is not None and model.model.motion is None:
         raise ValueError("model.slowfast is given, but this policy has no motion branch")
@@ -171,11 +170,17 @@ def start_policy(config: RunConfig, labels: Labels) -> Policy:
         policy = load_policy(settings.path, dtype=dtype, **_new_parts(config))
         if policy.new_parts:
             logger.info("new motion branch: %d tensors", len(policy.new_parts))
-    if settings.levels:
-        policy.set_levels(build(LevelConfig, settings.levels, "model.levels"))
+    if (levels := own_levels(config)) is not None:
+        policy.set_levels(levels)
     if settings.slowfast is not None:
         policy.model.model.motion.load_slowfast_checkpoint(settings.slowfast)
     return policy
+
+
+def own_levels(config: RunConfig) -> LevelConfig | None:
+    """The level words that the run gives its policy; None leaves those that it has."""
+    levels = config.model.levels
+    return build(LevelConfig, levels, "model.levels") if levels else None
 
 
 def tokenizer_texts(config: RunConfig, labels: Labels) -> list[str]:
@@ -195,12 +200,13 @@ def tokenizer_texts(config: RunConfig, labels: Labels) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"model.texts: cannot read {name}: {error}") from None
     supervised = [stage.name for stage in config.stages if isinstance(stage, SftStage)]
+    levels = own_levels(config)
     turns = (
         turn
         for name in supervised
         for source in labels.stages[name]
         for example in source.examples
-        for turn in lesson_turns(example)
+        for turn in lesson_turns(example, levels)
     )
     return list(dict.fromkeys(turn.text for turn in turns))
 
