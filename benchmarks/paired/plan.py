@@ -12,7 +12,7 @@ from typing import Any
 from thinker.config.build import build
 from thinker.config.run import load_run_config
 from thinker.config.yaml_file import read_settings
-from thinker.data.datasets import load_dataset_config
+from thinker.train.run_data import data_set_of
 from thinker.train.run_folder import IGNORED, flat_config
 
 OWN_KEYS = ("seed", "output_dir")
@@ -74,9 +74,7 @@ class Plan:
             trained_on = (source for stage in config.stages for source in stage.data)
             for place in (*trained_on, *config.data.eval):
                 try:
-                    load_dataset_config(
-                        place.config, variables=config.data.variables, overrides=place.overrides
-                    )
+                    data_set_of(place, config)
                 except ValueError as error:
                     raise ValueError(f"condition {name}: {error}") from None
 

@@ -79,7 +79,7 @@ def read_labels(config: RunConfig) -> Labels:
     def trained(settings: SourceSettings) -> str:
         key = f"{settings.config} {sorted(settings.overrides.items())}"
         if key not in known:
-            described = _described(settings, config)
+            described = data_set_of(settings, config)
             names[key] = _unused(described.name, " ", names.values())
             known[key] = load(lambda: load_train_examples(described, skip_bad_lines=skip)[0])
         return key
@@ -88,7 +88,7 @@ def read_labels(config: RunConfig) -> Labels:
     eval_sets: list[tuple[EvalPart, list[Example]]] = [
         (eval_set, load(lambda: load_eval_examples(eval_set, require_files=True)[0]))  # noqa: B023
         for settings in config.data.eval
-        for eval_set in _described(settings, config).eval
+        for eval_set in data_set_of(settings, config).eval
     ]
     if bad:
         raise BadLinesError(bad)
@@ -147,7 +147,9 @@ def held_out_record(labels: Labels, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _described(settings: SourceSettings | EvalSettings, config: RunConfig) -> DatasetConfig:
+def data_set_of(settings: SourceSettings | EvalSettings, config: RunConfig) -> DatasetConfig:
+    """The data set that a place of a run configuration names, with the run's variables and the
+    place's own overrides."""
     return load_dataset_config(
         settings.config, variables=config.data.variables, overrides=settings.overrides
     )
